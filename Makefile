@@ -1,0 +1,43 @@
+# Two commands do everything: `make run` and `make test`. Both set up first, and only when something changed.
+PYTHON ?= python3.11
+VENV := .venv
+STAMP := $(VENV)/.installed
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export DVC_NO_ANALYTICS := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check lock
+
+help: ## show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | column -t -s '|'
+
+setup: $(STAMP) ## make .venv from pyproject.toml and the lock files
+
+PIP := pip --quiet --disable-pip-version-check
+LOCKED := $(PIP) install --no-deps --require-hashes -r
+
+$(STAMP): pyproject.toml requirements.lock requirements-cpu.lock requirements-cuda.lock
+	$(PYTHON) -m venv $(VENV)
+	@$(LOCKED) requirements-cpu.lock 2> /dev/null || true # pip knows of no CPU build: the next line takes the index's
+	$(LOCKED) requirements.lock
+	@pip check > /dev/null || { echo "torch is a CUDA build: adding its CUDA packages"; $(LOCKED) requirements-cuda.lock; }
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@pip check
+	@touch $@
+
+run: setup ## fine-tune, evaluate and test on the movie reviews, then show the result
+	dvc repro
+	finespun summary
+
+check: setup ## ruff, mypy --strict, import-linter
+	ruff format --check .
+	ruff check .
+	mypy
+	lint-imports
+
+test: check ## all checks and all tests
+	pytest
+
+lock: setup ## resolve pyproject.toml anew into the lock files (needs uv)
+	uv pip compile pyproject.toml --extra dev --extra demo --universal --python-version 3.11 \
+	  --generate-hashes --no-annotate --no-header --no-emit-index-url --quiet | python .ci/split_lock.py

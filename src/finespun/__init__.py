@@ -1,0 +1,3 @@
+"""finespun: declarative fine-tuning of pretrained models."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,5 @@
+"""`python -m finespun` is the same as the console script `finespun`."""
+
+from finespun.cli import main
+
+main()

@@ -1,0 +1,82 @@
+"""The command line; each command is one call, and nothing heavy is imported before it is needed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from finespun import __version__
+from finespun.artifacts import Artifacts, find_project
+from finespun.errors import FinespunError
+
+
+class Commands(click.Group):
+    """Shows the user's mistakes as messages with their exit codes."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except FinespunError as error:
+            click.echo(f"finespun {ctx.invoked_subcommand}: {error}", err=True)
+            sys.exit(error.exit_code)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="finespun")
+def main() -> None:
+    """Declarative fine-tuning.
+
+    `dvc repro` makes the model that params.yaml and conf/ describe; these commands explore, use and show it.
+    """
+
+
+@main.command(
+    context_settings={"ignore_unknown_options": True, "help_option_names": []}, add_help_option=False, options_metavar=""
+)
+@click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
+def run(overrides: tuple[str, ...]) -> None:
+    """Explore: fine-tune and evaluate apart from `dvc repro` (Hydra: KEY=VALUE, --multirun, --cfg job, --help)."""
+    from finespun.explore import explore  # noqa: PLC0415
+
+    explore(list(overrides))
+
+
+@main.command()
+@click.argument("source", metavar="INPUT", type=click.Path(path_type=Path, allow_dash=True))
+@click.option("--output", "-o", type=click.Path(path_type=Path, allow_dash=True), default="-", show_default=True,
+              help="CSV, JSON Lines or Parquet, by its ending; - is CSV on standard output.")  # fmt: skip
+@click.option(
+    "--model", type=click.Path(path_type=Path, file_okay=False), help="A fine-tuned folder [default: models/finetuned]."
+)
+@click.option("--text-column", help="The column to read [default: the one the model was trained on].")
+def predict(source: Path, output: Path, model: Path | None, text_column: str | None) -> None:
+    """Add label and probability to each row of INPUT (CSV, JSON Lines, Parquet; - reads a text a line)."""
+    from finespun.evaluation.predict_file import predict_file  # noqa: PLC0415
+
+    folder = model or _here().finetuned
+    count = predict_file(source, output, folder=folder, text_column=text_column)
+    click.echo(f"{count:,} rows -> {output}", err=True)
+
+
+@main.command()
+@click.option("--port", default=5000, show_default=True, help="Where to listen on 127.0.0.1.")
+def ui(port: int) -> None:
+    """Open MLflow's pages on 127.0.0.1 with this project's runs."""
+    from finespun.tracking.ui import serve  # noqa: PLC0415
+
+    serve(_here(), port)
+
+
+@main.command()
+def summary() -> None:
+    """Print the test metrics beside the baselines, and where to look."""
+    from finespun.report.summary import show  # noqa: PLC0415
+
+    show(_here())
+
+
+def _here() -> Artifacts:
+    project = find_project()
+    return Artifacts(project=project, out=project)

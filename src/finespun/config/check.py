@@ -1,0 +1,157 @@
+"""Checks a composed configuration once, collecting every problem, and tells which file each comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ValidationError
+
+from finespun.config import targets
+from finespun.config.sections import RunConfig, Target
+from finespun.errors import ConfigError, did_you_mean, listed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where the values of a composed configuration were written."""
+
+    conf: Path
+    choices: Mapping[str, str | None]
+    overrides: Sequence[str] = ()
+
+    def of(self, key: str) -> str:
+        """Returns `FILE: KEY` for a dotted key: the last place that says it."""
+        for override in self.overrides:
+            if override.lstrip("+~").partition("=")[0] == key:
+                return f"command line: {key}"
+        section, _, rest = key.partition(".")
+        experiment = self.conf / "experiment" / f"{self.choices.get('experiment')}.yaml"
+        if _says(experiment, key):
+            return f"{self._name(experiment)}: {key}"
+        chosen = self.conf / section / f"{self.choices.get(section)}.yaml"
+        if chosen.is_file():
+            return f"{self._name(chosen)}: {rest or section}"
+        return f"conf/config.yaml or params.yaml: {key}"
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.conf.parent).as_posix()
+
+
+def _says(path: Path, key: str) -> bool:
+    if not path.is_file():
+        return False
+    return OmegaConf.select(OmegaConf.load(path), key, throw_on_missing=False) is not None
+
+
+def check(composed: DictConfig, origin: Origin) -> RunConfig:
+    """Turns a composed configuration into typed sections.
+
+    Raises:
+        ConfigError: with all problems at once, each as `FILE: KEY: what is wrong`.
+    """
+    problems = [f"{origin.of(key)}: is '???'; give it a value" for key in sorted(OmegaConf.missing_keys(composed))]
+    problems += [
+        f"{origin.of(key)}: reads an environment variable, which would be recorded; only the section runtime may"
+        for key in _environment_keys(composed)
+    ]
+    if problems:
+        raise ConfigError(problems)
+    try:
+        plain = OmegaConf.to_container(composed, resolve=True)
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None) or ""
+        raise ConfigError([f"{origin.of(str(key))}: {str(error).splitlines()[0]}"]) from error
+    assert isinstance(plain, dict)
+    return validate({str(key): value for key, value in plain.items()}, origin)
+
+
+def validate(plain: dict[str, Any], origin: Origin) -> RunConfig:
+    """Checks plain values against the typed sections and the targets that they name."""
+    found: list[tuple[str, str]] = []
+    try:
+        RunConfig.model_validate(plain)
+    except ValidationError as error:
+        found += [(_key(e["loc"]), targets.describe(e, _siblings(e["loc"]))) for e in error.errors()]
+    for section in targets.ALLOWED:
+        found += [(f"{section}.{key}", problem) for key, problem in _check_target(section, plain.get(section))]
+    if not found:
+        config = RunConfig.model_validate(plain)
+        found += list(_check_roles(config))
+        if not found:
+            return config
+    raise ConfigError([f"{origin.of(key)}: {problem}" for key, problem in dict(found).items()])
+
+
+def check_choices(conf: Path, dials: Mapping[str, Any], where: str) -> list[str]:
+    """Returns a problem for each dial that is unknown or names a file that does not exist."""
+    groups = choices(conf)
+    problems = []
+    for dial, value in dials.items():
+        if dial == "seed":
+            continue
+        if dial not in groups:
+            known = [*groups, "seed"]
+            problems.append(f"{where}: {dial}: unknown key{did_you_mean(dial, known)}; allowed: {listed(known)}")
+        elif str(value) not in groups[dial]:
+            problems.append(
+                f"{where}: {dial}: there is no conf/{dial}/{value}.yaml{did_you_mean(str(value), groups[dial])};"
+                f" there are: {listed(groups[dial])}"
+            )
+    return problems
+
+
+def choices(conf: Path) -> dict[str, list[str]]:
+    """Config groups and the names of their files."""
+    folders = sorted(path for path in conf.iterdir() if path.is_dir())
+    return {folder.name: sorted(file.stem for file in folder.glob("*.yaml")) for folder in folders}
+
+
+def _environment_keys(composed: DictConfig) -> Iterator[str]:
+    raw = OmegaConf.to_container(composed, resolve=False)
+    for key, value in _leaves(raw):
+        if isinstance(value, str) and "oc.env" in value and not key.startswith("runtime."):
+            yield key
+
+
+def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else None
+    if items is None:
+        yield prefix, node
+        return
+    for key, value in items:
+        yield from _leaves(value, f"{prefix}.{key}" if prefix else str(key))
+
+
+def _key(loc: Sequence[int | str]) -> str:
+    return ".".join(str(part) for part in loc)
+
+
+def _siblings(loc: Sequence[int | str]) -> list[str]:
+    model: Any = RunConfig
+    for part in loc[:-1]:
+        field = model.model_fields.get(str(part)) if isinstance(model, type) and issubclass(model, BaseModel) else None
+        model = field.annotation if field else None
+    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+
+
+def _check_target(section: str, value: Any) -> list[tuple[str, str]]:
+    if not isinstance(value, dict) or not isinstance(value.get("_target_"), str):
+        return []  # reported with the section
+    field = RunConfig.model_fields[section].annotation
+    assert isinstance(field, type)
+    assert issubclass(field, Target)
+    return targets.check(section, field.model_construct(**{**value, "target": value["_target_"]}))
+
+
+def _check_roles(config: RunConfig) -> Iterator[tuple[str, str]]:
+    task = targets.build("task", config.task)
+    for role in task.roles:
+        if role not in config.data.columns:
+            yield f"data.columns.{role}", f"is missing; the task {type(task).__name__} needs the columns {listed(task.roles)}"
+    for role in set(config.data.columns) - {*task.roles, "group"}:
+        yield f"data.columns.{role}", f"unknown role; the task {type(task).__name__} has {listed([*task.roles, 'group'])}"

@@ -1,0 +1,137 @@
+"""Composing `params.yaml` and `conf/` with Hydra, writing the result, and reading back what a stage declared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from finespun.artifacts import Artifacts
+from finespun.config.check import Origin, check, check_choices
+from finespun.config.sections import RunConfig
+from finespun.errors import ConfigError, MachineError
+
+
+def read_dials(path: Path) -> dict[str, Any]:
+    """Reads `params.yaml`: one choice a config group, and the seed."""
+    try:
+        dials = OmegaConf.to_container(OmegaConf.load(path))
+    except (OSError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError([f"{path.name}: cannot be read as YAML: {_one_line(error)}"]) from error
+    if not isinstance(dials, dict):
+        raise ConfigError([f"{path.name}: holds no keys; each line must be `group: choice`"])
+    return {str(key): value for key, value in dials.items()}
+
+
+def compose(artifacts: Artifacts) -> tuple[RunConfig, DictConfig]:
+    """Composes and checks the configuration of `dvc repro`; returns it checked and as Hydra composed it.
+
+    Raises:
+        ConfigError: all problems at once; a dial that names no file is set aside, so that the rest is checked too.
+    """
+    from hydra import compose as hydra_compose  # noqa: PLC0415  (0.1 s that reading a composed file need not pay)
+    from hydra import initialize_config_dir  # noqa: PLC0415
+    from hydra.errors import HydraException  # noqa: PLC0415
+
+    conf = artifacts.conf
+    dials = read_dials(artifacts.params)
+    problems = check_choices(conf, dials, where=artifacts.params.name)
+    wrong = {problem.split(": ")[1] for problem in problems}
+    overrides = [f"{dial}={value}" for dial, value in dials.items() if dial not in wrong]
+    try:
+        with initialize_config_dir(str(conf), version_base="1.3"):
+            composed = hydra_compose("config", overrides, return_hydra_config=True)
+    except (HydraException, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError([*problems, f"conf/: {_one_line(error)}"]) from error
+    choices = dict(composed.hydra.runtime.choices)
+    OmegaConf.set_struct(composed, False)
+    del composed["hydra"]
+    try:
+        config = check(composed, Origin(conf=conf, choices=choices))
+    except ConfigError as error:
+        raise ConfigError([*problems, *error.problems]) from error
+    if problems:
+        raise ConfigError(problems)
+    return config, composed
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def write(config: RunConfig, composed: DictConfig, path: Path) -> None:
+    """Writes the checked configuration as plain YAML.
+
+    `runtime` is written as it was composed: what it takes from the environment (a server's password) is not recorded.
+    """
+    runtime = OmegaConf.to_container(composed.runtime, resolve=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump({**to_plain(config), "runtime": runtime}, sort_keys=False), encoding="utf-8")
+
+
+def to_plain(config: RunConfig, sections: Iterable[str] | None = None) -> dict[str, Any]:
+    """Returns plain values of some or all sections, with `_target_` spelled as in `conf/`."""
+    include = None if sections is None else set(sections) & set(config.model_fields_set)
+    plain = config.model_dump(mode="json", by_alias=True, include=include)
+    for section, values in plain.items():
+        if isinstance(values, dict) and "_target_" in values:  # options that were not set are the class's own affair
+            plain[section] = {key: value for key, value in values.items() if value is not None}
+    return plain
+
+
+def declared_sections(pipeline: Path, stage: str) -> list[str]:
+    """Returns the sections of `build/config.yaml` that `dvc.yaml` declares for a stage."""
+    return [
+        section
+        for param in _stage(pipeline, stage).get("params", [])
+        if isinstance(param, dict)
+        for section in param.get("build/config.yaml") or []
+    ]
+
+
+def declared_dependencies(pipeline: Path, stage: str) -> list[str]:
+    """Returns the files and folders that `dvc.yaml` declares as read by a stage."""
+    return [str(dependency) for dependency in _stage(pipeline, stage)["deps"]]
+
+
+def _stage(pipeline: Path, stage: str) -> dict[str, Any]:
+    try:
+        stages = yaml.safe_load(pipeline.read_text(encoding="utf-8"))["stages"]
+        return dict(stages[stage])
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise ConfigError(
+            [f"{pipeline.name}: has no readable stage {stage!r} ({_one_line(error)}); restore it from Git"]
+        ) from error
+
+
+class StageConfig(RunConfig):
+    """A configuration that holds only what a stage declared."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name in RunConfig.model_fields:
+            raise AssertionError(
+                f"this stage reads the section {name!r} that dvc.yaml does not declare for it: its results would go stale;"
+                f" add {name} to the stage's params: - build/config.yaml: [...]"
+            )
+        return super().__getattr__(name)  # type: ignore[misc]  # pydantic defines it at run time only
+
+
+def read_for_stage(artifacts: Artifacts, stage: str) -> RunConfig:
+    """Reads the sections that a stage declared, and `runtime`, from `build/config.yaml`.
+
+    Raises:
+        MachineError: there is no composed configuration yet.
+        ConfigError: it was edited by hand and no longer fits.
+    """
+    try:
+        plain = OmegaConf.to_container(OmegaConf.load(artifacts.config), resolve=True)
+    except FileNotFoundError as error:
+        raise MachineError(f"{artifacts.config}: is not there; `dvc repro {stage}` composes it first") from error
+    assert isinstance(plain, dict)
+    full = RunConfig.model_validate(plain)
+    sections = [*declared_sections(artifacts.pipeline, stage), "runtime"]
+    return StageConfig.model_construct(_fields_set=set(sections), **{section: getattr(full, section) for section in sections})

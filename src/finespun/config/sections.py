@@ -1,0 +1,175 @@
+"""The typed sections of a run's configuration: names, types, ranges. Values live in `conf/`.
+
+A default stands here only for a setting that most files in `conf/` leave out.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+Strings = Annotated[tuple[str, ...], Field(strict=False)]  # YAML gives lists
+Floats = Annotated[tuple[float, ...], Field(strict=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Severity = Literal["error", "warn", "drop"]
+
+
+class Section(BaseModel):
+    """Frozen, refuses unknown keys, does not turn text into numbers."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Filter(Section):
+    """Rows whose `column` holds one of `drop` are left out, and counted."""
+
+    column: str
+    drop: Strings
+
+
+class Split(Section):
+    """Shares of the three splits; `seed` is apart from the run's seed, so that runs with other seeds compare."""
+
+    train: Share = 0.8
+    val: Share = 0.1
+    test: Share = 0.1
+    seed: NonNegativeInt = 42
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        total = self.train + self.val + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"train + val + test is {total:g}; the three shares must add up to 1")
+        return self
+
+
+class Checks(Section):
+    """What to do with rows that fail a check: stop (`error`), keep (`warn`) or leave out and count (`drop`)."""
+
+    empty_text: Severity = "error"
+    unknown_label: Severity = "error"
+    duplicate: Severity = "warn"
+    conflicting_labels: Severity = "error"
+
+
+class DataConfig(Section):
+    """Where rows come from, what the columns mean, how rows are split and checked."""
+
+    path: str
+    format: Literal["csv", "jsonl", "parquet"] | None = None  # None: by the file's ending
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
+    encoding: str = "utf-8"
+    columns: dict[str, str]  # role -> column; `group` keeps rows of one group in one split
+    labels: Strings | None = None  # None: those found, sorted
+    filters: Annotated[tuple[Filter, ...], Field(strict=False)] = ()
+    split: Split = Split()
+    checks: Checks = Checks()
+
+
+class Target(BaseModel):
+    """A class by its dotted name and what it is called with."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, populate_by_name=True)
+
+    target: str = Field(alias="_target_")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Everything but `_target_`, as the user set it."""
+        return self.model_dump(exclude={"target"}, exclude_none=True)
+
+
+class ModelConfig(Section):
+    """The pretrained model: a hub name, a local folder, or `package://NAME/path` inside an installed package."""
+
+    checkpoint: Annotated[str, Field(min_length=1)]
+    revision: str | None = None
+    trust_remote_code: bool = False
+
+
+class OptimizerConfig(Target):
+    """A torch optimizer. Common options are checked here, the names of all against the class's signature."""
+
+    lr: PositiveFloat
+    weight_decay: NonNegativeFloat | None = None
+    betas: Floats | None = None
+    eps: PositiveFloat | None = None
+    momentum: Share | None = None
+    nesterov: bool | None = None
+    fused: bool | None = None
+
+
+class SchedulerConfig(Target):
+    """A learning-rate schedule by step; the numbers of steps are filled in when they are known."""
+
+    warmup_ratio: Share = 0.0
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the schedule itself is called with."""
+        return self.model_dump(exclude={"target", "warmup_ratio"}, exclude_none=True)
+
+
+class TrainerConfig(Section):
+    """How long and how carefully to train: everything here can change the result."""
+
+    max_epochs: PositiveInt
+    batch_size: PositiveInt
+    gradient_clip_norm: PositiveFloat | None
+    early_stopping_patience: NonNegativeInt | None
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
+
+
+class EvaluationConfig(Section):
+    """How a fine-tuned model is measured."""
+
+    bootstrap_resamples: Annotated[int, Field(ge=100)]
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+    baselines: bool
+
+
+class ReportConfig(Section):
+    """Words on plots."""
+
+    confusion_title: str
+    training_title: str
+
+
+class RuntimeConfig(Section):
+    """What cannot change a result: no stage declares this section, every stage is given it."""
+
+    accelerator: Literal["auto", "cpu", "gpu"]
+    devices: Literal["auto"] | PositiveInt
+    strategy: Literal["auto", "ddp"]
+    device_batch_size: PositiveInt | None
+    num_workers: NonNegativeInt
+    progress_bar: bool
+    checkpoint_seconds: NonNegativeFloat
+    tracking_uri: str | None
+    mlflow_experiment: str
+
+
+class RunConfig(Section):
+    """The whole configuration of a run. A stage is given an instance that holds only what it declared."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    data: DataConfig
+    task: Target
+    model: ModelConfig
+    strategy: Target
+    optimizer: OptimizerConfig
+    scheduler: SchedulerConfig
+    trainer: TrainerConfig
+    evaluation: EvaluationConfig
+    report: ReportConfig
+    runtime: RuntimeConfig

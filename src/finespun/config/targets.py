@@ -1,0 +1,143 @@
+"""`_target_`: which classes a configuration may name, how they are found, and their options, read without importing.
+
+Only the prefixes listed here are allowed: `_target_: torch.load` would otherwise run a pickle's code (hydra does not mind).
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from finespun.config.sections import Target
+from finespun.errors import ConfigError, did_you_mean, listed
+
+ALLOWED = {
+    "task": ("finespun.tasks.",),
+    "strategy": ("finespun.strategies.",),
+    "optimizer": ("torch.optim.", "transformers."),
+    "scheduler": ("torch.optim.lr_scheduler.", "transformers."),
+}
+FILLED_IN = {"params", "optimizer", "num_training_steps", "num_warmup_steps", "total_steps"}
+
+
+def load(section: str, target: str) -> Any:
+    """Imports what `target` names.
+
+    Raises:
+        ConfigError: it is outside the allowed prefixes of its section, or does not exist.
+    """
+    if not target.startswith(ALLOWED[section]):
+        raise ConfigError(
+            [f"{section}._target_: {target} is not allowed; it must begin with one of: {listed(ALLOWED[section])}"]
+        )
+    module_name, _, name = target.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module_name), name)
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise ConfigError([f"{section}._target_: {target} does not exist ({error}); correct the name"]) from error
+
+
+def build(section: str, target: Target) -> Any:
+    """Builds a task or a strategy: a class of ours that checks its own options."""
+    return load(section, target.target)(**target.options)
+
+
+def check(section: str, target: Target) -> list[tuple[str, str]]:
+    """Returns (key, problem) for everything wrong with a target and its options, importing no torch."""
+    if not target.target.startswith(ALLOWED[section]):
+        return [("_target_", f"{target.target} is not allowed; it must begin with one of: {listed(ALLOWED[section])}")]
+    if section in {"task", "strategy"}:
+        return _check_ours(section, target)
+    names = signature(target.target)
+    if names is None:
+        return [("_target_", f"{target.target} does not exist; correct the name")]
+    known = names - FILLED_IN
+    if "**" in names:
+        return []
+    return [
+        (key, f"{target.target} has no such option{did_you_mean(key, known)}; it has: {listed(known)}")
+        for key in target.options
+        if key not in known
+    ]
+
+
+def _check_ours(section: str, target: Target) -> list[tuple[str, str]]:
+    try:
+        build(section, target)
+    except ValidationError as error:
+        known = load(section, target.target).model_fields
+        return [(".".join(map(str, e["loc"])), describe(e, known)) for e in error.errors()]
+    except ConfigError as error:
+        return [("_target_", error.problems[0].partition(": ")[2])]
+    return []
+
+
+def describe(error: Any, known: Any) -> str:
+    """One pydantic error in our words; `known` are the names that exist beside the wrong one."""
+    loc, value = error["loc"], error["input"]
+    if error["type"] == "extra_forbidden":
+        return f"unknown key{did_you_mean(str(loc[-1]), known)}; allowed: {listed(known)}"
+    if error["type"] == "missing":
+        return "is missing; add it"
+    return f"{error['msg'].removeprefix('Value error, ')} (it is {value!r})"
+
+
+def signature(target: str) -> set[str] | None:
+    """Names of the parameters of a class or function, from its source; `**` among them if it takes any name.
+
+    Returns None where no such name exists.
+    """
+    module, _, name = target.rpartition(".")
+    found = _find(module, name, depth=0)
+    if found is None:
+        return None
+    if isinstance(found, ast.ClassDef):
+        inits = [node for node in found.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"]
+        if not inits:
+            return {"**"}  # inherited: the class itself will check
+        found = inits[0]
+    arguments = found.args
+    names = {a.arg for a in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)} - {"self"}
+    return names | ({"**"} if arguments.kwarg else set())
+
+
+def _find(module: str, name: str, depth: int) -> ast.ClassDef | ast.FunctionDef | None:
+    path = _source(module)
+    if path is None or depth > 5:
+        return None
+    is_package = path.name == "__init__.py"
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
+            return node
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                if (alias.asname or alias.name) == name:
+                    found = _find(_absolute(module, node, is_package), alias.name, depth + 1)
+                    if found is not None:
+                        return found
+    return None
+
+
+def _absolute(module: str, node: ast.ImportFrom, is_package: bool) -> str:
+    if not node.level:
+        return node.module or ""
+    parts = module.split(".")
+    base = parts[: len(parts) - node.level + is_package]
+    return ".".join([*base, *([node.module] if node.module else [])])
+
+
+def _source(module: str) -> Path | None:
+    top, *rest = module.split(".")
+    spec = importlib.util.find_spec(top)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    path = Path(spec.submodule_search_locations[0]).joinpath(*rest)
+    for candidate in (path / "__init__.py", path.with_suffix(".py")):
+        if candidate.is_file():
+            return candidate
+    return None

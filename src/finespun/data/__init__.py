@@ -1,0 +1,1 @@
+"""From sources to batches: reading, checking, splitting, encoding, batching."""

@@ -1,0 +1,108 @@
+"""Which rows form which batch: pure functions of (lengths, seed, epoch), so that a run can be taken up anywhere.
+
+The unit is the step: the rows of one optimizer step on all devices together. Ranks and accumulation only cut a step up,
+so the effective batch does not depend on how many devices there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+BLOCK_STEPS = 50  # rows are sorted by length inside blocks of so many steps: little padding, still well mixed
+
+Positions = NDArray[np.int64]
+
+
+class Part(NamedTuple):
+    """The rows of one forward pass on one device; the first `counted` of them count, each with `weight`."""
+
+    rows: Positions
+    weight: float
+    counted: int
+
+
+def training_steps(lengths: NDArray[np.int32], step_rows: int, seed: int, epoch: int) -> list[Positions]:
+    """Returns the steps of one epoch: each row once, rows of like length together, steps in random order.
+
+    Rows are shuffled, cut into blocks of `BLOCK_STEPS` steps, sorted by length inside a block and cut into steps; then
+    the steps are shuffled (the "mega-batches" of sequence-to-sequence training). Philox makes the draw a function of
+    (seed, epoch) alone.
+    """
+    random = np.random.Generator(np.random.Philox(key=np.array([seed, epoch], dtype=np.uint64)))
+    order = random.permutation(len(lengths))
+    block = step_rows * BLOCK_STEPS
+    steps: list[Positions] = []
+    for start in range(0, len(order), block):
+        rows = order[start : start + block]
+        rows = rows[np.argsort(lengths[rows], kind="stable")]
+        steps += [rows[first : first + step_rows] for first in range(0, len(rows), step_rows)]
+    return [steps[position] for position in random.permutation(len(steps))]
+
+
+def sorted_steps(lengths: NDArray[np.int32], step_rows: int) -> list[Positions]:
+    """Returns all rows once, longest first: for validation and prediction, where order changes nothing."""
+    order = np.argsort(-lengths.astype(np.int64), kind="stable")
+    return [order[first : first + step_rows] for first in range(0, len(order), step_rows)]
+
+
+def parts(step: Positions, *, rank: int, world_size: int, passes: int) -> Iterator[Part]:
+    """Cuts a step into this rank's forward passes: contiguous by length over passes, interleaved over ranks.
+
+    A short step may leave nothing for a device; it is then given a row that does not count, so that all stay in step.
+    """
+    for chunk in np.array_split(step, passes):
+        mine = chunk[rank::world_size]
+        yield Part(mine if len(mine) else step[:1], 1 / len(step), len(mine))
+
+
+class Batches:
+    """The sampler: an iterable of `Part`, taken up at any batch of any epoch.
+
+    Lightning calls `set_epoch` before each epoch; `resume_at` says where the first one begins.
+    """
+
+    def __init__(
+        self,
+        lengths: NDArray[np.int32],
+        *,
+        step_rows: int,
+        seed: int | None,
+        rank: int = 0,
+        world_size: int = 1,
+        passes: int = 1,
+    ) -> None:
+        """With `seed` None the order is that of `sorted_steps`, in every epoch."""
+        self.lengths, self.step_rows, self.seed = lengths, step_rows, seed
+        self.rank, self.world_size, self.passes = rank, world_size, passes
+        self.epoch = self.start = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """A new epoch begins at its first batch."""
+        if epoch != self.epoch:
+            self.epoch, self.start = epoch, 0
+
+    def resume_at(self, epoch: int, batch: int) -> None:
+        """The next iteration begins inside an epoch."""
+        self.epoch, self.start = epoch, batch
+
+    def steps(self) -> Sequence[Positions]:
+        """The steps of the current epoch."""
+        if self.seed is None:
+            return sorted_steps(self.lengths, self.step_rows)
+        return training_steps(self.lengths, self.step_rows, self.seed, self.epoch)
+
+    def __iter__(self) -> Iterator[Part]:
+        position = 0
+        for step in self.steps():
+            for part in parts(step, rank=self.rank, world_size=self.world_size, passes=self.passes):
+                if position >= self.start:
+                    yield part
+                position += 1
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch on this rank."""
+        return -(-len(self.lengths) // self.step_rows) * self.passes

@@ -1,0 +1,136 @@
+"""Encoding rows with a model's own tokenizer and writing them as Arrow files. Imports no torch and no transformers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from tokenizers import Tokenizer
+
+from finespun.config.sections import DataConfig
+from finespun.data.checks import Report, text_values
+from finespun.data.sources import Line, chunks
+from finespun.data.splits import SPLITS, normalise, split_of
+from finespun.errors import DataError, ModelError, listed
+from finespun.tasks.base import Task
+
+Encoded = tuple[int, Mapping[str, str]]  # line number, role -> text
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """Loads the fast tokenizer of a checkpoint.
+
+    Raises:
+        ModelError: there is no `tokenizer.json`, or it cannot be read.
+    """
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise ModelError(
+            f"{folder}: has no tokenizer.json (a fast tokenizer); make one with transformers:"
+            f" AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained(...)"
+        )
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:
+        raise ModelError(f"{path}: is not a tokenizer that can be read ({error}); restore the file") from error
+
+
+@dataclass(kw_only=True)
+class Profile:
+    """A small picture of what was written."""
+
+    rows: Counter[str] = field(default_factory=Counter)
+    labels: dict[str, Counter[str]] = field(default_factory=lambda: {split: Counter() for split in SPLITS})
+    lengths: list[int] = field(default_factory=list)
+    truncated: int = 0
+
+    def plain(self, report: Report) -> dict[str, Any]:
+        """Returns plain values for `profile.json`."""
+        quantiles = dict(zip(("p5", "p50", "p95", "max"), np.percentile(self.lengths, (5, 50, 95, 100)).tolist(), strict=True))
+        return {
+            "file": report.file,
+            "rows_read": report.rows,
+            "rows_left_out_by_filter": dict(report.filtered),
+            "rows_left_out_by_check": report.counts("drop"),
+            "warnings": report.counts("warn"),
+            "rows": {split: self.rows[split] for split in SPLITS},
+            "labels": {split: dict(sorted(self.labels[split].items())) for split in SPLITS},
+            "tokens": {"mean": float(np.mean(self.lengths)), **quantiles, "rows_truncated": self.truncated},
+        }
+
+
+class _Writer:
+    """Writes one split as it comes, a record batch at a time."""
+
+    def __init__(self, path: Path, stack: ExitStack) -> None:
+        self.path, self.stack = path, stack
+        self.writer: pa.RecordBatchFileWriter | None = None
+
+    def write(self, columns: Mapping[str, pa.Array]) -> None:
+        batch = pa.RecordBatch.from_pydict(dict(columns))
+        if self.writer is None:
+            file = self.stack.enter_context(pa.OSFile(str(self.path), "wb"))
+            self.writer = self.stack.enter_context(pa.ipc.new_file(file, batch.schema))
+        self.writer.write_batch(batch)
+
+
+def encode_splits(
+    lines: Iterable[Line],
+    *,
+    data: DataConfig,
+    task: Task,
+    tokenizer: Tokenizer,
+    labels: Sequence[str],
+    folder: Path,
+    left_out: set[int],
+) -> Profile:
+    """Splits, encodes and writes rows as `train.arrow`, `val.arrow` and `test.arrow`.
+
+    Raises:
+        DataError: a split stays empty, or a label never occurs in the training split.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    profile = Profile()
+    with ExitStack() as stack:
+        writers = {split: _Writer(folder / f"{split}.arrow", stack) for split in SPLITS}
+        for split, rows in _by_split(lines, data, task, left_out):
+            columns = task.encode([values for _, values in rows], tokenizer, labels)
+            profile.rows[split] += len(rows)
+            profile.labels[split].update(task.target(values) for _, values in rows)
+            profile.lengths += columns["length"].to_pylist()
+            profile.truncated += sum(columns.pop("truncated").to_pylist())
+            writers[split].write({"row": pa.array([number for number, _ in rows], pa.int64()), **columns})
+    _require_rows(profile, data, labels)
+    return profile
+
+
+def _by_split(lines: Iterable[Line], data: DataConfig, task: Task, left_out: set[int]) -> Iterator[tuple[str, list[Encoded]]]:
+    for chunk in chunks(lines):
+        parts: dict[str, list[Encoded]] = {split: [] for split in SPLITS}
+        for line in chunk:
+            if line.number in left_out:
+                continue
+            values = text_values(line.row, data.columns)
+            content = values["group"] if "group" in data.columns else normalise(task.content(values))
+            parts[split_of(content, data.split)].append((line.number, values))
+        yield from ((split, rows) for split, rows in parts.items() if rows)
+
+
+def _require_rows(profile: Profile, data: DataConfig, labels: Sequence[str]) -> None:
+    empty = [split for split in SPLITS if not profile.rows[split]]
+    if empty:
+        raise DataError(
+            f"{data.path}: {sum(profile.rows.values())} usable rows leave no row in the split {listed(empty)};"
+            " bring more rows or raise its share in data.split"
+        )
+    unseen = [label for label in labels if not profile.labels["train"][label]]
+    if unseen:
+        raise DataError(
+            f"{data.path}: the label {listed(unseen)} has no row in the training split; add rows or leave it out of data.labels"
+        )

@@ -1,0 +1,76 @@
+"""From Arrow to tensors: the loader that Lightning iterates, which knows where to take up an epoch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+
+from finespun.data.batches import Batches, Part
+from finespun.tasks.base import Batch, Task
+
+MODEL_COLUMNS = ("input_ids", "target")
+
+
+class Rows(Dataset[Batch]):
+    """A split whose items are whole batches: `rows[part]` reads, pads and returns them."""
+
+    def __init__(self, table: pa.Table, task: Task, pad_token_id: int) -> None:
+        self.task, self.pad_token_id = task, pad_token_id
+        self.table = table.select([name for name in MODEL_COLUMNS if name in table.column_names])
+
+    def __getitem__(self, part: Part) -> Batch:
+        columns: dict[str, Any] = take(self.table, part.rows)
+        inputs, targets = self.task.collate(columns, self.pad_token_id)
+        return Batch(inputs, targets, torch.from_numpy(np.ascontiguousarray(part.rows)), part.weight, part.counted)
+
+
+class BatchLoader(DataLoader[Batch]):
+    """A DataLoader of whole batches that can say and be told its position (Lightning saves it with the loops)."""
+
+    def __init__(self, rows: Rows, batches: Batches, *, num_workers: int = 0, pin_memory: bool = False) -> None:
+        super().__init__(
+            rows,
+            sampler=batches,
+            batch_size=None,
+            num_workers=num_workers,
+            pin_memory=pin_memory,
+            persistent_workers=False,  # a worker would keep the sampler of the epoch in which it began
+        )
+        self.batches = batches
+        self.position = {"epoch": 0, "batch": 0}
+
+    def state_dict(self) -> dict[str, int]:
+        """Where training stands: set by the training loop, since a loader with workers runs ahead of it."""
+        return dict(self.position)
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """The next iteration begins at `state`."""
+        self.batches.resume_at(state["epoch"], state["batch"])
+
+
+def take(table: pa.Table, rows: NDArray[np.int64]) -> dict[str, Any]:
+    """Returns columns of some rows, in their order, reading no others.
+
+    Arrow's own `take` on a chunked list column first copies all chunks together, which would read the whole file.
+    """
+    batches = table.to_batches()
+    ends = np.cumsum([batch.num_rows for batch in batches])
+    chunk_of = np.searchsorted(ends, rows, side="right")
+    order = np.argsort(chunk_of, kind="stable")
+    pieces = []
+    for chunk in np.unique(chunk_of):
+        inside = rows[order][chunk_of[order] == chunk] - (ends[chunk] - batches[chunk].num_rows)
+        pieces.append(batches[chunk].take(pa.array(inside)))
+    back = np.argsort(order)
+    joined = pa.Table.from_batches(pieces)
+    return {name: joined[name].to_numpy()[back] for name in joined.column_names}
+
+
+def lengths_of(table: pa.Table) -> NDArray[np.int32]:
+    """Returns the number of tokens of each row."""
+    return np.asarray(table["length"].to_numpy(), dtype=np.int32)

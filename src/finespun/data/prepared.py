@@ -1,0 +1,49 @@
+"""PreparedData: what `prepare` wrote, opened memory-mapped, one split at a time."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from finespun.errors import DataError
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """The folder of `prepare`: `train.arrow`, `val.arrow`, `test.arrow`, `schema.json`, `profile.json`."""
+
+    folder: Path
+
+    @cached_property
+    def schema(self) -> dict[str, Any]:
+        """Columns, labels, counts, digests and the settings that made the data."""
+        path = self.folder / "schema.json"
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: cannot be read ({error}); run `dvc repro --force prepare`") from error
+
+    @property
+    def labels(self) -> list[str]:
+        return list(self.schema["labels"])
+
+    def path(self, split: str) -> Path:
+        """The Arrow file of a split."""
+        return self.folder / f"{split}.arrow"
+
+    def open(self, split: str) -> pa.Table:
+        """Opens a split without reading it into memory.
+
+        Raises:
+            DataError: the file is missing or is not Arrow.
+        """
+        path = self.path(split)
+        try:
+            return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        except (OSError, pa.ArrowInvalid) as error:
+            raise DataError(f"{path}: cannot be opened ({error}); run `dvc repro --force prepare`") from error

@@ -1,0 +1,189 @@
+"""Reading and writing tables as streams of rows: CSV, JSON Lines, Parquet.
+
+CSV is read as text by the standard library: nothing is guessed, "NA" stays "NA", "01" stays "01", and a row that is too
+long or too short is an error with its line, not a shifted row.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from finespun.errors import DataError, listed
+
+Row = dict[str, Any]
+T = TypeVar("T")
+CHUNK = 4096
+FORMATS = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row and its place: the line of a text file, the row number of a Parquet file, both from 1."""
+
+    number: int
+    row: Row
+
+
+def format_of(path: Path, given: str | None = None) -> str:
+    """Returns csv, jsonl or parquet.
+
+    Raises:
+        DataError: the file's ending names none of them.
+    """
+    if given:
+        return given
+    if path.suffix.lower() not in FORMATS:
+        raise DataError(f"{path}: the ending {path.suffix!r} is not one of {listed(FORMATS)}; rename it or set data.format")
+    return FORMATS[path.suffix.lower()]
+
+
+def read(path: Path, *, file_format: str | None = None, delimiter: str = ",", encoding: str = "utf-8") -> Iterator[Line]:
+    """Yields a file's rows in order, never holding more than a chunk of them.
+
+    Raises:
+        DataError: the file is missing, empty, in another encoding, or a row does not fit the header.
+    """
+    kind = format_of(path, file_format)
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such file; put it there or correct data.path")
+    if path.stat().st_size == 0:
+        raise DataError(f"{path}: is empty (0 bytes); put your rows into it")
+    if kind == "parquet":
+        yield from _read_parquet(path)
+        return
+    if path.suffix.lower() == ".tsv":
+        delimiter = "\t"
+    try:
+        with path.open(encoding="utf-8-sig" if encoding == "utf-8" else encoding, newline="") as file:
+            yield from _read_csv(file, path.name, delimiter) if kind == "csv" else _read_jsonl(file, path.name)
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: byte {error.object[error.start]:#04x} is not {encoding}; save the file as UTF-8 or set data.encoding"
+        ) from error
+    except LookupError as error:
+        raise DataError(f"{path}: data.encoding {encoding!r} does not exist; use for example utf-8 or latin-1") from error
+
+
+def _read_csv(file: IO[str], name: str, delimiter: str) -> Iterator[Line]:
+    csv.field_size_limit(sys.maxsize)
+    reader = csv.reader(file, delimiter=delimiter, strict=True)
+    try:
+        header = next(reader)
+        twice = sorted({column for column in header if header.count(column) > 1})
+        if twice:
+            raise DataError(f"{name}:1: the header names {listed(twice)} twice; rename one")
+        start = reader.line_num + 1
+        for fields in reader:
+            if fields:
+                if len(fields) != len(header):
+                    raise DataError(
+                        f"{name}:{start}: has {len(fields)} fields, the header has {len(header)}; quote fields that hold"
+                        f" {delimiter!r}, or set data.delimiter"
+                    )
+                yield Line(start, dict(zip(header, fields, strict=True)))
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise DataError(f"{name}:{reader.line_num}: is not CSV ({error}); quote the field, double quotes inside it") from error
+
+
+def _read_jsonl(file: IO[str], name: str) -> Iterator[Line]:
+    for number, text in enumerate(file, 1):
+        if not text.strip():
+            continue
+        try:
+            row = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{name}:{number}: is not JSON ({error.msg} at column {error.colno}); one object a line") from error
+        if not isinstance(row, dict):
+            raise DataError(f'{name}:{number}: holds {type(row).__name__}, not an object; write {{"column": value, ...}}')
+        yield Line(number, row)
+
+
+def _read_parquet(path: Path) -> Iterator[Line]:
+    import pyarrow as pa  # noqa: PLC0415  (0.3 s that text files need not pay)
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path}: is not Parquet ({str(error).splitlines()[0]}); write it again") from error
+    number = 0
+    with file:
+        for batch in file.iter_batches(batch_size=CHUNK):
+            for row in batch.to_pylist():
+                number += 1
+                yield Line(number, row)
+
+
+def write(rows: Iterable[Row], path: Path) -> int:
+    """Writes rows as they come, in the format of the path's ending; `-` is CSV on standard output. Returns their number.
+
+    A file appears whole or not at all.
+    """
+    if str(path) == "-":
+        return _write_text(rows, sys.stdout, csv_writer)
+    kind = format_of(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        if kind == "parquet":
+            count = _write_parquet(rows, partial)
+        else:
+            with partial.open("w", encoding="utf-8", newline="") as file:
+                count = _write_text(rows, file, csv_writer if kind == "csv" else jsonl_writer)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return count
+
+
+def csv_writer(file: IO[str], first: Row) -> Callable[[Row], object]:
+    """Starts a CSV with the first row's columns; returns what writes a row."""
+    writer = csv.DictWriter(file, list(first), lineterminator="\n")
+    writer.writeheader()
+    return writer.writerow
+
+
+def jsonl_writer(file: IO[str], _first: Row) -> Callable[[Row], object]:
+    """Returns what writes a row as a line of JSON."""
+    return lambda row: file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+
+
+def _write_text(rows: Iterable[Row], file: IO[str], start: Callable[[IO[str], Row], Callable[[Row], object]]) -> int:
+    count = 0
+    write_row: Callable[[Row], object] | None = None
+    for row in rows:
+        write_row = write_row or start(file, row)
+        write_row(row)
+        count += 1
+    return count
+
+
+def _write_parquet(rows: Iterable[Row], path: Path) -> int:
+    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    count = 0
+    with ExitStack() as stack:
+        writer: pq.ParquetWriter | None = None
+        for chunk in chunks(rows):
+            table = pa.Table.from_pylist(chunk, schema=writer.schema if writer else None)
+            writer = writer or stack.enter_context(pq.ParquetWriter(path, table.schema))
+            writer.write_table(table)
+            count += table.num_rows
+    return count
+
+
+def chunks(items: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:
+    """Yields lists of at most `size` items, in order."""
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk

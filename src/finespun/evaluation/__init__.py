@@ -1,0 +1,1 @@
+"""Predicting whole splits and files, and measuring predictions."""

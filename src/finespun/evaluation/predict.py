@@ -1,0 +1,43 @@
+"""A model's outputs for a prepared split, on all devices, each row once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import nn
+
+from finespun.config.sections import RuntimeConfig
+from finespun.data.loader import BatchLoader
+from finespun.tasks.base import Task
+from finespun.training.fine_tuner import FineTuner
+from finespun.training.fit import make_trainer
+from finespun.training.hardware import choose
+from finespun.training.launch import rank, world_size
+
+
+def predict_split(
+    *, model: nn.Module, task: Task, loader: BatchLoader, num_labels: int, runtime: RuntimeConfig
+) -> NDArray[np.float64] | None:
+    """Returns outputs (rows, labels) in the split's order on rank zero, None on the others.
+
+    The arithmetic is float32 everywhere, so that the numbers are those of plain transformers on the saved model.
+    """
+    trainer = make_trainer(choose(runtime, "32-true"), runtime, enable_checkpointing=False)
+    module = FineTuner(model=model.eval(), task=task, num_labels=num_labels)
+    found: Any = trainer.predict(module, loader) or []
+    positions = torch.cat([rows for rows, _ in found]).cpu().numpy()
+    logits = torch.cat([logits for _, logits in found]).cpu().numpy()
+    gathered: list[Any] = [(positions, logits)]
+    if world_size() > 1:
+        gathered = [None] * world_size()
+        dist.gather_object((positions, logits), gathered if rank() == 0 else None)
+        if rank():
+            return None
+    positions = np.concatenate([each for each, _ in gathered])
+    assert np.array_equal(np.sort(positions), np.arange(len(positions))), "each row must be predicted once"
+    logits = np.concatenate([each for _, each in gathered])
+    return task.outputs(logits[np.argsort(positions)])

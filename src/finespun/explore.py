@@ -1,0 +1,85 @@
+"""`finespun run`: a Hydra app over the same conf/ and the same stages, in Hydra's own output folder.
+
+It stops before `test`: a look at the test split is for the model that is chosen, not for each that is tried.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from finespun.artifacts import Artifacts, find_project
+from finespun.config.check import Origin, check, check_choices, choices
+from finespun.config.compose import read_dials, write
+from finespun.errors import ConfigError, FinespunError
+
+STAGES = ("prepare", "finetune", "evaluate")
+
+
+def explore(arguments: Sequence[str]) -> None:
+    """Runs Hydra with the dials of params.yaml beneath the user's overrides.
+
+    Raises:
+        ConfigError: a choice does not exist.
+    """
+    project = find_project()
+    conf = project / "conf"
+    dials = read_dials(project / "params.yaml")
+    chosen = _chosen(arguments, conf)
+    problems = check_choices(conf, {key: value for key, value in dials.items() if key not in chosen}, where="params.yaml")
+    for key, values in chosen.items():
+        for value in values:
+            problems += check_choices(conf, {key: value}, where="command line")
+    if problems:
+        raise ConfigError(problems)
+    groups = choices(conf)
+    beneath = [f"{key}={value}" for key, value in dials.items() if key not in chosen and not _sets(arguments, key)]
+    sys.argv = ["finespun run", *beneath, *(_forced(argument, groups) for argument in arguments)]
+    app = hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(_trial)
+    app()
+
+
+def _chosen(arguments: Sequence[str], conf: Path) -> dict[str, list[str]]:
+    """Config groups that the command line chooses, with the choices; a sweep has several."""
+    groups = choices(conf)
+    pairs = [argument.partition("=") for argument in arguments]
+    return {key: value.split(",") for key, sign, value in pairs if sign and key in groups}
+
+
+def _sets(arguments: Sequence[str], key: str) -> bool:
+    return any(argument.lstrip("+").startswith(f"{key}=") for argument in arguments)
+
+
+def _forced(argument: str, groups: dict[str, list[str]]) -> str:
+    """Lets an unknown key through Hydra, which would advise `+key`, to our check, which knows what was meant."""
+    key, sign, _ = argument.partition("=")
+    plain = sign and key[:1].isalpha() and key not in groups and not key.startswith("hydra")
+    return f"++{argument}" if plain else argument
+
+
+def _trial(composed: DictConfig) -> None:
+    """Checks the composed configuration and runs the stages in a process of their own."""
+    hydra_config = HydraConfig.get()
+    project = find_project()
+    artifacts = Artifacts(project=project, out=Path(hydra_config.runtime.output_dir))
+    origin = Origin(
+        conf=project / "conf", choices=dict(hydra_config.runtime.choices), overrides=list(hydra_config.overrides.task)
+    )
+    try:
+        config = check(composed.copy(), origin)
+        write(config, composed, artifacts.config)
+    except FinespunError as error:
+        click.echo(f"finespun run: {error}", err=True)
+        sys.exit(error.exit_code)
+    command = [sys.executable, "-m", "finespun.stages", *STAGES, "--out", str(artifacts.out)]
+    code = subprocess.run(command, cwd=project, check=False).returncode
+    if code:
+        sys.exit(code)
+    click.echo(f"results: {artifacts.out}")

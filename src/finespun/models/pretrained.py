@@ -1,0 +1,90 @@
+"""The only door to transformers' Auto classes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import transformers
+from safetensors import SafetensorError
+from transformers.utils import logging as transformers_logging
+
+from finespun.errors import ModelError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase
+
+transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # its load report speaks of keys; ours speaks of the model
+transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+
+
+def load_model(folder: Path, *, auto_class: str, options: Mapping[str, Any], trust_remote_code: bool = False) -> nn.Module:
+    """Loads a model with the Auto class that a task names, in float32.
+
+    Args:
+        folder: a local folder that transformers saved.
+        auto_class: for example `AutoModelForSequenceClassification`.
+        options: changes to the model's configuration, for example `num_labels`.
+        trust_remote_code: run code that comes with the checkpoint.
+
+    Raises:
+        ModelError: the folder cannot be read, or hardly any of the backbone's weights are in it.
+    """
+    try:
+        model, report = getattr(transformers, auto_class).from_pretrained(
+            folder, **options, dtype="float32", trust_remote_code=trust_remote_code, use_safetensors=True,
+            output_loading_info=True,
+        )  # fmt: skip
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(f"{folder}: {auto_class} cannot load it: {reason}; choose another model or task") from error
+    _refuse_random_backbone(folder, model, set(report["missing_keys"]))
+    return model  # type: ignore[no-any-return]  # the Auto classes are not typed
+
+
+def _refuse_random_backbone(folder: Path, model: Any, missing: set[str]) -> None:
+    prefix = model.base_model_prefix + "."
+    backbone = {name: p.numel() for name, p in model.named_parameters() if name.startswith(prefix)}
+    lost = [name for name in backbone if name in missing and "pooler" not in name]
+    if sum(backbone[name] for name in lost) > 0.01 * max(1, sum(backbone.values())):
+        raise ModelError(
+            f"{folder}: {len(lost)} of the backbone's {len(backbone)} tensors are not in its weights (first: {lost[0]});"
+            " training would begin from random numbers; name a checkpoint of this architecture"
+        )
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Loads the tokenizer that lies beside a model.
+
+    Raises:
+        ModelError: there is none that can be read.
+    """
+    try:
+        return transformers.AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder}: holds no tokenizer that can be read ({error}); save one beside the model") from error
+
+
+def pad_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Returns what a batch is padded with; attention masks hide it, so a model without such a token takes 0."""
+    return int(tokenizer.pad_token_id or 0)
+
+
+def require_same_tokens(tokenizer: PreTrainedTokenizerBase, rows: pa.Table, folder: Path) -> None:
+    """Makes sure that `prepare`, which reads `tokenizer.json` alone, gave the tokens that users of the model will give.
+
+    Raises:
+        ModelError: transformers' tokenizer of the same folder gives other tokens.
+    """
+    for row in rows.to_pylist():
+        tokens = tokenizer(row["text"], truncation=True)["input_ids"]
+        if tokens != row["input_ids"]:
+            raise ModelError(
+                f"{folder}: tokenizer.json and AutoTokenizer disagree on {row['text'][:60]!r} ({row['input_ids'][:8]}... and"
+                f" {tokens[:8]}...); save the tokenizer again with AutoTokenizer.from_pretrained(...).save_pretrained(...)"
+            )

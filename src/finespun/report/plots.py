@@ -1,0 +1,90 @@
+"""Pictures of an evaluation, and the same as CSV for `dvc plots`."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from finespun.config.sections import ReportConfig
+
+INK, ACCENT = "#1f2937", "#2563eb"
+
+
+def confusion(actual: Sequence[str], predicted: Sequence[str], labels: Sequence[str], *, folder: Path, title: str) -> None:
+    """Writes `confusion.csv` (one line a row) and `confusion.png`."""
+    with (folder / "confusion.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("actual", "predicted"), *zip(actual, predicted, strict=True)])
+    index = {label: position for position, label in enumerate(labels)}
+    counts = np.zeros((len(labels), len(labels)), dtype=int)
+    np.add.at(counts, ([index[a] for a in actual], [index[p] for p in predicted]), 1)
+    shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+    side = 2.6 + 0.55 * len(labels)
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axes = figure.add_subplot()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(image, ax=axes, label="share of the actual label", fraction=0.046)
+    for (row, column), count in np.ndenumerate(counts):
+        text = f"{count}\n{shares[row, column]:.1%}" if len(labels) <= 10 else str(count)
+        axes.text(column, row, text, ha="center", va="center", color="white" if shares[row, column] > 0.5 else INK)
+    axes.set_xticks(range(len(labels)), labels, rotation=45 if len(labels) > 4 else 0)
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set(xlabel="predicted", ylabel="actual", title=title)
+    _save(figure, folder / "confusion.png")
+
+
+def training(history: Sequence[Mapping[str, str]], *, folder: Path, monitor: str, title: str) -> None:
+    """Writes `training.csv` (a line a step, metrics as columns) and `training.png`."""
+    names = sorted({row["name"] for row in history} - {"epoch"})
+    by_step: dict[int, dict[str, str]] = {}
+    for row in history:
+        by_step.setdefault(int(row["step"]), {})[row["name"]] = row["value"]
+    with (folder / "training.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["step", *names], extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows({"step": step, **values} for step, values in sorted(by_step.items()))
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure.suptitle(title)
+    losses, watched = figure.subplots(1, 2)
+    steps, values = _series(by_step, "train/loss")
+    losses.plot(steps, values, color=ACCENT, alpha=0.25, linewidth=0.8)
+    if len(values):
+        losses.plot(steps, _smooth(values), color=ACCENT, label="train (smoothed)")
+    losses.plot(*_series(by_step, "val/loss"), color="#dc2626", marker="o", label="val")
+    losses.set(xlabel="step", ylabel="loss", ylim=(0, None))
+    losses.legend(frameon=False)
+    watched.plot(*_series(by_step, monitor), color="#059669", marker="o")
+    watched.set(xlabel="step", ylabel=monitor)
+    _save(figure, folder / "training.png")
+
+
+def evaluation(
+    *, actual: Sequence[str], predicted: Sequence[str], labels: Sequence[str], history: Sequence[Mapping[str, str]],
+    monitor: str, folder: Path, config: ReportConfig,
+) -> None:  # fmt: skip
+    """Draws everything of `evaluate`."""
+    confusion(actual, predicted, labels, folder=folder, title=config.confusion_title)
+    training(history, folder=folder, monitor=monitor, title=config.training_title)
+
+
+def _series(by_step: Mapping[int, Mapping[str, str]], name: str) -> tuple[list[int], list[float]]:
+    found = [(step, float(values[name])) for step, values in sorted(by_step.items()) if name in values]
+    return [step for step, _ in found], [value for _, value in found]
+
+
+def _smooth(values: Sequence[float]) -> list[float]:
+    window = max(1, len(values) // 20)
+    padded = np.pad(np.asarray(values), (window // 2, window - 1 - window // 2), mode="edge")
+    return [float(value) for value in np.convolve(padded, np.ones(window) / window, mode="valid")]
+
+
+def _save(figure: Figure, path: Path) -> None:
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.set_canvas(FigureCanvasAgg(figure))
+    figure.savefig(path, metadata={"Software": None})

@@ -1,0 +1,56 @@
+"""The last words of `make run`: the test metrics beside the baselines, and where to look."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from finespun.artifacts import Artifacts
+from finespun.errors import MachineError
+
+NAMES = {"accuracy": "accuracy", "f1_macro": "F1 (macro)", "log_loss": "log loss"}
+BASELINES = {"majority_class": "majority class", "tfidf_logistic": "TF-IDF + logistic regression"}
+
+
+def show(artifacts: Artifacts) -> None:
+    """Prints the summary.
+
+    Raises:
+        MachineError: there are no test results yet.
+    """
+    path = artifacts.report("test") / "metrics.json"
+    if not path.is_file():
+        raise MachineError(f"{path}: is not there yet; `dvc repro` makes it")
+    console = Console()
+    console.print(table(json.loads(path.read_text(encoding="utf-8"))))
+    for what, where in (
+        ("the model", artifacts.finetuned),
+        ("reports", artifacts.report("test").parent),
+        ("every run", "finespun ui"),
+        ("use it", "finespun predict INPUT.csv --output OUT.csv"),
+    ):
+        place = where.relative_to(artifacts.project) if isinstance(where, Path) else where
+        console.print(f"  [dim]{what:>10}[/]  {place}", highlight=False)
+    console.print()
+
+
+def table(metrics: dict[str, Any]) -> Table:
+    """Returns a line a method, a column a metric."""
+    looks = metrics["looks_at_this_split"]
+    seen = "looked at once" if looks == 1 else f"looked at {looks} times"
+    title = f"Test split: {metrics['rows']:,} rows, {seen}"
+    found = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    found.add_column("")
+    for heading in NAMES.values():
+        found.add_column(heading, justify="right")
+    for name, scores in metrics.get("baselines", {}).items():
+        found.add_row(BASELINES.get(name, name), *(f"{scores[key]:.3f}" for key in NAMES))
+    found.add_row("[bold]fine-tuned[/]", *(f"[bold]{metrics[key]:.3f}[/]" for key in NAMES))
+    bounds = metrics["intervals"]
+    found.add_row("[dim]95 % interval[/]", *(f"[dim]{bounds[key]['low']:.3f} to {bounds[key]['high']:.3f}[/]" for key in NAMES))
+    return found

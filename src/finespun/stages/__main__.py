@@ -1,0 +1,70 @@
+"""Runs stages one after another in this process, and turns errors into messages and exit codes."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+
+import click
+
+from finespun.artifacts import Artifacts, find_project
+from finespun.errors import FinespunError
+from finespun.training.launch import rank, report_exit
+
+NAMES = ("configure", "prepare", "finetune", "evaluate", "test")
+PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent() -> None:
+    """On Linux, a stage whose DVC was killed is told to save a checkpoint and end, instead of training on unseen."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def run_stages(names: tuple[str, ...], artifacts: Artifacts) -> int:
+    """Runs stages and returns the exit code of contract 9: what went wrong has been said on standard error."""
+    try:
+        for name in names:
+            importlib.import_module(f"finespun.stages.{name}").run(artifacts)
+    except FinespunError as error:
+        if rank() == 0:
+            click.echo(f"finespun {name}: {error}", err=True)
+        return error.exit_code
+    except (MemoryError, OSError) as error:
+        traceback.print_exc(limit=-3)
+        click.echo(f"finespun {name}: the machine refuses ({error}); free memory or disk, or mend the permission", err=True)
+        return 5
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except Exception:  # noqa: BLE001  (the last line of defence: says whose fault it is, and fails)
+        traceback.print_exc()
+        click.echo(f"finespun {name}: this is a bug in finespun, not in your project; please report the lines above", err=True)
+        return 1
+    return 0
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True, type=click.Choice(NAMES))
+@click.option("--out", type=click.Path(path_type=Path), help="Where results go; the project itself by default.")
+def main(names: tuple[str, ...], out: Path | None) -> None:
+    """Run stages of the pipeline in this process."""
+    die_with_parent()
+    try:
+        project = find_project()
+    except FinespunError as error:
+        click.echo(f"finespun: {error}", err=True)
+        sys.exit(error.exit_code)
+    code = run_stages(names, Artifacts(project=project, out=(out or project).resolve()))
+    report_exit(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # interpreter shutdown of torch and its friends takes a second and does nothing for us
+
+
+if __name__ == "__main__":
+    main()

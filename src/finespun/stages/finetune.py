@@ -1,0 +1,102 @@
+"""finetune: a pretrained model and prepared data become models/finetuned/, a transformers folder, and an MLflow run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from finespun.artifacts import Artifacts
+from finespun.config import targets
+from finespun.config.compose import declared_sections, read_for_stage, to_plain
+from finespun.config.sections import RunConfig
+from finespun.data.prepared import PreparedData
+from finespun.models.addresses import resolve, weights_digest
+from finespun.models.pretrained import load_model, load_tokenizer, pad_token_id, require_same_tokens
+from finespun.stages.launching import on_devices
+from finespun.tracking.client import Run, Tracker, run_name
+from finespun.tracking.lineage import input_digests, require_unchanged, stage_digest, tags
+from finespun.training.callbacks import Sink
+from finespun.training.checkpoints import Store
+from finespun.training.fit import Fitted, fit
+from finespun.training.hardware import Hardware, choose
+from finespun.training.launch import rank
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def run(artifacts: Artifacts) -> None:
+    """Trains from the pretrained weights, or from the newest checkpoint of the very same inputs."""
+    config = read_for_stage(artifacts, "finetune")
+    hardware = choose(config.runtime, config.trainer.precision)
+    on_devices("finetune", artifacts, hardware, lambda: finetune(config, artifacts, hardware))
+
+
+def finetune(config: RunConfig, artifacts: Artifacts, hardware: Hardware) -> None:
+    """Does the stage in one of its processes; rank zero holds the lock, writes, and talks to MLflow."""
+    prepared = PreparedData(artifacts.prepared)
+    folder = resolve(config.model, artifacts.project, weights=True)
+    inputs = input_digests(artifacts, "finetune") | {"weights": weights_digest(folder)}
+    store = Store(artifacts.state / "checkpoints" / stage_digest(artifacts, "finetune", config, inputs, on=hardware.precision))
+    if rank():
+        _train(config, folder, prepared, hardware, store, sink=lambda _metrics, _step: None)
+        return
+    print(f"finetune: {hardware}", flush=True)  # noqa: T201
+    with store.lock():
+        with _open_run(config, artifacts, prepared, store, inputs, str(hardware)) as tracked:
+            fitted, tokenizer = _train(config, folder, prepared, hardware, store, sink=tracked.log)
+            record = {"run_id": tracked.id, "tracking_uri": tracked.tracker.uri, "columns": prepared.schema["columns"]}
+            _save(fitted, tokenizer, store, artifacts.finetuned, record | {"task": config.task.target, "inputs": inputs})
+            require_unchanged(artifacts, "finetune", inputs)
+            tracked.log({"best_epoch": fitted.best_epoch, "best_score": fitted.best_score}, fitted.steps)
+            tracked.log_model(artifacts.finetuned, prepared.open("train")["text"][:3].to_pylist())
+        store.remove()
+
+
+def _train(
+    config: RunConfig, folder: Path, prepared: PreparedData, hardware: Hardware, store: Store, sink: Sink
+) -> tuple[Fitted, PreTrainedTokenizerBase]:
+    task, strategy = targets.build("task", config.task), targets.build("strategy", config.strategy)
+    tokenizer = load_tokenizer(folder)
+    tokenizer.model_max_length = task.max_length
+    require_same_tokens(tokenizer, prepared.open("train").slice(0, 16), folder)
+    torch.manual_seed(config.seed)  # the new head
+    model = load_model(
+        folder, auto_class=task.auto_class, options=task.model_options(prepared.labels),
+        trust_remote_code=config.model.trust_remote_code,
+    )  # fmt: skip
+    fitted = fit(
+        config=config, model=model, task=task, groups=strategy.groups(model), prepared=prepared,
+        pad_token_id=pad_token_id(tokenizer), hardware=hardware, store=store, sink=sink,
+    )  # fmt: skip
+    return fitted, tokenizer
+
+
+def _open_run(
+    config: RunConfig, artifacts: Artifacts, prepared: PreparedData, store: Store, inputs: dict[str, str], hardware: str
+) -> Run:
+    tracker = Tracker(config.runtime, artifacts)
+    known = store.note("run")
+    again = tracker.resume(known) if known else None
+    if again is not None:
+        return again
+    settings = to_plain(config, declared_sections(artifacts.pipeline, "finetune")) | {"data": prepared.schema["settings"]}
+    lineage = tags(artifacts, inputs, settings) | {"hardware": hardware}
+    started = tracker.start(run_name(prepared.schema["name"]), tags=lineage, params=settings)
+    store.note("run", started.id)
+    for split in ("train", "val"):
+        started.log_data(split, prepared.schema)
+    return started
+
+
+def _save(fitted: Fitted, tokenizer: Any, store: Store, folder: Path, record: dict[str, Any]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    fitted.model.save_pretrained(folder)  # type: ignore[operator]  # every transformers model has it
+    tokenizer.save_pretrained(folder)
+    shutil.copyfile(store.folder / "history.csv", folder / "history.csv")
+    best = {"best_epoch": fitted.best_epoch, "best_score": fitted.best_score, "steps": fitted.steps}
+    (folder / "run.json").write_text(json.dumps(record | best, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,27 @@
+"""Where a stage's work is done: in this process on one device, or by torchrun's workers on several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from finespun.artifacts import Artifacts
+from finespun.errors import FinespunError
+from finespun.training.hardware import Hardware
+from finespun.training.launch import is_worker, torchrun
+
+
+def on_devices(stage: str, artifacts: Artifacts, hardware: Hardware, work: Callable[[], None]) -> None:
+    """Does `work` here if this process has a device of its own; otherwise starts the stage again, once a device.
+
+    Raises:
+        FinespunError: the workers failed; it has their exit code, and they have said why.
+    """
+    if is_worker() or hardware.devices == 1:
+        work()
+        return
+    print(f"{stage}: {hardware}", flush=True)  # noqa: T201
+    code = torchrun(["finespun.stages", stage, "--out", str(artifacts.out)], hardware.devices)
+    if code:
+        failed = FinespunError(f"{hardware.devices} processes ended with exit code {code}; the reason stands above")
+        failed.exit_code = code
+        raise failed

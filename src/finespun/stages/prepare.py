@@ -1,0 +1,89 @@
+"""prepare: the user's rows are checked, split, encoded and written as Arrow."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from finespun.artifacts import Artifacts
+from finespun.config import targets
+from finespun.config.compose import read_for_stage, to_plain
+from finespun.config.sections import RunConfig
+from finespun.data import sources
+from finespun.data.checks import Report, check_rows
+from finespun.data.encode import encode_splits, load_tokenizer
+from finespun.data.splits import SPLITS
+from finespun.errors import DataError
+from finespun.models.addresses import file_digest, resolve
+from finespun.tracking.lineage import input_digests, require_unchanged, stage_digest
+
+
+def run(artifacts: Artifacts) -> None:
+    """Prepares into the project, or into a folder named by its inputs that all trials share."""
+    config = read_for_stage(artifacts, "prepare")
+    inputs = input_digests(artifacts, "prepare")
+    if artifacts.out == artifacts.project:
+        prepare(config, artifacts, artifacts.prepared)
+    else:
+        shared = artifacts.state / "prepared" / stage_digest(artifacts, "prepare", config, inputs)
+        if not shared.exists():
+            _in_one_move(config, artifacts, shared)
+        artifacts.prepared.parent.mkdir(parents=True, exist_ok=True)
+        artifacts.prepared.symlink_to(shared)
+    require_unchanged(artifacts, "prepare", inputs)
+
+
+def _in_one_move(config: RunConfig, artifacts: Artifacts, folder: Path) -> None:
+    partial = folder.with_name(f"{folder.name}.{os.getpid()}")
+    prepare(config, artifacts, partial)
+    try:
+        partial.rename(folder)
+    except OSError:
+        shutil.rmtree(partial)  # another trial was quicker; its folder holds the same bytes
+
+
+def prepare(config: RunConfig, artifacts: Artifacts, folder: Path) -> None:
+    """Reads twice: first every row is checked, and nothing is written unless all is well."""
+    data, task = config.data, targets.build("task", config.task)
+    path = artifacts.project / data.path
+    options: dict[str, Any] = {"file_format": data.format, "delimiter": data.delimiter, "encoding": data.encoding}
+    tokenizer = load_tokenizer(resolve(config.model, artifacts.project, weights=False))
+    report = check_rows(sources.read(path, **options), data, task)
+    _tell(report, artifacts.state / "data_problems.csv")
+    labels = list(data.labels or sorted(report.targets))
+    profile = encode_splits(
+        sources.read(path, **options), data=data, task=task, tokenizer=tokenizer, labels=labels, folder=folder,
+        left_out=report.left_out,
+    )  # fmt: skip
+    schema = {
+        "name": path.stem,
+        "source": {"path": data.path, "sha256": file_digest(path)},
+        "columns": data.columns,
+        "labels": labels,
+        "rows": {split: profile.rows[split] for split in SPLITS},
+        "digests": {split: file_digest(folder / f"{split}.arrow") for split in SPLITS},
+        "settings": to_plain(config, ["data"])["data"],
+    }
+    for name, content in (("profile", profile.plain(report)), ("schema", schema)):
+        (folder / f"{name}.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    rows = ", ".join(f"{split} {profile.rows[split]:,}" for split in SPLITS)
+    print(f"{data.path}: {report.rows:,} rows, {len(report.left_out):,} left out; {rows}; labels {', '.join(labels)}")  # noqa: T201
+
+
+def _tell(report: Report, path: Path) -> None:
+    if not report.problems:
+        path.unlink(missing_ok=True)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "row", "check", "severity", "column", "value", "remedy"])
+        writer.writerows([report.file, p.line, p.kind, p.severity, p.column, p.value, p.remedy] for p in report.problems)
+    if report.counts("error"):
+        raise DataError(f"{report.file}: rows need mending before training\n{report.text('error')}\nall of them: {path}")
+    if report.counts("warn"):
+        print(f"warning: {report.text('warn')}\nall of them: {path}")  # noqa: T201

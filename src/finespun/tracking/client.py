@@ -1,0 +1,211 @@
+"""MLflow: one run a fine-tuned model, opened by `finetune`, added to by `evaluate` and `test`."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # the spool tries again; its patience costs no training time
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+import mlflow
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
+from mlflow.exceptions import MlflowException
+
+from finespun.artifacts import Artifacts
+from finespun.config.sections import RuntimeConfig
+from finespun.errors import MachineError
+from finespun.tracking.spool import Point, Spool, leftovers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PARAM_LENGTH = 250  # longer values are cut by MLflow's stores
+CLOSE_SECONDS = 20.0
+PARENT = "FINESPUN_PARENT_RUN"  # set by the sweep that a run belongs to
+
+for _noisy in ("alembic", "mlflow"):
+    logging.getLogger(_noisy).setLevel(logging.WARNING)
+
+
+def tracking_uri(runtime: RuntimeConfig, artifacts: Artifacts) -> str:
+    """Returns the server's address, or that of the embedded database."""
+    return runtime.tracking_uri or f"sqlite:///{artifacts.mlruns / 'mlflow.db'}"
+
+
+class Tracker:
+    """A connection to one MLflow experiment."""
+
+    def __init__(self, runtime: RuntimeConfig, artifacts: Artifacts) -> None:
+        """Connects, making the embedded database where there is none.
+
+        Raises:
+            MachineError: the server does not answer.
+        """
+        self.artifacts, self.uri = artifacts, tracking_uri(runtime, artifacts)
+        self.spool_folder = artifacts.state / "metrics"
+        mlflow.set_tracking_uri(self.uri)
+        with self._initialising():
+            self.client = mlflow.MlflowClient(self.uri)
+            self.experiment_id = self._experiment(runtime.mlflow_experiment)
+
+    @contextmanager
+    def _initialising(self) -> Iterator[None]:
+        """One process at a time makes the database: several at once would break it for good."""
+        self.artifacts.mlruns.mkdir(parents=True, exist_ok=True)
+        with (self.artifacts.mlruns / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                yield
+            except (MlflowException, OSError) as error:
+                raise MachineError(
+                    f"runtime.tracking_uri: {self.uri} does not answer ({_first_line(error)}); start the server, or set null"
+                    " for the database in mlruns/"
+                ) from error
+
+    def _experiment(self, name: str) -> str:
+        experiment = self.client.get_experiment_by_name(name)
+        if experiment is not None:
+            return str(experiment.experiment_id)
+        local = self.uri.startswith("sqlite:")
+        folder = (self.artifacts.mlruns / "artifacts").as_uri() if local else None
+        return str(self.client.create_experiment(name, artifact_location=folder))
+
+    def start(self, name: str, *, tags: Mapping[str, str], params: Mapping[str, Any]) -> Run:
+        """Opens a new run."""
+        parent = os.environ.get(PARENT)
+        all_tags = {**tags, **({"mlflow.parentRunId": parent} if parent else {})}
+        created = self.client.create_run(self.experiment_id, tags=all_tags, run_name=name)
+        run = Run(self, created.info.run_id)
+        run.log_params(params)
+        return run
+
+    def resume(self, run_id: str) -> Run | None:
+        """Goes on with a run; None if the tracking server does not know it (another server, or it was deleted)."""
+        try:
+            self.client.update_run(run_id, status="RUNNING")
+        except MlflowException:
+            return None
+        return Run(self, run_id)
+
+    def count_looks(self, test_digest: str) -> int:
+        """Returns how often a test split has been looked at, by all runs together."""
+        found = mlflow.search_runs(
+            [self.experiment_id], filter_string=f"tags.test_split = '{test_digest}'", output_format="list", max_results=50_000
+        )
+        return sum(int(run.data.tags.get("test_looks", 0)) for run in found)
+
+    def send_leftovers(self) -> None:
+        """Sends what earlier runs could not."""
+        for run_id in leftovers(self.spool_folder):
+            Spool(self.spool_folder, run_id, self.send, (MlflowException, OSError)).close(CLOSE_SECONDS)
+
+    def send(self, run_id: str, points: list[Point]) -> None:
+        """Writes metrics in one request."""
+        self.client.log_batch(run_id, metrics=[Metric(name, value, moment, step) for name, value, step, moment in points])
+
+    def tidy(self) -> None:
+        """Refreshes SQLite's statistics: without them a search ordered by a metric is quadratic in the number of runs."""
+        if self.uri.startswith("sqlite:///"):
+            connection = sqlite3.connect(self.uri.removeprefix("sqlite:///"), timeout=30)
+            with connection:
+                connection.execute("PRAGMA analysis_limit = 1000")
+                connection.execute("ANALYZE")
+            connection.close()
+
+
+class Run:
+    """An open run; use it as a context: it ends FINISHED, KILLED on an interrupt, FAILED on any other error."""
+
+    def __init__(self, tracker: Tracker, run_id: str) -> None:
+        self.tracker, self.id, self.client = tracker, run_id, tracker.client
+        tracker.send_leftovers()
+        self.spool = Spool(tracker.spool_folder, run_id, tracker.send, (MlflowException, OSError))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        left = self.spool.close(CLOSE_SECONDS)
+        if left:
+            print(f"warning: {left} metrics wait in {self.spool.path}; the next stage sends them")  # noqa: T201
+            return
+        interrupted = kind is not None and (kind.__name__ == "InterruptError" or issubclass(kind, KeyboardInterrupt))
+        status = RunStatus.FINISHED if kind is None else RunStatus.KILLED if interrupted else RunStatus.FAILED
+        try:
+            self.client.set_terminated(self.id, RunStatus.to_string(status))
+            self.tracker.tidy()
+        except (MlflowException, OSError, sqlite3.Error) as error:
+            print(f"warning: MLflow could not close the run {self.id}: {_first_line(error)}")  # noqa: T201
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Keeps metrics of one step; sent in the background."""
+        self.spool.log(metrics, step)
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Records settings, nested ones as dotted names."""
+        flat = {name: str(value)[:PARAM_LENGTH] for name, value in flatten(params)}
+        self.client.log_batch(self.id, params=[Param(name, value) for name, value in flat.items()])
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Sets tags, replacing those of the same name."""
+        self.client.log_batch(self.id, tags=[RunTag(name, value) for name, value in tags.items()])
+
+    def tag(self, name: str) -> str | None:
+        """Returns a tag of this run."""
+        return self.client.get_run(self.id).data.tags.get(name)
+
+    def log_folder(self, folder: Path, to: str) -> None:
+        """Copies a folder's files among the run's artifacts."""
+        self.client.log_artifacts(self.id, str(folder), to)
+
+    def log_data(self, split: str, schema: Mapping[str, Any]) -> None:
+        """Records a split of prepared data that this run used, with its digest."""
+        columns = [{"type": "string", "name": column, "required": True} for column in schema["columns"].values()]
+        digest = schema["digests"][split]
+        dataset = Dataset(
+            name=f"{schema['name']}-{split}",
+            digest=digest[:36],  # MLflow keeps no more; the profile has it whole
+            source_type="local",
+            source=json.dumps({"uri": schema["source"]["path"], "sha256": schema["source"]["sha256"]}),
+            schema=json.dumps({"mlflow_colspec": columns}),
+            profile=json.dumps({"num_rows": schema["rows"][split], "sha256": digest}),
+        )
+        context = {"train": "training", "val": "validation", "test": "testing"}[split]
+        self.client.log_inputs(self.id, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])])
+
+    def log_model(self, folder: Path, examples: Sequence[str]) -> None:
+        """Logs the fine-tuned model so that `mlflow.pyfunc.load_model` predicts from a DataFrame; no pickle is written."""
+        from finespun.tracking.served import log_served_model  # noqa: PLC0415  (imports pandas)
+
+        with mlflow.start_run(run_id=self.id):
+            log_served_model(folder, examples)
+
+
+def flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields dotted names and leaves; a list is a leaf."""
+    if not isinstance(node, Mapping):
+        yield prefix, node
+        return
+    for key, value in node.items():
+        yield from flatten(value, f"{prefix}.{key}" if prefix else str(key))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def run_name(config_name: str) -> str:
+    """Returns a run's name: what it is and when it began."""
+    return f"{config_name}-{time.strftime('%Y%m%d-%H%M%S')}"

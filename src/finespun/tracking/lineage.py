@@ -1,0 +1,96 @@
+"""What made a result: digests of the bytes that a stage reads, the code's state, the packages."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from finespun.artifacts import Artifacts
+from finespun.config.compose import declared_dependencies, declared_sections, to_plain
+from finespun.config.sections import RunConfig
+from finespun.errors import DataError
+from finespun.models.addresses import file_digest
+
+PACKAGES = ("finespun", "torch", "pytorch-lightning", "transformers", "tokenizers", "torchmetrics", "numpy", "pyarrow")
+
+
+def input_digests(artifacts: Artifacts, stage: str) -> dict[str, str]:
+    """Returns the sha256 of each file or folder that `dvc.yaml` declares as read by a stage.
+
+    Raises:
+        DataError: one of them is not there.
+    """
+    return {name: path_digest(artifacts.local(name)) for name in declared_dependencies(artifacts.pipeline, stage)}
+
+
+def path_digest(path: Path) -> str:
+    """Returns the sha256 of a file, or of a folder's file names and digests."""
+    if path.is_file():
+        return file_digest(path)
+    if not path.is_dir():
+        raise DataError(f"{path}: is not there; `dvc repro` makes it, or restores it with `dvc checkout`")
+    files = [file for file in sorted(path.rglob("*")) if file.is_file() and "__pycache__" not in file.parts]
+    lines = [f"{file.relative_to(path).as_posix()}:{file_digest(file)}" for file in files]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def require_unchanged(artifacts: Artifacts, stage: str, before: Mapping[str, str]) -> None:
+    """Makes sure that what was recorded is what was read.
+
+    Raises:
+        DataError: a file was changed while the stage ran.
+    """
+    after = input_digests(artifacts, stage)
+    changed = [name for name, digest in after.items() if before[name] != digest]
+    if changed:
+        raise DataError(
+            f"{', '.join(changed)}: changed while {stage} was running, so the record would not be true; undo the change and run"
+            " it again (training goes on from its last checkpoint), or leave it and train anew"
+        )
+
+
+def stage_digest(artifacts: Artifacts, stage: str, config: RunConfig, inputs: Mapping[str, str], **more: str) -> str:
+    """Returns what names a stage's inputs as a whole: its sections, the files it reads, and whatever else is given."""
+    sections = to_plain(config, declared_sections(artifacts.pipeline, stage))
+    packages = {name: version(name) for name in PACKAGES}
+    text = json.dumps([stage, sections, dict(inputs), packages, more], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def tags(artifacts: Artifacts, inputs: Mapping[str, str], settings: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the lineage tags of a run."""
+    diff = _git(artifacts.project, "diff", "HEAD")
+    found = {
+        "git.commit": _git(artifacts.project, "rev-parse", "HEAD").strip(),
+        "git.dirty_diff": hashlib.sha256(diff.encode()).hexdigest() if diff else "",
+        "config.digest": hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(),
+        "packages": ", ".join(f"{name} {version(name)}" for name in PACKAGES),
+    }
+    found |= {f"input.{name}": digest for name, digest in inputs.items()}
+    found |= {f"dvc.{name}": digest for name, digest in _locked(artifacts.project).items()}
+    return {name: value for name, value in found.items() if value}
+
+
+def _locked(project: Path) -> dict[str, str]:
+    """md5 of everything that `prepare` read and made, as `dvc.lock` names it."""
+    path = project / "dvc.lock"
+    if not path.exists():
+        return {}
+    prepare = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("stages", {}).get("prepare", {})
+    entries = [*prepare.get("deps", []), *prepare.get("outs", [])]
+    return {entry["path"]: entry["md5"] for entry in entries if "md5" in entry}
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    try:
+        command = ["git", "-C", str(folder), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return ""  # not a Git checkout: the tag is left out

@@ -1,0 +1,36 @@
+"""MLflow's own pages for this project."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import click
+
+from finespun.artifacts import Artifacts
+from finespun.config.compose import compose
+from finespun.errors import MachineError
+from finespun.tracking.client import tracking_uri
+
+
+def serve(artifacts: Artifacts, port: int) -> None:
+    """Serves until interrupted, on 127.0.0.1 only.
+
+    Raises:
+        MachineError: there are no runs yet, or the port is taken.
+    """
+    config, _ = compose(artifacts)
+    uri = tracking_uri(config.runtime, artifacts)
+    if uri.startswith("http"):
+        click.echo(f"this project's runs are on a server: {uri}")
+        return
+    if not (artifacts.mlruns / "mlflow.db").is_file():
+        raise MachineError(f"{artifacts.mlruns}: holds no runs yet; `dvc repro` makes the first")
+    click.echo(f"MLflow: http://127.0.0.1:{port}  ({uri}); Ctrl-C ends it")
+    command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port), "--backend-store-uri", uri]
+    try:
+        code = subprocess.run([*command, "--workers", "1"], check=False).returncode
+    except KeyboardInterrupt:
+        return
+    if code:
+        raise MachineError(f"MLflow ended with exit code {code}; if port {port} is taken, give another: finespun ui --port")

@@ -1,0 +1,1 @@
+"""Fine-tuning: the one LightningModule, optimizers and schedules, checkpoints, devices, launching."""

@@ -1,0 +1,87 @@
+"""FineTuner: the one LightningModule. It is given a model, a Task and factories; it never sees a configuration."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import nn
+from torchmetrics import MeanMetric
+
+from finespun.strategies.base import Group
+from finespun.tasks.base import Batch, Task
+from finespun.training.optimization import OptimizerFactory, SchedulerFactory
+
+
+def step_seed(seed: int, epoch: int, batch: int, rank: int) -> int:
+    """Returns the seed of one forward pass: dropout is a function of where training is, not of how it got there."""
+    text = f"{seed}/{epoch}/{batch}/{rank}".encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How a model is to be trained."""
+
+    groups: Sequence[Group]
+    optimizer: OptimizerFactory
+    scheduler: SchedulerFactory
+    total_steps: int
+    seed: int
+
+
+class FineTuner(pl.LightningModule):
+    """Trains any transformers model whose output has `logits`, on any Task."""
+
+    def __init__(self, *, model: nn.Module, task: Task, num_labels: int, plan: Plan | None = None) -> None:
+        """Without a plan the module only predicts."""
+        super().__init__()
+        self.model, self.task, self.plan = model, task, plan
+        self.val_metrics = task.metrics(num_labels).clone(prefix="val/")
+        self.val_loss = MeanMetric()
+        self.gradient_norm: torch.Tensor | None = None
+
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+        """Returns this pass's share of the step's mean loss.
+
+        Lightning averages over accumulated passes and DDP over ranks, so the share is scaled up by both: the gradient is
+        that of the mean over the step's rows, however they were cut up.
+        """
+        assert self.plan is not None
+        torch.manual_seed(step_seed(self.plan.seed, self.current_epoch, batch_idx, self.global_rank))
+        losses = self.task.loss(self.model(**batch.inputs).logits, batch.targets)
+        scale = batch.weight * self.trainer.world_size * self.trainer.accumulate_grad_batches
+        return losses[: batch.counted].sum() * scale
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Adds the rows that count to the metrics of the whole split."""
+        logits, targets = self.model(**batch.inputs).logits[: batch.counted], batch.targets[: batch.counted]
+        if batch.counted:
+            self.val_metrics.update(logits, targets)
+            self.val_loss.update(self.task.loss(logits, targets))
+        self.log("val/loss", self.val_loss)  # objects, not values: each is computed once, over all rows of all ranks
+        self.log_dict(self.val_metrics)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns positions and logits of the rows that count."""
+        logits = self.model(**batch.inputs).logits
+        return batch.rows[: batch.counted], logits[: batch.counted].float()
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clips by norm and keeps the norm, on its device, for whoever logs it."""
+        limit = gradient_clip_val if gradient_clip_val is not None else float("inf")
+        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        self.gradient_norm = nn.utils.clip_grad_norm_(parameters, limit, foreach=True)
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer of the strategy's groups and a schedule by step."""
+        assert self.plan is not None
+        optimizer = self.plan.optimizer(self.model, self.plan.groups)
+        schedule = {"scheduler": self.plan.scheduler(optimizer, self.plan.total_steps), "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}

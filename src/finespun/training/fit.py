@@ -1,0 +1,158 @@
+"""Putting a fine-tuning run together: loaders, module, callbacks, Lightning's Trainer."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, EarlyStopping
+from pytorch_lightning.strategies import DDPStrategy
+from torch import nn
+
+from finespun.config.sections import RunConfig, RuntimeConfig
+from finespun.data.batches import Batches
+from finespun.data.loader import BatchLoader, Rows, lengths_of
+from finespun.data.prepared import PreparedData
+from finespun.errors import InterruptError, MachineError
+from finespun.strategies.base import Group
+from finespun.tasks.base import Task
+from finespun.training.callbacks import History, Progress, Sink, StepLog
+from finespun.training.checkpoints import Saver, Store, StoreIO
+from finespun.training.fine_tuner import FineTuner, Plan
+from finespun.training.hardware import Hardware, passes_of_step
+from finespun.training.launch import rank, world_size
+from finespun.training.optimization import optimizer_factory, scheduler_factory
+
+EVALUATION_ROWS = 64  # rows of one forward pass without gradients, on all devices together
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """The best weights, in the module, and how they came about."""
+
+    model: nn.Module
+    best_epoch: int
+    best_score: float
+    steps: int
+
+
+def make_loader(
+    prepared: PreparedData, split: str, *, task: Task, pad_token_id: int, step_rows: int, runtime: RuntimeConfig,
+    seed: int | None = None, passes: int = 1,
+) -> BatchLoader:  # fmt: skip
+    """Returns a split's loader for this rank; with a seed, in training order."""
+    table = prepared.open(split)
+    batches = Batches(lengths_of(table), step_rows=step_rows, seed=seed, rank=rank(), world_size=world_size(), passes=passes)
+    return BatchLoader(
+        Rows(table, task, pad_token_id), batches, num_workers=runtime.num_workers, pin_memory=torch.cuda.is_available()
+    )
+
+
+def make_trainer(hardware: Hardware, runtime: RuntimeConfig, **options: Any) -> pl.Trainer:
+    """Returns Lightning's Trainer on the chosen devices; what finespun does itself is switched off in it."""
+    warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning's own call of a torch function that will change
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")  # measured: batches are made in microseconds
+    warnings.filterwarnings("ignore", ".*Trying to infer the `batch_size`.*")  # metric objects count their rows themselves
+    warnings.filterwarnings("ignore", ".*eval mode at the start of training.*")
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its greetings; the stage has said what matters
+    distributed = world_size() > 1
+    backend = "nccl" if hardware.accelerator == "cuda" else "gloo"
+    return pl.Trainer(
+        accelerator="gpu" if hardware.accelerator in {"cuda", "mps"} else "cpu",
+        devices=world_size(),
+        strategy=DDPStrategy(process_group_backend=backend) if distributed else "auto",
+        precision=hardware.precision,  # type: ignore[arg-type]  # a Literal of Lightning's; our section checks it
+        logger=False,
+        deterministic=True,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+        enable_progress_bar=runtime.progress_bar,
+        **options,
+    )
+
+
+def fit(
+    *,
+    config: RunConfig,
+    model: nn.Module,
+    task: Task,
+    groups: Sequence[Group],
+    prepared: PreparedData,
+    pad_token_id: int,
+    hardware: Hardware,
+    store: Store,
+    sink: Sink,
+) -> Fitted:
+    """Trains to the best epoch, taking up the newest whole checkpoint of `store` where there is one.
+
+    Raises:
+        DivergedError: the loss is no longer a number.
+        InterruptError: a signal came; a checkpoint is saved.
+        MachineError: memory or disk ran out.
+    """
+    trainer_config, runtime = config.trainer, config.runtime
+    passes = passes_of_step(trainer_config.batch_size, world_size(), runtime.device_batch_size)
+    common: dict[str, Any] = {"task": task, "pad_token_id": pad_token_id, "runtime": runtime}
+    train = make_loader(prepared, "train", step_rows=trainer_config.batch_size, seed=config.seed, passes=passes, **common)
+    val = make_loader(prepared, "val", step_rows=EVALUATION_ROWS, **common)
+    plan = Plan(
+        groups=groups,
+        optimizer=optimizer_factory(config.optimizer),
+        scheduler=scheduler_factory(config.scheduler),
+        total_steps=len(train) // passes * trainer_config.max_epochs,
+        seed=config.seed,
+    )
+    module = FineTuner(model=model.train(), task=task, num_labels=len(prepared.labels), plan=plan)
+    log = StepLog(History(store.folder / "history.csv"), sink, monitor=task.monitor)
+    saver = Saver(
+        store, train, monitor=task.monitor, mode=task.monitor_mode, seconds=runtime.checkpoint_seconds, flush=log.flush
+    )
+    trainer = make_trainer(
+        hardware,
+        runtime,
+        max_epochs=trainer_config.max_epochs,
+        accumulate_grad_batches=passes,
+        gradient_clip_val=trainer_config.gradient_clip_norm,
+        callbacks=_callbacks(log, saver, task, config),
+        plugins=[StoreIO(store)],
+        default_root_dir=store.folder,
+    )
+    checkpoint = store.newest()
+    if rank() == 0:
+        log.history.cut_back(int(checkpoint.stem.removeprefix("state-")) if checkpoint else -1)
+    if checkpoint:
+        print(f"taking up {checkpoint.name} ({store.folder})")  # noqa: T201
+    _run(trainer, module, train, val, checkpoint)
+    if saver.signal:
+        raise InterruptError(saver.signal, "interrupted after the last step; a checkpoint is saved: start again to finish")
+    saver.load_best(module)
+    return Fitted(
+        model=module.model, best_epoch=saver.best_epoch, best_score=saver.sign * saver.best_score, steps=trainer.global_step
+    )
+
+
+def _callbacks(log: StepLog, saver: Saver, task: Task, config: RunConfig) -> list[Callback]:
+    callbacks: list[Callback] = [log, saver]
+    patience = config.trainer.early_stopping_patience
+    if patience is not None:
+        callbacks.append(EarlyStopping(task.monitor, patience=patience, mode=task.monitor_mode))
+    if config.runtime.progress_bar:
+        callbacks.append(Progress(log))
+    return callbacks
+
+
+def _run(trainer: pl.Trainer, module: FineTuner, train: BatchLoader, val: BatchLoader, checkpoint: Path | None) -> None:
+    try:
+        trainer.fit(module, train, val, ckpt_path=checkpoint)
+    except torch.OutOfMemoryError as error:
+        raise MachineError(
+            "the device's memory does not hold one forward pass; set runtime.device_batch_size to fewer rows"
+            " (the effective batch stays as it is)"
+        ) from error

@@ -1,0 +1,71 @@
+"""What the machine has and what is made of it: devices, precision, passes a step."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+
+import torch
+
+from finespun.config.sections import RuntimeConfig
+from finespun.errors import MachineError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hardware:
+    """The devices of a run and the arithmetic that suits them."""
+
+    accelerator: str  # cpu, cuda, mps
+    devices: int
+    precision: str
+
+    def __str__(self) -> str:
+        name = platform.processor() or platform.machine()
+        if self.accelerator == "cuda":
+            name = torch.cuda.get_device_name()
+        launch = "one process" if self.devices == 1 else f"DDP, {self.devices} processes"
+        threads = f", {torch.get_num_threads()} threads" if self.accelerator == "cpu" else ""
+        return f"{self.devices} x {self.accelerator} ({name}{threads}), {launch}, precision {self.precision}"
+
+
+def choose(runtime: RuntimeConfig, precision: str = "auto") -> Hardware:
+    """Resolves every `auto`.
+
+    Raises:
+        MachineError: a device is asked for that is not there.
+    """
+    accelerator = choose_accelerator(runtime.accelerator)
+    there = torch.cuda.device_count() if accelerator == "cuda" else 1
+    devices = there if runtime.devices == "auto" else runtime.devices
+    if accelerator != "cpu" and devices > there:
+        raise MachineError(f"runtime.devices: {devices} asked for, {there} {accelerator} there; lower it in conf/runtime/")
+    return Hardware(
+        accelerator=accelerator, devices=devices, precision=_precision(accelerator) if precision == "auto" else precision
+    )
+
+
+def choose_accelerator(asked: str) -> str:
+    """Returns cpu, cuda or mps.
+
+    Raises:
+        MachineError: a GPU is asked for and there is none.
+    """
+    gpu = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else None
+    if asked == "gpu" and gpu is None:
+        raise MachineError("runtime.accelerator: gpu asked for, none is there; set auto or cpu in conf/runtime/")
+    return "cpu" if asked == "cpu" or gpu is None else gpu
+
+
+def _precision(accelerator: str) -> str:
+    """bf16 where the hardware multiplies it natively; on other CPUs it is many times slower than float32."""
+    if accelerator == "cuda":
+        return "bf16-mixed" if torch.cuda.get_device_capability() >= (8, 0) else "16-mixed"
+    if accelerator == "cpu" and getattr(torch.cpu, "_is_amx_tile_supported", bool)():
+        return "bf16-mixed"
+    return "32-true"
+
+
+def passes_of_step(step_rows: int, devices: int, device_batch_size: int | None) -> int:
+    """Returns how many forward passes of a device make up its share of a step."""
+    share = -(-step_rows // devices)
+    return 1 if device_batch_size is None else -(-share // device_batch_size)

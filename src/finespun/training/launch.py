@@ -1,0 +1,51 @@
+"""More than one device: always started by torchrun, under `dvc repro`, `finespun run` and `-m` alike."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+EXIT_FILE = "FINESPUN_EXIT_FILE"
+
+
+def rank() -> int:
+    """This process's number among all."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def world_size() -> int:
+    """How many processes train together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_worker() -> bool:
+    """Whether torchrun started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def torchrun(arguments: list[str], processes: int) -> int:
+    """Runs `python -m ARGUMENTS` in several processes and returns the exit code of rank zero."""
+    with tempfile.TemporaryDirectory() as folder:
+        exit_file = Path(folder) / "exit_code"
+        command = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc-per-node={processes}",
+            "-m",
+            *arguments,
+        ]
+        threads = str(max(1, (os.cpu_count() or 1) // processes))
+        environment = {"OMP_NUM_THREADS": threads, **os.environ, EXIT_FILE: str(exit_file)}
+        code = subprocess.run(command, env=environment, check=False).returncode
+        return int(exit_file.read_text()) if exit_file.exists() else code
+
+
+def report_exit(code: int) -> None:
+    """Tells the launcher how this process ends: torchrun itself only knows success and failure."""
+    if rank() == 0 and EXIT_FILE in os.environ:
+        Path(os.environ[EXIT_FILE]).write_text(str(code))

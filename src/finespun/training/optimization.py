@@ -1,0 +1,91 @@
+"""Optimizers and schedules: factories from their sections, and what each parameter group is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from finespun.config import targets
+from finespun.config.sections import OptimizerConfig, SchedulerConfig
+from finespun.errors import ConfigError
+
+if TYPE_CHECKING:
+    from finespun.strategies.base import Group
+
+OptimizerFactory = Callable[[nn.Module, "Sequence[Group]"], Optimizer]
+SchedulerFactory = Callable[[Optimizer, int], LRScheduler]
+
+
+def optimizer_factory(config: OptimizerConfig) -> OptimizerFactory:
+    """Returns what makes the optimizer of a model's groups; parameters in none of them are frozen."""
+    options = config.options
+    weight_decay = options.pop("weight_decay", 0.0)
+
+    def make(model: nn.Module, groups: Sequence[Group]) -> Optimizer:
+        freeze_all_but(model, groups)
+        parameter_groups = split_by_decay(groups, lr=config.lr, weight_decay=weight_decay)
+        try:
+            optimizer: Optimizer = targets.load("optimizer", config.target)(parameter_groups, **options)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ConfigError([f"optimizer: {config.target} refuses {options}: {error}; correct conf/optimizer/"]) from error
+        return optimizer
+
+    return make
+
+
+def freeze_all_but(model: nn.Module, groups: Sequence[Group]) -> None:
+    """Parameters train if, and only if, they are in a group.
+
+    Raises:
+        ConfigError: nothing would train.
+    """
+    trained = {id(parameter) for group in groups for parameter in group.parameters.values()}
+    if not trained:
+        raise ConfigError(["strategy: trains no parameter of this model; choose another in conf/strategy/"])
+    for parameter in model.parameters():
+        parameter.requires_grad_(id(parameter) in trained)
+
+
+def split_by_decay(groups: Sequence[Group], *, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    """Returns torch's parameter groups: biases and norms (tensors of one dimension) are not decayed."""
+    found = []
+    for group in groups:
+        for decayed in (True, False):
+            parameters = [p for p in group.parameters.values() if (p.ndim > 1) == decayed]
+            if parameters:
+                found.append({
+                    "name": f"{group.name}/{'decayed' if decayed else 'not_decayed'}",
+                    "params": parameters,
+                    "lr": lr * group.lr_scale,
+                    "weight_decay": weight_decay if decayed else 0.0,
+                })  # fmt: skip
+    return found
+
+
+def scheduler_factory(config: SchedulerConfig) -> SchedulerFactory:
+    """Returns what makes the schedule once the number of steps is known.
+
+    The numbers of steps go to whichever parameters the schedule has for them.
+    """
+    accepted = targets.signature(config.target) or set()
+
+    def make(optimizer: Optimizer, total_steps: int) -> LRScheduler:
+        steps = {
+            "num_training_steps": total_steps,
+            "total_steps": total_steps,
+            "num_warmup_steps": round(config.warmup_ratio * total_steps),
+        }
+        filled = {name: value for name, value in steps.items() if name in accepted}
+        try:
+            scheduler: LRScheduler = targets.load("scheduler", config.target)(optimizer, **filled, **config.options)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                [f"scheduler: {config.target} refuses {config.options}: {error}; correct conf/scheduler/"]
+            ) from error
+        return scheduler
+
+    return make

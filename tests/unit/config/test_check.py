@@ -1,0 +1,140 @@
+"""Configuration errors: all at once, each with file, key, value and what is allowed."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from finespun.artifacts import Artifacts
+from finespun.config.compose import compose, read_for_stage, write
+from finespun.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def artifacts(tmp_path: Path) -> Artifacts:
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copyfile(ROOT / name, tmp_path / name)
+    return Artifacts(project=tmp_path, out=tmp_path)
+
+
+def edit(path: Path, **values: object) -> None:
+    path.write_text(yaml.safe_dump({**(yaml.safe_load(path.read_text()) or {}), **values}))
+
+
+def problems(artifacts: Artifacts) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        compose(artifacts)
+    assert caught.value.exit_code == 2
+    return caught.value.problems
+
+
+def test_the_shipped_configuration_is_valid(artifacts: Artifacts) -> None:
+    config, _ = compose(artifacts)
+    assert config.data.labels == ("negative", "positive")
+    assert config.optimizer.lr == 5e-5
+
+
+def test_all_problems_are_told_at_once_each_with_file_and_key(artifacts: Artifacts) -> None:
+    edit(artifacts.conf / "optimizer" / "adamw.yaml", lr=-1, lrr=3e-5)
+    edit(artifacts.conf / "trainer" / "default.yaml", max_epoch=3, batch_size="many")
+    edit(artifacts.params, model="minlm", stategy="full")
+    found = problems(artifacts)
+    expected = [
+        "params.yaml: model: there is no conf/model/minlm.yaml (did you mean 'minilm'?); there are: bert-base, minilm",
+        "params.yaml: stategy: unknown key (did you mean 'strategy'?)",
+        "conf/optimizer/adamw.yaml: lr: Input should be greater than 0 (it is -1)",
+        "conf/optimizer/adamw.yaml: lrr: torch.optim.AdamW has no such option (did you mean 'lr'?)",
+        "conf/trainer/default.yaml: max_epoch: unknown key (did you mean 'max_epochs'?)",
+        "conf/trainer/default.yaml: batch_size: Input should be a valid integer (it is 'many')",
+    ]
+    for start in expected:
+        assert any(problem.startswith(start) for problem in found), (start, found)
+    assert len(found) == len(expected)
+
+
+def test_a_missing_value_is_named(artifacts: Artifacts) -> None:
+    edit(artifacts.conf / "optimizer" / "adamw.yaml", lr="???")
+    assert problems(artifacts) == ["conf/optimizer/adamw.yaml: lr: is '???'; give it a value"]
+
+
+def test_a_missing_key_is_named(artifacts: Artifacts) -> None:
+    path = artifacts.conf / "data" / "movie_reviews.yaml"
+    path.write_text("path: data/raw/movie_reviews.csv\ncolumns: {text: text}\n")
+    [problem] = problems(artifacts)
+    assert problem == (
+        "conf/data/movie_reviews.yaml: columns.label: is missing; the task TextClassification needs the columns label, text"
+    )
+
+
+def test_text_is_not_taken_for_a_number(artifacts: Artifacts) -> None:
+    edit(artifacts.conf / "task" / "text_classification.yaml", max_length="128")
+    [problem] = problems(artifacts)
+    assert problem.startswith("conf/task/text_classification.yaml: max_length: Input should be a valid integer (it is '128')")
+
+
+def test_shares_must_add_up_to_one(artifacts: Artifacts) -> None:
+    edit(artifacts.conf / "data" / "movie_reviews.yaml", split={"train": 0.8, "val": 0.3, "test": 0.1})
+    [problem] = problems(artifacts)
+    assert "train + val + test is 1.2; the three shares must add up to 1" in problem
+
+
+def test_an_experiment_is_named_as_the_place_of_its_mistakes(artifacts: Artifacts) -> None:
+    (artifacts.conf / "experiment" / "slow.yaml").write_text("# @package _global_\noptimizer: {lr: 0}\n")
+    edit(artifacts.params, experiment="slow")
+    [problem] = problems(artifacts)
+    assert problem.startswith("conf/experiment/slow.yaml: optimizer.lr: Input should be greater than 0")
+
+
+@pytest.mark.parametrize("target", ["torch.load", "os.system", "torch.optim.Adamm"])
+def test_targets_outside_the_list_are_refused(artifacts: Artifacts, target: str) -> None:
+    edit(artifacts.conf / "optimizer" / "adamw.yaml", _target_=target)
+    [problem] = problems(artifacts)
+    assert problem.startswith("conf/optimizer/adamw.yaml: _target_: ")
+    assert target in problem
+
+
+def test_broken_yaml_is_named(artifacts: Artifacts) -> None:
+    (artifacts.conf / "optimizer" / "adamw.yaml").write_text("lr: [1\n")
+    [problem] = problems(artifacts)
+    assert "adamw.yaml" in problem
+
+
+def test_broken_params_are_named(artifacts: Artifacts) -> None:
+    artifacts.params.write_text("data: [\n")
+    assert problems(artifacts)[0].startswith("params.yaml: cannot be read as YAML")
+
+
+def test_the_environment_is_read_by_runtime_alone_and_never_written(
+    artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET", "http://user:password@host")
+    edit(artifacts.conf / "runtime" / "default.yaml", tracking_uri="${oc.env:SECRET}")
+    config, composed = compose(artifacts)
+    write(config, composed, artifacts.config)
+    assert "password" not in artifacts.config.read_text()
+    assert read_for_stage(artifacts, "finetune").runtime.tracking_uri == "http://user:password@host"
+    edit(artifacts.conf / "model" / "minilm.yaml", checkpoint="${oc.env:SECRET}")
+    assert problems(artifacts)[0].startswith("conf/model/minilm.yaml: checkpoint: reads an environment variable")
+
+
+def test_a_stage_is_given_only_what_it_declared(artifacts: Artifacts) -> None:
+    config, composed = compose(artifacts)
+    write(config, composed, artifacts.config)
+    seen = read_for_stage(artifacts, "prepare")
+    assert seen.data == config.data
+    assert seen.runtime == config.runtime
+    with pytest.raises(AssertionError, match="'optimizer' that dvc.yaml does not declare"):
+        _ = seen.optimizer
+
+
+def test_what_is_written_is_read_back_equal(artifacts: Artifacts) -> None:
+    config, composed = compose(artifacts)
+    write(config, composed, artifacts.config)
+    seen = read_for_stage(artifacts, "finetune")
+    assert (seen.optimizer, seen.trainer, seen.task) == (config.optimizer, config.trainer, config.task)

