@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
+from pytorch_lightning.callbacks import Callback, TQDMProgressBar
 from torch import nn
 
 from finespun.config.sections import RuntimeConfig
@@ -26,11 +28,13 @@ def predict_split(
 
     The arithmetic is float32 everywhere, so that the numbers are those of plain transformers on the saved model.
     """
-    trainer = make_trainer(choose(runtime, "32-true"), runtime, enable_checkpointing=False)
+    bar: list[Callback] = [TQDMProgressBar(refresh_rate=10)] if runtime.progress_bar and sys.stderr.isatty() else []
+    options = {"enable_checkpointing": False, "callbacks": bar}
+    trainer = make_trainer(choose(runtime, "32-true"), progress_bar=bool(bar), **options)
     module = FineTuner(model=model.eval(), task=task, num_labels=num_labels)
-    found: Any = trainer.predict(module, loader) or []
-    positions = torch.cat([rows for rows, _ in found]).cpu().numpy()
-    logits = torch.cat([logits for _, logits in found]).cpu().numpy()
+    trainer.test(module, loader, verbose=False)
+    positions = torch.cat([rows for rows, _ in module.predicted]).numpy()
+    logits = torch.cat([logits for _, logits in module.predicted]).numpy()
     gathered: list[Any] = [(positions, logits)]
     if world_size() > 1:
         gathered = [None] * world_size()

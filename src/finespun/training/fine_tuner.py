@@ -44,6 +44,7 @@ class FineTuner(pl.LightningModule):
         self.val_metrics = task.metrics(num_labels).clone(prefix="val/")
         self.val_loss = MeanMetric()
         self.gradient_norm: torch.Tensor | None = None
+        self.predicted: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """Returns this pass's share of the step's mean loss.
@@ -66,10 +67,10 @@ class FineTuner(pl.LightningModule):
         self.log("val/loss", self.val_loss)  # objects, not values: each is computed once, over all rows of all ranks
         self.log_dict(self.val_metrics)
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns positions and logits of the rows that count."""
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Keeps positions and logits of the rows that count (Lightning's predict loop would replace our sampler)."""
         logits = self.model(**batch.inputs).logits
-        return batch.rows[: batch.counted], logits[: batch.counted].float()
+        self.predicted.append((batch.rows[: batch.counted].cpu(), logits[: batch.counted].float().cpu()))
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None

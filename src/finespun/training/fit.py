@@ -54,7 +54,7 @@ def make_loader(
     )
 
 
-def make_trainer(hardware: Hardware, runtime: RuntimeConfig, **options: Any) -> pl.Trainer:
+def make_trainer(hardware: Hardware, *, progress_bar: bool, **options: Any) -> pl.Trainer:
     """Returns Lightning's Trainer on the chosen devices; what finespun does itself is switched off in it."""
     warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning's own call of a torch function that will change
     warnings.filterwarnings("ignore", ".*does not have many workers.*")  # measured: batches are made in microseconds
@@ -73,7 +73,7 @@ def make_trainer(hardware: Hardware, runtime: RuntimeConfig, **options: Any) -> 
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         enable_model_summary=False,
-        enable_progress_bar=runtime.progress_bar,
+        enable_progress_bar=progress_bar,
         **options,
     )
 
@@ -116,7 +116,7 @@ def fit(
     )
     trainer = make_trainer(
         hardware,
-        runtime,
+        progress_bar=runtime.progress_bar,
         max_epochs=trainer_config.max_epochs,
         accumulate_grad_batches=passes,
         gradient_clip_val=trainer_config.gradient_clip_norm,

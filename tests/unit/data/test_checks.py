@@ -15,7 +15,9 @@ BAD = [("good film", "positive"), ("", "positive"), ("dull", "postive"), ("Good 
 
 
 def config(**options: object) -> DataConfig:
-    return DataConfig(path="reviews.csv", columns={"text": "text", "label": "label"}, labels=("negative", "positive"), **options)
+    return DataConfig(
+        path="reviews.csv", columns={"text": "text", "label": "label"}, labels=("negative", "positive"), **options
+    )
 
 
 def checked(rows: list[tuple[str, str]], **options: object) -> Report:

@@ -6,17 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROWS, real_rows
 from transformers import AutoTokenizer
 
-from finespun.config.sections import DataConfig
+from finespun.config.sections import DataConfig, ModelConfig
 from finespun.data.encode import Profile, encode_splits, load_tokenizer
 from finespun.data.prepared import PreparedData
 from finespun.data.sources import Line
 from finespun.errors import DataError, ModelError
 from finespun.models.addresses import resolve
-from finespun.config.sections import ModelConfig
 from finespun.tasks.text_classification import TextClassification
+from helpers import ROWS, real_rows
 
 LABELS = ["negative", "positive"]
 
@@ -44,7 +43,9 @@ def test_every_row_lands_in_one_split_with_its_line_and_length(tmp_path: Path, t
         assert table["length"].to_pylist() == [len(ids) for ids in table["input_ids"].to_pylist()]
         assert max(table["length"].to_pylist()) <= 16
     assert profile.truncated == sum(length == 16 for length in profile.lengths) - sum(
-        len(AutoTokenizer.from_pretrained(tiny_bert)(line.row["text"])["input_ids"]) == 16 for line in lines(300) if line.number != 5
+        len(AutoTokenizer.from_pretrained(tiny_bert)(line.row["text"])["input_ids"]) == 16
+        for line in lines(300)
+        if line.number != 5
     )
 
 
@@ -58,10 +59,18 @@ def test_tokens_are_those_of_transformers_for_the_shipped_model(tmp_path: Path) 
 
 def test_a_group_stays_in_one_split(tmp_path: Path, tiny_bert: Path) -> None:
     grouped = [Line(line.number, {**line.row, "author": str(line.number % 7)}) for line in lines(300)]
-    data = DataConfig(path="a.csv", columns={"text": "text", "label": "sentiment", "group": "author"}, split={"train": 0.4, "val": 0.3, "test": 0.3, "seed": 3})  # type: ignore[arg-type]
+    data = DataConfig(
+        path="a.csv",
+        columns={"text": "text", "label": "sentiment", "group": "author"},
+        split={"train": 0.4, "val": 0.3, "test": 0.3, "seed": 3},
+    )  # type: ignore[arg-type]
     task = TextClassification(max_length=16, monitor="val/accuracy", monitor_mode="max")
-    encode_splits(grouped, data=data, task=task, tokenizer=load_tokenizer(tiny_bert), labels=LABELS, folder=tmp_path, left_out=set())
-    authors = [{number % 7 for number in PreparedData(tmp_path).open(split)["row"].to_pylist()} for split in ("train", "val", "test")]
+    encode_splits(
+        grouped, data=data, task=task, tokenizer=load_tokenizer(tiny_bert), labels=LABELS, folder=tmp_path, left_out=set()
+    )
+    authors = [
+        {number % 7 for number in PreparedData(tmp_path).open(split)["row"].to_pylist()} for split in ("train", "val", "test")
+    ]
     assert sum(len(each) for each in authors) == 7
 
 
@@ -75,7 +84,9 @@ def test_a_label_without_training_rows_is_an_error(tmp_path: Path, tiny_bert: Pa
     data = DataConfig(path="a.csv", columns={"text": "text", "label": "sentiment"})
     task = TextClassification(max_length=16, monitor="val/accuracy", monitor_mode="max")
     with pytest.raises(DataError, match="the label positive has no row in the training split"):
-        encode_splits(rows, data=data, task=task, tokenizer=load_tokenizer(tiny_bert), labels=LABELS, folder=tmp_path, left_out=set())
+        encode_splits(
+            rows, data=data, task=task, tokenizer=load_tokenizer(tiny_bert), labels=LABELS, folder=tmp_path, left_out=set()
+        )
 
 
 def test_a_folder_without_a_fast_tokenizer_is_named(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_an_unknown_encoding_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
 def test_what_is_written_is_read_back(tmp_path: Path, ending: str) -> None:
-    rows = [{"text": f"line {number}\n\"quoted\", é", "label": "x"} for number in range(10_000)]
+    rows = [{"text": f'line {number}\n"quoted", é', "label": "x"} for number in range(10_000)]
     path = tmp_path / "deep" / f"a.{ending}"
     assert write(iter(rows), path) == 10_000
     assert rows_of(path) == rows

@@ -1,0 +1,101 @@
+"""Helpers of several tests: real rows, and a whole project in a folder of its own."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+ROWS = ROOT / "data" / "raw" / "movie_reviews.csv"
+QUIET = {"DVC_NO_ANALYTICS": "1", "PYTHONWARNINGS": "ignore", "HF_HUB_OFFLINE": "1"}
+
+
+def real_rows(count: int) -> list[dict[str, str]]:
+    """The first rows of the movie reviews."""
+    with ROWS.open(encoding="utf-8", newline="") as file:
+        return [row for row, _ in zip(csv.DictReader(file), range(count), strict=False)]
+
+
+def write_csv(path: Path, rows: list[dict[str, str]]) -> Path:
+    """Writes rows as CSV."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+class Project:
+    """A finespun project in a folder of its own, and its commands."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def run(
+        self, *command: str, check: bool = True, timeout: int = 300, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs a command of the virtual environment in the project, with the project's own code."""
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        env = {**os.environ, **QUIET, "PATH": path, "PYTHONPATH": "src", **environment}
+        done = subprocess.run(command, cwd=self.folder, env=env, capture_output=True, text=True, timeout=timeout, check=False)
+        assert not check or done.returncode == 0, f"{command} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def edit(self, path: str, **values: object) -> None:
+        """Changes keys of a YAML file; dots in a key are written as double underscores."""
+        file = self.folder / path
+        plain = yaml.safe_load(file.read_text()) or {}
+        for name, value in values.items():
+            *parents, last = name.split("__")
+            node = plain
+            for parent in parents:
+                node = node[parent]
+            node[last] = value
+        file.write_text(yaml.safe_dump(plain, sort_keys=False))
+
+    def stages_run(self, output: str) -> list[str]:
+        """Names of the stages that DVC says it ran."""
+        return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
+
+    def copy(self, folder: Path) -> Project:
+        """The same project elsewhere, with everything that it has made."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        return Project(folder)
+
+    def commit(self, message: str) -> None:
+        """Commits everything."""
+        self.run("git", "add", "-A")
+        self.run("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", message)
+
+
+def make_project(folder: Path, tiny_bert: Path, *, rows: int = 200) -> Project:
+    """A copy of this repository's files with few rows, a tiny model and small settings, as a Git repository."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    left_out = ("tests/", "docs/", "benchmarks/", "dvc.lock", "reports/", "build/", "requirements")
+    for name in listed:
+        if not name.startswith(left_out) and (ROOT / name).is_file():
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, target)
+    write_csv(folder / "data" / "raw" / "movie_reviews.csv", real_rows(rows))
+    shutil.copytree(tiny_bert, folder / "data" / "tiny-bert")
+    (folder / "conf" / "model" / "tiny.yaml").write_text("checkpoint: data/tiny-bert\n")
+    project = Project(folder)
+    project.edit("params.yaml", model="tiny")
+    project.edit("conf/task/text_classification.yaml", max_length=48)
+    project.edit("conf/trainer/default.yaml", max_epochs=2, batch_size=16)
+    project.edit("conf/optimizer/adamw.yaml", lr=0.001)
+    project.edit("conf/evaluation/default.yaml", bootstrap_resamples=100)
+    project.edit("conf/runtime/default.yaml", accelerator="cpu", devices=1, progress_bar=False)
+    project.run("git", "init", "-q", "-b", "main")
+    project.commit("start")
+    return project

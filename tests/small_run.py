@@ -1,0 +1,55 @@
+"""A small configuration and comparing what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from finespun.config.check import Origin, validate
+from finespun.config.sections import RunConfig
+from finespun.training.fit import Fitted
+
+Train = Callable[..., Fitted]
+LABELS = ["negative", "positive"]
+
+
+def small_config(**changes: Any) -> RunConfig:
+    """A whole configuration; `section__key=value` changes it."""
+    plain: dict[str, Any] = {
+        "seed": 3,
+        "data": {"path": "reviews.csv", "columns": {"text": "text", "label": "sentiment"}, "labels": LABELS},
+        "task": {
+            "_target_": "finespun.tasks.text_classification.TextClassification",
+            "max_length": 32, "monitor": "val/loss", "monitor_mode": "min",
+        },
+        "model": {"checkpoint": "tiny"},
+        "strategy": {"_target_": "finespun.strategies.full.Full"},
+        "optimizer": {"_target_": "torch.optim.AdamW", "lr": 1e-3, "weight_decay": 0.01, "fused": True},
+        "scheduler": {"_target_": "transformers.get_linear_schedule_with_warmup", "warmup_ratio": 0.1},
+        "trainer": {
+            "max_epochs": 3, "batch_size": 16, "gradient_clip_norm": 1.0, "early_stopping_patience": None,
+            "precision": "32-true",
+        },
+        "evaluation": {"bootstrap_resamples": 100, "confidence": 0.95, "baselines": False},
+        "report": {"confusion_title": "c", "training_title": "t"},
+        "runtime": {
+            "accelerator": "cpu", "devices": 1, "strategy": "auto", "device_batch_size": None, "num_workers": 0,
+            "progress_bar": False, "checkpoint_seconds": 0.0, "tracking_uri": None, "mlflow_experiment": "x",
+        },
+    }  # fmt: skip
+    for name, value in changes.items():
+        section, _, key = name.partition("__")
+        if key:
+            plain[section][key] = value
+        else:
+            plain[section] = value
+    return validate(plain, Origin(conf=Path("conf"), choices={}))
+
+
+def same_bits(one: Fitted, other: Fitted) -> bool:
+    """Whether two models have the same weights, bit for bit."""
+    ours, theirs = one.model.state_dict(), other.model.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)

@@ -1,0 +1,57 @@
+"""A small fine-tuning run that can be cut short anywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from finespun.config import targets
+from finespun.data.encode import encode_splits, load_tokenizer
+from finespun.data.prepared import PreparedData
+from finespun.data.sources import Line
+from finespun.models.pretrained import load_model
+from finespun.training.checkpoints import Store
+from finespun.training.fit import Fitted, fit
+from finespun.training.hardware import choose
+from helpers import real_rows
+from small_run import LABELS, Train, small_config
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> PreparedData:
+    """Some 90 training rows, encoded."""
+    folder = tmp_path_factory.mktemp("prepared")
+    config = small_config()
+    lines = (Line(number, row) for number, row in enumerate(real_rows(120), 2) if row["sentiment"] in LABELS)
+    encode_splits(
+        lines, data=config.data, task=targets.build("task", config.task), tokenizer=load_tokenizer(tiny_bert),
+        labels=LABELS, folder=folder, left_out=set(),
+    )  # fmt: skip
+    (folder / "schema.json").write_text('{"labels": ["negative", "positive"]}')
+    return PreparedData(folder)
+
+
+@pytest.fixture
+def train(prepared: PreparedData, tiny_bert: Path) -> Train:
+    """Trains in a store; the same call again takes the run up."""
+
+    def go(folder: Path, *, sink: Any = lambda _metrics, _step: None, dropout: float | None = None, **changes: Any) -> Fitted:
+        config = small_config(**changes)
+        task = targets.build("task", config.task)
+        torch.manual_seed(config.seed)
+        options = task.model_options(LABELS)
+        if dropout is not None:
+            options |= {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+        model = load_model(tiny_bert, auto_class=task.auto_class, options=options)
+        store = Store(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        groups = targets.build("strategy", config.strategy).groups(model)
+        return fit(
+            config=config, model=model, task=task, groups=groups, prepared=prepared, pad_token_id=0,
+            hardware=choose(config.runtime, "32-true"), store=store, sink=sink,
+        )  # fmt: skip
+
+    return go

@@ -1,0 +1,158 @@
+"""Training: same inputs, same bits, however often it was cut short; the step is what the configuration says."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from finespun.errors import ConfigError, DivergedError, InterruptError
+from finespun.training.checkpoints import Saver, Store
+from small_run import Train, same_bits
+
+STEPS_AN_EPOCH = 6
+
+
+class KilledError(Exception):
+    """Stands for kill -9: nothing of ours is called after it."""
+
+
+@pytest.fixture
+def kill_after(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Ends the process's training right after the n-th checkpoint, or lets it be (0)."""
+    save = Saver.save
+
+    def arm(saves: int) -> None:
+        done = iter(range(1, 10_000))
+
+        def save_then_die(self: Saver, trainer: Any) -> None:
+            save(self, trainer)
+            if next(done) == saves:
+                raise KilledError
+
+        monkeypatch.setattr(Saver, "save", save_then_die)
+
+    return arm
+
+
+def steps_recorded(folder: Path) -> list[int]:
+    with (folder / "history.csv").open() as file:
+        return [int(row["step"]) for row in csv.DictReader(file) if row["name"] == "train/loss"]
+
+
+def test_two_clean_runs_end_in_the_same_bits(train: Train, tmp_path: Path) -> None:
+    first, second = train(tmp_path / "a"), train(tmp_path / "b")
+    assert same_bits(first, second)
+    assert first.best_score == second.best_score
+    assert not same_bits(first, train(tmp_path / "c", seed=4))
+
+
+@pytest.mark.parametrize("saves", [1, 3, 5, 6, 8, 10, 11, 15])
+def test_a_killed_run_ends_in_the_same_bits(train: Train, kill_after: Any, tmp_path: Path, saves: int) -> None:
+    whole = train(tmp_path / "whole")
+    kill_after(saves)
+    with pytest.raises(KilledError):
+        train(tmp_path / "killed")
+    kill_after(0)
+    resumed = train(tmp_path / "killed")
+    assert same_bits(whole, resumed)
+    assert (whole.best_epoch, whole.best_score, whole.steps) == (resumed.best_epoch, resumed.best_score, resumed.steps)
+    assert steps_recorded(tmp_path / "killed") == steps_recorded(tmp_path / "whole") == list(range(1, whole.steps + 1))
+
+
+@pytest.mark.parametrize("options", [{"runtime__num_workers": 2}, {"runtime__device_batch_size": 5}])
+def test_so_does_one_with_workers_or_accumulation_killed_twice(
+    train: Train, kill_after: Any, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    whole = train(tmp_path / "whole", **options)
+    for saves in (2, 6):
+        kill_after(saves)
+        with pytest.raises(KilledError):
+            train(tmp_path / "killed", **options)
+    kill_after(0)
+    assert same_bits(whole, train(tmp_path / "killed", **options))
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_the_bits_stay(
+    train: Train, kill_after: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = train(tmp_path / "whole")
+    kill_after(9)
+    with pytest.raises(KilledError):
+        train(tmp_path / "killed")
+    newest, older = Store(tmp_path / "killed").states()
+    damaged = bytearray(newest.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    newest.write_bytes(damaged)
+    kill_after(0)
+    assert same_bits(whole, train(tmp_path / "killed"))
+    output = capsys.readouterr().out
+    assert f"{newest}: is damaged (its sha256 is not the one written beside it)" in output
+    assert f"taking up {older.name}" in output
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_a_checkpoint_and_has_its_exit_code(train: Train, tmp_path: Path, number: int) -> None:
+    whole = train(tmp_path / "whole", runtime__checkpoint_seconds=1e6)
+    handlers = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+
+    def interrupt(metrics: dict[str, float], step: int) -> None:
+        if "val/loss" in metrics and step == STEPS_AN_EPOCH:
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(InterruptError, match="a checkpoint is saved") as caught:
+        train(tmp_path / "stopped", sink=interrupt, runtime__checkpoint_seconds=1e6)
+    for each, handler in handlers.items():
+        signal.signal(each, handler)
+    assert caught.value.exit_code == 128 + number
+    assert Store(tmp_path / "stopped").states()
+    assert same_bits(whole, train(tmp_path / "stopped", runtime__checkpoint_seconds=1e6))
+
+
+def test_the_step_does_not_depend_on_how_it_is_cut_up(train: Train, tmp_path: Path) -> None:
+    whole = train(tmp_path / "a", dropout=0.0)
+    for rows in (1, 5, 16):
+        cut = train(tmp_path / f"{rows}", dropout=0.0, runtime__device_batch_size=rows)
+        for ours, theirs in zip(whole.model.parameters(), cut.model.parameters(), strict=True):
+            assert torch.allclose(ours, theirs, atol=2e-5)
+        assert cut.steps == whole.steps
+
+
+def test_the_best_epoch_is_kept_and_patience_ends_the_run(train: Train, tmp_path: Path) -> None:
+    scores: dict[int, float] = {}
+    fitted = train(
+        tmp_path, sink=lambda metrics, step: scores.update({step: metrics["val/loss"]}) if "val/loss" in metrics else None,
+        optimizer__lr=0.02, trainer__max_epochs=30, trainer__early_stopping_patience=2,
+    )  # fmt: skip
+    values = list(scores.values())
+    assert fitted.best_score == min(values)
+    assert len(values) == fitted.best_epoch + 1 + 2 < 30
+
+
+def test_a_loss_that_is_not_a_number_ends_the_run(train: Train, tmp_path: Path) -> None:
+    with pytest.raises(DivergedError, match=r"train/loss is nan .*lower optimizer.lr") as caught:
+        train(tmp_path, optimizer__lr=1e18, trainer__gradient_clip_norm=None, scheduler__warmup_ratio=0.0)
+    assert caught.value.exit_code == 6
+
+
+def test_an_optimizer_that_refuses_its_options_is_named(train: Train, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"torch.optim.SGD refuses .*Nesterov"):
+        train(tmp_path, optimizer={"_target_": "torch.optim.SGD", "lr": 0.1, "nesterov": True})
+
+
+def test_metrics_are_recorded_for_every_step(train: Train, tmp_path: Path) -> None:
+    seen: dict[str, int] = {}
+
+    def count(metrics: dict[str, float], step: int) -> None:
+        for name in metrics:
+            seen[name] = seen.get(name, 0) + 1
+
+    fitted = train(tmp_path, sink=count)
+    assert {seen[f"train/{name}"] for name in ("loss", "learning_rate", "gradient_norm")} == {fitted.steps}
+    assert seen["train/samples_per_second"] >= 3
+    assert {seen[f"val/{name}"] for name in ("loss", "accuracy", "f1_macro")} == {3}

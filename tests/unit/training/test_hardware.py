@@ -1,0 +1,51 @@
+"""Devices and arithmetic."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from finespun.errors import MachineError
+from finespun.training import hardware
+from finespun.training.hardware import choose, passes_of_step
+from small_run import small_config
+
+
+def runtime(**changes: object) -> hardware.RuntimeConfig:
+    return small_config(**{f"runtime__{name}": value for name, value in changes.items()}).runtime
+
+
+def test_auto_takes_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    found = choose(runtime(accelerator="auto", devices="auto"))
+    assert (found.accelerator, found.devices, found.precision) == ("cuda", 4, "bf16-mixed")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
+    assert choose(runtime(accelerator="auto", devices=2)).precision == "16-mixed"
+    with pytest.raises(MachineError, match="8 asked for, 4 cuda there"):
+        choose(runtime(accelerator="gpu", devices=8))
+
+
+@pytest.mark.parametrize(("native", "precision"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_a_cpu_takes_bf16_only_where_it_is_native(monkeypatch: pytest.MonkeyPatch, native: bool, precision: str) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: native)
+    found = choose(runtime(accelerator="cpu"))
+    assert (found.accelerator, found.devices, found.precision) == ("cpu", 1, precision)
+    assert f"precision {precision}" in str(found)
+    assert choose(runtime(accelerator="cpu"), "32-true").precision == "32-true"
+
+
+def test_a_gpu_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(MachineError, match="gpu asked for, none is there") as caught:
+        choose(runtime(accelerator="gpu"))
+    assert caught.value.exit_code == 5
+
+
+@pytest.mark.parametrize(
+    ("rows", "devices", "at_once", "passes"), [(32, 1, None, 1), (32, 2, None, 1), (32, 1, 8, 4), (32, 2, 8, 2), (30, 4, 3, 3)]
+)
+def test_a_step_is_cut_into_passes_that_fit(rows: int, devices: int, at_once: int | None, passes: int) -> None:
+    assert passes_of_step(rows, devices, at_once) == passes

@@ -1,0 +1,65 @@
+"""Parameter groups and schedules."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from finespun.config.sections import OptimizerConfig, SchedulerConfig
+from finespun.errors import ConfigError
+from finespun.strategies.base import Group
+from finespun.strategies.full import Full
+from finespun.training.optimization import freeze_all_but, optimizer_factory, scheduler_factory
+
+ADAMW = OptimizerConfig.model_validate({"_target_": "torch.optim.AdamW", "lr": 0.1, "weight_decay": 0.5, "fused": True})
+LINEAR = SchedulerConfig.model_validate({"_target_": "transformers.get_linear_schedule_with_warmup", "warmup_ratio": 0.2})
+
+
+def model() -> nn.Module:
+    return nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3), nn.Linear(3, 2))
+
+
+def test_biases_and_norms_do_not_decay_and_everything_is_in_one_group() -> None:
+    net = model()
+    optimizer = optimizer_factory(ADAMW)(net, Full().groups(net))
+    decayed, kept = optimizer.param_groups
+    assert [p.ndim for p in decayed["params"]] == [2, 2]
+    assert [p.ndim for p in kept["params"]] == [1, 1, 1, 1]
+    assert (decayed["weight_decay"], kept["weight_decay"]) == (0.5, 0.0)
+    assert optimizer.defaults["fused"]
+
+
+def test_groups_have_their_share_of_the_rate_and_the_rest_is_frozen() -> None:
+    net = model()
+    groups = [Group("top", {"2.weight": net[2].weight}, lr_scale=0.1)]
+    [group] = optimizer_factory(ADAMW)(net, groups).param_groups
+    assert group["lr"] == pytest.approx(0.01)
+    assert [name for name, p in net.named_parameters() if p.requires_grad] == ["2.weight"]
+
+
+def test_training_nothing_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="trains no parameter"):
+        freeze_all_but(model(), [])
+
+
+def test_the_schedule_warms_up_and_ends_at_zero() -> None:
+    net = model()
+    optimizer = optimizer_factory(ADAMW)(net, Full().groups(net))
+    scheduler = scheduler_factory(LINEAR)(optimizer, 10)
+    rates = []
+    for _ in range(10):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates[:3] == pytest.approx([0.0, 0.05, 0.1])
+    assert optimizer.param_groups[0]["lr"] == 0
+
+
+def test_a_schedule_of_torch_is_given_its_steps_too() -> None:
+    config = SchedulerConfig.model_validate({"_target_": "torch.optim.lr_scheduler.OneCycleLR", "max_lr": 0.1})
+    optimizer = torch.optim.SGD(model().parameters(), lr=0.1)
+    assert scheduler_factory(config)(optimizer, 25).total_steps == 25
+    broken = SchedulerConfig.model_validate({"_target_": "torch.optim.lr_scheduler.OneCycleLR"})
+    with pytest.raises(ConfigError, match="OneCycleLR refuses"):
+        scheduler_factory(broken)(optimizer, 25)
