@@ -5,6 +5,7 @@ It stops before `test`: a look at the test split is for the model that is chosen
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -41,7 +42,9 @@ def explore(arguments: Sequence[str]) -> None:
         raise ConfigError(problems)
     groups = choices(conf)
     beneath = [f"{key}={value}" for key, value in dials.items() if key not in chosen and not _sets(arguments, key)]
-    sys.argv = ["finespun run", *beneath, *(_forced(argument, groups) for argument in arguments)]
+    forced = [_forced(argument, groups) for argument in arguments]
+    first = next((n for n, each in enumerate(forced) if "=" in each and not each.startswith("-")), len(forced))
+    sys.argv = ["finespun run", *forced[:first], *beneath, *forced[first:]]  # Hydra wants its overrides in one row
     app = hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(_trial)
     app()
 
@@ -64,8 +67,8 @@ def _forced(argument: str, groups: dict[str, list[str]]) -> str:
     return f"++{argument}" if plain else argument
 
 
-def _trial(composed: DictConfig) -> None:
-    """Checks the composed configuration and runs the stages in a process of their own."""
+def _trial(composed: DictConfig) -> float:
+    """Runs the stages in a process of their own; returns the best monitored metric, for a sweeper that optimises it."""
     hydra_config = HydraConfig.get()
     project = find_project()
     artifacts = Artifacts(project=project, out=Path(hydra_config.runtime.output_dir))
@@ -83,3 +86,4 @@ def _trial(composed: DictConfig) -> None:
     if code:
         sys.exit(code)
     click.echo(f"results: {artifacts.out}")
+    return float(json.loads((artifacts.finetuned / "run.json").read_text(encoding="utf-8"))["best_score"])

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,10 +20,22 @@ CHUNK_CELLS = 5_000_000  # weights held at once while resampling: 40 MB
 class Measured:
     """What `evaluate` and `test` report of a split."""
 
-    metrics: dict[str, Any]
+    scores: dict[str, float]
+    intervals: dict[str, dict[str, float]]
+    baselines: dict[str, dict[str, float]]
     predictions: pa.Table  # row, text, label, predicted, probability of each label
     actual: list[str]
     predicted: list[str]
+
+    @property
+    def headline(self) -> dict[str, float]:
+        """The scores that are about all labels."""
+        return headline(self.scores)
+
+
+def headline(scores: Mapping[str, float]) -> dict[str, float]:
+    """Returns the scores whose names say no label."""
+    return {name: value for name, value in scores.items() if "/" not in name}
 
 
 def measure(
@@ -41,16 +52,19 @@ def measure(
     """
     table, labels = prepared.open(split), prepared.labels
     targets = table["target"].to_numpy()
-    intervals = bootstrap(task, targets, outputs, labels, config)
-    metrics: dict[str, Any] = {"rows": table.num_rows, **score(task, targets, outputs, labels), "intervals": intervals}
-    if config.baselines:
-        found = task.baselines(prepared.open("train"), table, labels)
-        metrics["baselines"] = {name: score(task, targets, simple, labels) for name, simple in found.items()}
+    simple = task.baselines(prepared.open("train"), table, labels) if config.baselines else {}
     people = task.predictions(outputs, labels)
     actual = [labels[target] for target in targets]
     columns = {"row": table["row"], "text": table["text"], "label": actual, "predicted": people["label"]}
     columns |= {f"probability/{label}": outputs[:, position] for position, label in enumerate(labels)}
-    return Measured(metrics=metrics, predictions=pa.table(columns), actual=actual, predicted=people["label"])
+    return Measured(
+        scores=score(task, targets, outputs, labels),
+        intervals=bootstrap(task, targets, outputs, labels, config),
+        baselines={name: score(task, targets, found, labels) for name, found in simple.items()},
+        predictions=pa.table(columns),
+        actual=actual,
+        predicted=people["label"],
+    )
 
 
 def score(task: Task, targets: NDArray[np.int64], outputs: NDArray[np.float64], labels: list[str]) -> dict[str, float]:

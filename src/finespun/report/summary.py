@@ -14,7 +14,7 @@ from finespun.artifacts import Artifacts
 from finespun.errors import MachineError
 
 NAMES = {"accuracy": "accuracy", "f1_macro": "F1 (macro)", "log_loss": "log loss"}
-BASELINES = {"majority_class": "majority class", "tfidf_logistic": "TF-IDF + logistic regression"}
+BASELINES = {"majority_class": "majority class", "tfidf_logistic": "TF-IDF + logistic regr."}
 
 
 def show(artifacts: Artifacts) -> None:
@@ -23,11 +23,14 @@ def show(artifacts: Artifacts) -> None:
     Raises:
         MachineError: there are no test results yet.
     """
-    path = artifacts.report("test") / "metrics.json"
-    if not path.is_file():
-        raise MachineError(f"{path}: is not there yet; `dvc repro` makes it")
+    folder = artifacts.report("test")
+    try:
+        texts = [(folder / f"{name}.json").read_text(encoding="utf-8") for name in ("metrics", "details")]
+    except FileNotFoundError as error:
+        raise MachineError(f"{error.filename}: is not there yet; `dvc repro` makes it") from error
     console = Console()
-    console.print(table(json.loads(path.read_text(encoding="utf-8"))))
+    console.print()
+    console.print(table(*map(json.loads, texts)))
     for what, where in (
         ("the model", artifacts.finetuned),
         ("reports", artifacts.report("test").parent),
@@ -39,18 +42,18 @@ def show(artifacts: Artifacts) -> None:
     console.print()
 
 
-def table(metrics: dict[str, Any]) -> Table:
+def table(metrics: dict[str, Any], details: dict[str, Any]) -> Table:
     """Returns a line a method, a column a metric."""
     looks = metrics["looks_at_this_split"]
     seen = "looked at once" if looks == 1 else f"looked at {looks} times"
     title = f"Test split: {metrics['rows']:,} rows, {seen}"
     found = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
-    found.add_column("")
+    found.add_column("", no_wrap=True)
     for heading in NAMES.values():
         found.add_column(heading, justify="right")
-    for name, scores in metrics.get("baselines", {}).items():
+    for name, scores in details["baselines"].items():
         found.add_row(BASELINES.get(name, name), *(f"{scores[key]:.3f}" for key in NAMES))
     found.add_row("[bold]fine-tuned[/]", *(f"[bold]{metrics[key]:.3f}[/]" for key in NAMES))
-    bounds = metrics["intervals"]
-    found.add_row("[dim]95 % interval[/]", *(f"[dim]{bounds[key]['low']:.3f} to {bounds[key]['high']:.3f}[/]" for key in NAMES))
+    bounds = [details["scores"][key] for key in NAMES]
+    found.add_row("[dim]95 % interval[/]", *(f"[dim]{each['low']:.3f} - {each['high']:.3f}[/]" for each in bounds))
     return found

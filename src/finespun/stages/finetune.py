@@ -45,11 +45,10 @@ def finetune(config: RunConfig, artifacts: Artifacts, hardware: Hardware) -> Non
     if rank():
         _train(config, folder, prepared, hardware, store, sink=lambda _metrics, _step: None)
         return
-    print(f"finetune: {hardware}", flush=True)  # noqa: T201
     with store.lock():
-        with _open_run(config, artifacts, prepared, store, inputs, str(hardware)) as tracked:
+        with _open_run(config, artifacts, prepared, store, inputs, hardware) as tracked:
             fitted, tokenizer = _train(config, folder, prepared, hardware, store, sink=tracked.log)
-            record = {"run_id": tracked.id, "tracking_uri": tracked.tracker.uri, "columns": prepared.schema["columns"]}
+            record = {"run_id": tracked.id, "tracking_uri": config.runtime.tracking_uri, "columns": prepared.schema["columns"]}
             _save(fitted, tokenizer, store, artifacts.finetuned, record | {"task": config.task.target, "inputs": inputs})
             require_unchanged(artifacts, "finetune", inputs)
             tracked.log({"best_epoch": fitted.best_epoch, "best_score": fitted.best_score}, fitted.steps)
@@ -77,15 +76,16 @@ def _train(
 
 
 def _open_run(
-    config: RunConfig, artifacts: Artifacts, prepared: PreparedData, store: Store, inputs: dict[str, str], hardware: str
+    config: RunConfig, artifacts: Artifacts, prepared: PreparedData, store: Store, inputs: dict[str, str], hardware: Hardware
 ) -> Run:
     tracker = Tracker(config.runtime, artifacts)
     known = store.note("run")
     again = tracker.resume(known) if known else None
     if again is not None:
         return again
-    settings = to_plain(config, declared_sections(artifacts.pipeline, "finetune")) | {"data": prepared.schema["settings"]}
-    lineage = tags(artifacts, inputs, settings) | {"hardware": hardware}
+    settings = to_plain(config, declared_sections(artifacts.pipeline, "finetune"))
+    settings |= {"data": prepared.schema["settings"], "precision": hardware.precision}
+    lineage = tags(artifacts, inputs, settings) | {"hardware": str(hardware)}
     started = tracker.start(run_name(prepared.schema["name"]), tags=lineage, params=settings)
     store.note("run", started.id)
     for split in ("train", "val"):

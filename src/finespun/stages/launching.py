@@ -16,10 +16,11 @@ def on_devices(stage: str, artifacts: Artifacts, hardware: Hardware, work: Calla
     Raises:
         FinespunError: the workers failed; it has their exit code, and they have said why.
     """
+    if not is_worker():
+        print(f"{stage}: {hardware}", flush=True)  # noqa: T201
     if is_worker() or hardware.devices == 1:
         work()
         return
-    print(f"{stage}: {hardware}", flush=True)  # noqa: T201
     code = torchrun(["finespun.stages", stage, "--out", str(artifacts.out)], hardware.devices)
     if code:
         failed = FinespunError(f"{hardware.devices} processes ended with exit code {code}; the reason stands above")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,11 @@ from finespun.config import targets
 from finespun.config.sections import RunConfig
 from finespun.data.prepared import PreparedData
 from finespun.errors import ModelError
-from finespun.evaluation.measure import Measured, measure
+from finespun.evaluation.measure import Measured, headline, measure
 from finespun.evaluation.predict import predict_split
 from finespun.models.pretrained import load_model, load_tokenizer, pad_token_id
-from finespun.tasks.base import Task
-from finespun.tracking.client import Run, Tracker, flatten
+from finespun.tracking.client import Run, Tracker
 from finespun.training.fit import EVALUATION_ROWS, make_loader
-
-Draw = Callable[[Measured, PreparedData, Task, Path], None]
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -54,11 +50,19 @@ def predict_and_measure(config: RunConfig, artifacts: Artifacts, split: str) -> 
     return measure(task=task, prepared=prepared, split=split, outputs=outputs, config=config.evaluation)
 
 
-def write_report(measured: Measured, folder: Path, metrics: Mapping[str, Any]) -> None:
-    """Writes metrics and predictions."""
+def write_report(measured: Measured, folder: Path, **more: int) -> None:
+    """Writes `metrics.json` (a few numbers, for `dvc metrics`), `details.json` and the predictions, and says the numbers."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "metrics.json").write_text(json.dumps(metrics, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    rows = measured.predictions.num_rows
+    details = {
+        "scores": {name: {"value": value, **measured.intervals[name]} for name, value in measured.scores.items()},
+        "baselines": measured.baselines,
+    }
+    for name, content in (("metrics", {"rows": rows, **measured.headline, **more}), ("details", details)):
+        (folder / f"{name}.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     pq.write_table(measured.predictions, folder / "predictions.parquet")
+    said = ", ".join(f"{name} {value:.4f}" for name, value in measured.headline.items())
+    print(f"{folder.name}: {rows:,} rows, {said}")  # noqa: T201
 
 
 def open_run_of_model(config: RunConfig, artifacts: Artifacts) -> Run:
@@ -73,7 +77,9 @@ def open_run_of_model(config: RunConfig, artifacts: Artifacts) -> Run:
 
 
 def log_report(tracked: Run, measured: Measured, folder: Path, *, prefix: str) -> None:
-    """Adds metrics, as `PREFIX/name`, and the report's files to the run."""
-    numbers = {name: value for name, value in flatten(measured.metrics) if isinstance(value, int | float)}
-    tracked.log({re.sub(r"[^\w\-. :/]", "_", f"{prefix}/{name.replace('.', '/')}"): v for name, v in numbers.items()}, step=0)
+    """Adds metrics, as `PREFIX/name`, and the report's files (which have the intervals too) to the run."""
+    numbers = {"rows": float(measured.predictions.num_rows), **measured.scores}
+    for baseline, scores in measured.baselines.items():
+        numbers |= {f"{baseline}/{name}": value for name, value in headline(scores).items()}
+    tracked.log({re.sub(r"[^\w\-. :/]", "_", f"{prefix}/{name}"): value for name, value in numbers.items()}, step=0)
     tracked.log_folder(folder, folder.name)

@@ -60,7 +60,8 @@ def make_trainer(hardware: Hardware, *, progress_bar: bool, **options: Any) -> p
     warnings.filterwarnings("ignore", ".*does not have many workers.*")  # measured: batches are made in microseconds
     warnings.filterwarnings("ignore", ".*Trying to infer the `batch_size`.*")  # metric objects count their rows themselves
     warnings.filterwarnings("ignore", ".*eval mode at the start of training.*")
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its greetings; the stage has said what matters
+    for greeter in ("pytorch_lightning", "lightning_fabric"):  # the stage has said what matters
+        logging.getLogger(greeter).setLevel(logging.WARNING)
     distributed = world_size() > 1
     backend = "nccl" if hardware.accelerator == "cuda" else "gloo"
     return pl.Trainer(

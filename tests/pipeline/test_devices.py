@@ -1,0 +1,54 @@
+"""Two CPU processes (gloo): one MLflow run, each row once, the numbers of one process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pyarrow.parquet as pq
+from safetensors.numpy import load_file
+
+from helpers import Project
+
+STAGES = ("python", "-m", "finespun.stages", "configure", "prepare", "finetune", "evaluate", "test", "--out")
+
+
+def test_two_processes_end_like_one(project: Project, tmp_path: Path) -> None:
+    path = project.folder / "data" / "tiny-bert" / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}))
+    project.edit("conf/trainer/default.yaml", precision="32-true", batch_size=15)
+    project.run(*STAGES, str(tmp_path / "one"))
+    project.edit("conf/runtime/default.yaml", devices=2)
+    output = project.run(*STAGES, str(tmp_path / "two")).stdout
+    assert "DDP, 2 processes" in output
+
+    mlflow.set_tracking_uri(f"sqlite:///{project.folder}/mlruns/mlflow.db")
+    runs = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    assert [run.info.status for run in runs] == ["FINISHED", "FINISHED"]
+    steps = [len(mlflow.MlflowClient().get_metric_history(run.info.run_id, "train/loss")) for run in runs]
+    assert steps[0] == steps[1]
+
+    one, two = (load_file(tmp_path / name / "models" / "finetuned" / "model.safetensors") for name in ("one", "two"))
+    assert all(np.allclose(one[name], two[name], atol=1e-4) for name in one)
+    for report in ("evaluation", "test"):
+        ours, theirs = (
+            pq.read_table(tmp_path / name / "reports" / report / "predictions.parquet").to_pandas() for name in ("one", "two")
+        )
+        assert ours["row"].tolist() == theirs["row"].tolist()
+        assert np.allclose(ours["probability/positive"], theirs["probability/positive"], atol=1e-3)
+        metrics = [json.loads((tmp_path / name / "reports" / report / "metrics.json").read_text()) for name in ("one", "two")]
+        assert metrics[0]["rows"] == metrics[1]["rows"]
+        assert abs(metrics[0]["log_loss"] - metrics[1]["log_loss"]) < 1e-3
+
+
+def test_a_failure_of_a_worker_has_its_exit_code(project: Project, tmp_path: Path) -> None:
+    project.edit("conf/runtime/default.yaml", devices=2)
+    project.edit("conf/optimizer/adamw.yaml", lr=1e18)
+    project.edit("conf/scheduler/linear.yaml", warmup_ratio=0.0)
+    project.edit("conf/trainer/default.yaml", gradient_clip_norm=None, max_epochs=1)
+    done = project.run(*STAGES[:6], "--out", str(tmp_path / "out"), check=False)
+    assert done.returncode == 6
+    assert "lower optimizer.lr" in done.stderr

@@ -1,0 +1,58 @@
+"""`finespun run`: exploring beside `dvc repro`, one run a trial, prepared data shared."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import mlflow
+import pytest
+import yaml
+
+from helpers import Project
+
+
+@pytest.fixture
+def again(finished: Project, tmp_path: Path) -> Project:
+    return finished.copy(tmp_path / "again")
+
+
+def runs(project: Project) -> list[mlflow.entities.Run]:
+    mlflow.set_tracking_uri(f"sqlite:///{project.folder}/mlruns/mlflow.db")
+    return list(mlflow.search_runs(search_all_experiments=True, output_format="list"))
+
+
+def test_a_trial_writes_beside_and_a_sweep_has_a_parent(again: Project) -> None:
+    again.run("finespun", "run", "strategy=full", "optimizer.lr=0.002", "trainer.max_epochs=1", "hydra.run.dir=outputs/one")
+    again.run("finespun", "run", "-m", "optimizer.lr=0.003,0.004", "trainer.max_epochs=1", "hydra.sweep.dir=multirun/two")
+    assert again.run("git", "status", "--short").stdout == ""
+    assert again.run("dvc", "status").stdout == "Data and pipelines are up to date.\n"
+    folders = [again.folder / "outputs" / "one", *(again.folder / "multirun" / "two" / n for n in "01")]
+    for folder, rate in zip(folders, (0.002, 0.003, 0.004), strict=True):
+        assert yaml.safe_load((folder / "build" / "config.yaml").read_text())["optimizer"]["lr"] == rate
+        assert (folder / "models" / "finetuned" / "model.safetensors").is_file()
+        assert json.loads((folder / "reports" / "evaluation" / "metrics.json").read_text())["rows"]
+        assert not (folder / "reports" / "test").exists(), "a look at the test split is not for each trial"
+    assert len({(folder / "data" / "prepared").resolve() for folder in folders}) == 1
+
+    by_rate = {run.data.params.get("optimizer.lr"): run for run in runs(again)}
+    assert set(by_rate) == {None, "0.001", "0.002", "0.003", "0.004"}
+    parent = by_rate[None]
+    assert (parent.info.status, parent.info.run_name[:5]) == ("FINISHED", "sweep")
+    children = {rate for rate, run in by_rate.items() if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id}
+    assert children == {"0.003", "0.004"}
+
+
+def test_hydra_answers_and_mistakes_have_their_exit_code(finished: Project) -> None:
+    composed = finished.run("finespun", "run", "--cfg", "job", "optimizer.lr=0.5").stdout
+    assert yaml.safe_load(composed)["optimizer"]["lr"] == 0.5
+    assert yaml.safe_load(composed)["model"]["checkpoint"] == "data/tiny-bert", "the dials of params.yaml lie beneath"
+    assert "strategy: full" in finished.run("finespun", "run", "--help").stdout
+    wrong = finished.run("finespun", "run", "optimizer.lrr=1", "seed=-1", check=False)
+    assert wrong.returncode == 2
+    assert "command line: optimizer.lrr: torch.optim.AdamW has no such option (did you mean 'lr'?)" in wrong.stderr
+    assert "command line: seed: Input should be greater than or equal to 0 (it is -1)" in wrong.stderr
+    unknown = finished.run("finespun", "run", "model=tinny", check=False)
+    assert unknown.returncode == 2
+    assert "did you mean 'tiny'?" in unknown.stderr
+    assert "Traceback" not in wrong.stderr + unknown.stderr

@@ -1,0 +1,152 @@
+"""`dvc repro` on a small slice of the real data and a tiny model: what is made, what is rerun, what can be asked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from helpers import Project
+
+ALL = ["configure", "prepare", "finetune", "evaluate", "test"]
+
+
+@pytest.fixture
+def again(finished: Project, tmp_path: Path) -> Project:
+    """A copy of the finished project that a test may change."""
+    return finished.copy(tmp_path / "again")
+
+
+def test_every_stage_leaves_what_dvc_yaml_promises(finished: Project) -> None:
+    stages = yaml.safe_load((finished.folder / "dvc.yaml").read_text())["stages"]
+    assert list(stages) == ALL
+    for stage in stages.values():
+        for out in (*stage.get("outs", []), *stage.get("metrics", [])):
+            path = out if isinstance(out, str) else next(iter(out))
+            assert (finished.folder / path).exists(), path
+    assert finished.run("dvc", "status").stdout == "Data and pipelines are up to date.\n"
+    assert finished.run("git", "status", "--short").stdout == ""
+
+
+def test_the_model_is_everybodys(finished: Project) -> None:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    folder = finished.folder / "models" / "finetuned"
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert (folder / "model.safetensors").is_file()
+    assert not [path for path in folder.rglob("*") if path.suffix in {".bin", ".pt", ".pth", ".pkl"}]
+    assert model.config.id2label == {0: "negative", 1: "positive"}
+    assert tokenizer.model_max_length == 48
+    predictions = pq.read_table(finished.folder / "reports" / "test" / "predictions.parquet").to_pylist()
+    for row in predictions:
+        logits = model.eval()(**tokenizer(row["text"], truncation=True, return_tensors="pt")).logits[0]
+        assert logits.softmax(0)[1].item() == pytest.approx(row["probability/positive"], abs=1e-5)
+
+
+def test_reports_say_how_well_how_sure_and_against_what(finished: Project) -> None:
+    for split, folder in (("val", "evaluation"), ("test", "test")):
+        report = finished.folder / "reports" / folder
+        metrics, details = (json.loads((report / f"{name}.json").read_text()) for name in ("metrics", "details"))
+        schema = json.loads((finished.folder / "data" / "prepared" / "schema.json").read_text())
+        assert metrics["rows"] == schema["rows"][split] == pq.read_metadata(report / "predictions.parquet").num_rows
+        assert set(details["baselines"]) == {"majority_class", "tfidf_logistic"}
+        assert {"accuracy", "f1_macro", "f1_micro", "log_loss", "precision/negative", "recall/positive"} <= set(
+            details["scores"]
+        )
+        for score in details["scores"].values():
+            assert score["low"] <= score["value"] <= score["high"]
+        assert metrics["accuracy"] == details["scores"]["accuracy"]["value"]
+    for picture in ("confusion.png", "training.png"):
+        assert (finished.folder / "reports" / "evaluation" / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_one_mlflow_run_tells_everything(finished: Project) -> None:
+    import mlflow
+
+    mlflow.set_tracking_uri(f"sqlite:///{finished.folder}/mlruns/mlflow.db")
+    [run] = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    record = json.loads((finished.folder / "models" / "finetuned" / "run.json").read_text())
+    assert run.info.run_id == record["run_id"]
+    assert run.info.status == "FINISHED"
+    assert run.data.params["optimizer.lr"] == "0.001"
+    assert {"data.split.seed", "seed", "trainer.batch_size", "precision", "model.checkpoint"} <= set(run.data.params)
+    assert not [name for name in run.data.params if name.startswith("runtime")]
+    tags = {"git.commit", "config.digest", "packages", "input.weights", "input.data/prepared/train.arrow", "dvc.data/prepared"}
+    assert tags <= set(run.data.tags)
+    assert run.data.tags["git.commit"] in finished.run("git", "log", "--format=%H").stdout
+    schema = json.loads((finished.folder / "data" / "prepared" / "schema.json").read_text())
+    assert run.data.tags["input.data/prepared/train.arrow"] == schema["digests"]["train"]
+    used = {(each.dataset.name, each.tags[0].value, each.dataset.digest) for each in run.inputs.dataset_inputs}
+    contexts = {"train": "training", "val": "validation", "test": "testing"}
+    assert used == {(f"movie_reviews-{s}", context, schema["digests"][s][:36]) for s, context in contexts.items()}
+    client = mlflow.MlflowClient()
+    steps = [metric.step for metric in client.get_metric_history(run.info.run_id, "train/loss")]
+    assert sorted(steps) == list(range(1, record["steps"] + 1))
+    for name in ("train/learning_rate", "train/gradient_norm", "train/samples_per_second", "val/f1_macro"):
+        assert name in run.data.metrics
+    for stage in ("evaluation", "test"):
+        metrics = json.loads((finished.folder / "reports" / stage / "metrics.json").read_text())
+        assert run.data.metrics[f"{stage}/accuracy"] == pytest.approx(metrics["accuracy"])
+        assert f"{stage}/metrics.json" in [artifact.path for artifact in client.list_artifacts(run.info.run_id, stage)]
+    model = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model")
+    rows = pq.read_table(finished.folder / "reports" / "test" / "predictions.parquet").to_pandas()
+    answers = model.predict(pd.DataFrame({"text": rows["text"]}))
+    assert answers["label"].tolist() == rows["predicted"].tolist()
+    assert model.metadata.signature.outputs.input_names() == ["label", "probability"]
+    assert not list((finished.folder / "mlruns").rglob("*.pkl"))
+
+
+def test_a_plot_title_trains_nothing(again: Project) -> None:
+    again.edit("conf/report/default.yaml", confusion_title="Where it errs")
+    before = (again.folder / "reports" / "evaluation" / "confusion.png").read_bytes()
+    assert again.stages_run(again.run("dvc", "repro").stdout) == ["configure", "evaluate"]
+    assert (again.folder / "reports" / "evaluation" / "confusion.png").read_bytes() != before
+
+
+def test_a_learning_rate_prepares_nothing_and_a_second_look_is_counted(again: Project) -> None:
+    again.edit("conf/optimizer/adamw.yaml", lr=0.002)
+    assert again.stages_run(again.run("dvc", "repro").stdout) == ["configure", "finetune", "evaluate", "test"]
+    assert json.loads((again.folder / "reports" / "test" / "metrics.json").read_text())["looks_at_this_split"] == 2
+    assert "optimizer.lr" in again.run("dvc", "params", "diff").stdout
+    assert "0.001" in again.run("dvc", "params", "diff").stdout
+
+
+def test_a_comment_reruns_configure_alone_and_so_does_runtime(again: Project) -> None:
+    path = again.folder / "conf" / "trainer" / "default.yaml"
+    path.write_text(path.read_text() + "# patience\n")
+    assert again.stages_run(again.run("dvc", "repro").stdout) == ["configure"]
+    again.edit("conf/runtime/default.yaml", num_workers=1)
+    assert again.stages_run(again.run("dvc", "repro").stdout) == ["configure"]
+    assert again.stages_run(again.run("dvc", "repro").stdout) == []
+
+
+def test_dvc_answers_as_its_documentation_promises(finished: Project, tmp_path: Path) -> None:
+    shown = json.loads(finished.run("dvc", "metrics", "show", "--json").stdout)[""]["data"]
+    assert set(shown) == {"reports/evaluation/metrics.json", "reports/test/metrics.json"}
+    finished.run("dvc", "plots", "show", "--out", str(tmp_path))
+    page = (tmp_path / "index.html").read_text()
+    assert "Confusion matrix (validation)" in page
+    assert "Validation F1 (macro)" in page
+    assert all(name in finished.run("dvc", "dag").stdout for name in ALL)
+    assert finished.run("dvc", "params", "diff").stdout == ""
+
+
+def test_experiments_set_a_file_of_conf_and_a_queue_runs_its_own_code(again: Project) -> None:
+    again.edit("conf/trainer/default.yaml", max_epochs=1)
+    again.commit("one epoch")
+    again.run("dvc", "exp", "run", "--queue", "-S", "model=tiny", "-S", "conf/optimizer/adamw.yaml:lr=0.002,0.003")
+    marker = again.folder / "src" / "finespun" / "stages" / "configure.py"
+    line = "    config, composed = compose"
+    marker.write_text(marker.read_text().replace(line, f"    raise SystemExit(77)\n{line}"))
+    again.run("dvc", "exp", "run", "--run-all")  # queued experiments have the code of when they were queued
+    shown = json.loads(again.run("dvc", "exp", "show", "--json").stdout)
+    [baseline] = [each for each in shown if each["rev"] != "workspace"]
+    experiments = [each["revs"][0]["data"] for each in baseline["experiments"]]
+    rates = {each["params"]["build/config.yaml"]["data"]["optimizer"]["lr"] for each in experiments}
+    assert rates == {0.002, 0.003}
+    assert all("accuracy" in each["metrics"]["reports/test/metrics.json"]["data"] for each in experiments)
