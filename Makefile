@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lock
+.PHONY: help setup run test check bench lock
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | column -t -s '|'
@@ -37,6 +37,9 @@ check: setup ## ruff, mypy --strict, import-linter
 
 test: check ## all checks and all tests
 	pytest
+
+bench: setup ## measure speed, side by side (benchmarks/README.md)
+	python benchmarks/start_up.py
 
 lock: setup ## resolve pyproject.toml anew into the lock files (needs uv)
 	uv pip compile pyproject.toml --extra dev --extra demo --universal --python-version 3.11 \
