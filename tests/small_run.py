@@ -23,21 +23,22 @@ def small_config(**changes: Any) -> RunConfig:
         "data": {"path": "reviews.csv", "columns": {"text": "text", "label": "sentiment"}, "labels": LABELS},
         "task": {
             "_target_": "finespun.tasks.text_classification.TextClassification",
-            "max_length": 32, "monitor": "val/loss", "monitor_mode": "min",
+            "max_length": 32, "label_smoothing": 0.0, "monitor": "val/loss", "monitor_mode": "min",
         },
         "model": {"checkpoint": "tiny"},
         "strategy": {"_target_": "finespun.strategies.full.Full"},
         "optimizer": {"_target_": "torch.optim.AdamW", "lr": 1e-3, "weight_decay": 0.01, "fused": True},
         "scheduler": {"_target_": "transformers.get_linear_schedule_with_warmup", "warmup_ratio": 0.1},
         "trainer": {
-            "max_epochs": 3, "batch_size": 16, "gradient_clip_norm": 1.0, "early_stopping_patience": None,
-            "precision": "32-true",
+            "max_epochs": 3, "imbalance": "ignore", "batch_size": 16, "gradient_clip_norm": 1.0,
+            "early_stopping_patience": None, "precision": "32-true",
         },
         "evaluation": {"bootstrap_resamples": 100, "confidence": 0.95, "baselines": False},
         "report": {"confusion_title": "c", "training_title": "t"},
         "runtime": {
-            "accelerator": "cpu", "devices": 1, "strategy": "auto", "device_batch_size": None, "num_workers": 0,
-            "progress_bar": False, "checkpoint_seconds": 0.0, "tracking_uri": None, "mlflow_experiment": "x",
+            "accelerator": "cpu", "devices": 1, "strategy": "auto", "device_batch_size": None,
+            "gradient_checkpointing": False, "num_workers": 0, "progress_bar": False, "checkpoint_seconds": 0.0,
+            "tracking_uri": None, "mlflow_experiment": "x",
         },
     }  # fmt: skip
     for name, value in changes.items():
@@ -51,5 +52,5 @@ def small_config(**changes: Any) -> RunConfig:
 
 def same_bits(one: Fitted, other: Fitted) -> bool:
     """Whether two models have the same weights, bit for bit."""
-    ours, theirs = one.model.state_dict(), other.model.state_dict()
+    ours, theirs = one.tuning.model.state_dict(), other.tuning.model.state_dict()
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)

@@ -9,7 +9,7 @@ import click
 
 from finespun import __version__
 from finespun.artifacts import Artifacts, find_project
-from finespun.errors import FinespunError
+from finespun.errors import FinespunError, MachineError
 
 
 class Commands(click.Group):
@@ -21,6 +21,11 @@ class Commands(click.Group):
         except FinespunError as error:
             click.echo(f"finespun {ctx.invoked_subcommand}: {error}", err=True)
             sys.exit(error.exit_code)
+        except BrokenPipeError:
+            sys.exit(0)  # whoever read the output has seen enough
+        except OSError as error:
+            click.echo(f"finespun {ctx.invoked_subcommand}: the machine refuses ({error})", err=True)
+            sys.exit(MachineError.exit_code)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -8,6 +8,7 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 from safetensors.numpy import load_file
 
 from helpers import Project
@@ -15,7 +16,9 @@ from helpers import Project
 STAGES = ("python", "-m", "finespun.stages", "configure", "prepare", "finetune", "evaluate", "test", "--out")
 
 
-def test_two_processes_end_like_one(project: Project, tmp_path: Path) -> None:
+@pytest.mark.parametrize("strategy", ["full", "gradual"])
+def test_two_processes_end_like_one(project: Project, tmp_path: Path, strategy: str) -> None:
+    project.edit("params.yaml", strategy=strategy)
     path = project.folder / "data" / "tiny-bert" / "config.json"
     config = json.loads(path.read_text())
     path.write_text(json.dumps({**config, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}))

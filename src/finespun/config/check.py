@@ -145,7 +145,7 @@ def _check_target(section: str, value: Any) -> list[tuple[str, str]]:
     field = RunConfig.model_fields[section].annotation
     assert isinstance(field, type)
     assert issubclass(field, Target)
-    return targets.check(section, field.model_construct(**{**value, "target": value["_target_"]}))
+    return targets.check(section, field.model_construct(**value))
 
 
 def _check_roles(config: RunConfig) -> Iterator[tuple[str, str]]:

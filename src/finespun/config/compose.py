@@ -79,7 +79,8 @@ def to_plain(config: RunConfig, sections: Iterable[str] | None = None) -> dict[s
     plain = config.model_dump(mode="json", by_alias=True, include=include)
     for section, values in plain.items():
         if isinstance(values, dict) and "_target_" in values:  # options that were not set are the class's own affair
-            plain[section] = {key: value for key, value in values.items() if value is not None}
+            given = getattr(config, section).model_extra or {}
+            plain[section] = {key: value for key, value in values.items() if value is not None or key in given}
     return plain
 
 

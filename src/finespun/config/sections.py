@@ -62,6 +62,19 @@ class Checks(Section):
     conflicting_labels: Severity = "error"
 
 
+class Limit(Section):
+    """Fewer training rows, for few-shot work: the first so many in an order that the split's seed gives."""
+
+    rows: PositiveInt | None = None
+    per_label: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> Self:
+        if (self.rows is None) == (self.per_label is None):
+            raise ValueError("say either rows or per_label")
+        return self
+
+
 class DataConfig(Section):
     """Where rows come from, what the columns mean, how rows are split and checked."""
 
@@ -73,6 +86,7 @@ class DataConfig(Section):
     labels: Strings | None = None  # None: those found, sorted
     filters: Annotated[tuple[Filter, ...], Field(strict=False)] = ()
     split: Split = Split()
+    limit: Limit | None = None
     checks: Checks = Checks()
 
 
@@ -85,8 +99,8 @@ class Target(BaseModel):
 
     @property
     def options(self) -> dict[str, Any]:
-        """Everything but `_target_`, as the user set it."""
-        return self.model_dump(exclude={"target"}, exclude_none=True)
+        """What the class is called with, as the user set it."""
+        return dict(self.model_extra or {})
 
 
 class ModelConfig(Section):
@@ -95,6 +109,7 @@ class ModelConfig(Section):
     checkpoint: Annotated[str, Field(min_length=1)]
     revision: str | None = None
     trust_remote_code: bool = False
+    head_dropout: Annotated[float, Field(ge=0, lt=1)] | None = None  # None: the checkpoint's own
 
 
 class OptimizerConfig(Target):
@@ -108,21 +123,27 @@ class OptimizerConfig(Target):
     nesterov: bool | None = None
     fused: bool | None = None
 
-
-class SchedulerConfig(Target):
-    """A learning-rate schedule by step; the numbers of steps are filled in when they are known."""
-
-    warmup_ratio: Share = 0.0
-
     @property
     def options(self) -> dict[str, Any]:
-        """What the schedule itself is called with."""
-        return self.model_dump(exclude={"target", "warmup_ratio"}, exclude_none=True)
+        """What the optimizer itself is called with; what is not set is the class's own affair."""
+        return self.model_dump(exclude={"target"}, exclude_none=True)
+
+
+class SchedulerConfig(Target):
+    """A learning-rate schedule; numbers of steps, the highest rate and the metric's direction are filled in when known."""
+
+    warmup_ratio: Share = 0.0
+    warmup_steps: NonNegativeInt | None = None  # goes before the ratio
+
+    def warmup(self, total_steps: int) -> int:
+        """Returns the number of warm-up steps."""
+        return self.warmup_steps if self.warmup_steps is not None else round(self.warmup_ratio * total_steps)
 
 
 class TrainerConfig(Section):
     """How long and how carefully to train: everything here can change the result."""
 
+    imbalance: Literal["ignore", "class_weights", "weighted_sampling"]
     max_epochs: PositiveInt
     batch_size: PositiveInt
     gradient_clip_norm: PositiveFloat | None
@@ -152,6 +173,7 @@ class RuntimeConfig(Section):
     devices: Literal["auto"] | PositiveInt
     strategy: Literal["auto", "ddp"]
     device_batch_size: PositiveInt | None
+    gradient_checkpointing: bool
     num_workers: NonNegativeInt
     progress_bar: bool
     checkpoint_seconds: NonNegativeFloat

@@ -22,7 +22,7 @@ ALLOWED = {
     "optimizer": ("torch.optim.", "transformers."),
     "scheduler": ("torch.optim.lr_scheduler.", "transformers."),
 }
-FILLED_IN = {"params", "optimizer", "num_training_steps", "num_warmup_steps", "total_steps"}
+FILLED_IN = {"params", "optimizer", "num_training_steps", "num_warmup_steps", "total_steps", "max_lr", "mode"}
 
 
 def load(section: str, target: str) -> Any:

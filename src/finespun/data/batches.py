@@ -25,15 +25,19 @@ class Part(NamedTuple):
     counted: int
 
 
-def training_steps(lengths: NDArray[np.int32], step_rows: int, seed: int, epoch: int) -> list[Positions]:
+def training_steps(
+    lengths: NDArray[np.int32], step_rows: int, seed: int, epoch: int, chances: NDArray[np.float64] | None = None
+) -> list[Positions]:
     """Returns the steps of one epoch: each row once, rows of like length together, steps in random order.
+
+    With `chances` (rows,), which add up to 1, as many rows are drawn by them instead, with replacement.
 
     Rows are shuffled, cut into blocks of `BLOCK_STEPS` steps, sorted by length inside a block and cut into steps; then
     the steps are shuffled (the "mega-batches" of sequence-to-sequence training). Philox makes the draw a function of
     (seed, epoch) alone.
     """
     random = np.random.Generator(np.random.Philox(key=np.array([seed, epoch], dtype=np.uint64)))
-    order = random.permutation(len(lengths))
+    order = random.permutation(len(lengths)) if chances is None else random.choice(len(lengths), len(lengths), p=chances)
     block = step_rows * BLOCK_STEPS
     steps: list[Positions] = []
     for start in range(0, len(order), block):
@@ -74,10 +78,12 @@ class Batches:
         rank: int = 0,
         world_size: int = 1,
         passes: int = 1,
+        chances: NDArray[np.float64] | None = None,
     ) -> None:
-        """With `seed` None the order is that of `sorted_steps`, in every epoch."""
+        """With `seed` None the order is that of `sorted_steps`, in every epoch; `chances` as in `training_steps`."""
         self.lengths, self.step_rows, self.seed = lengths, step_rows, seed
         self.rank, self.world_size, self.passes = rank, world_size, passes
+        self.chances = chances
         self.epoch = self.start = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -93,7 +99,7 @@ class Batches:
         """The steps of the current epoch."""
         if self.seed is None:
             return sorted_steps(self.lengths, self.step_rows)
-        return training_steps(self.lengths, self.step_rows, self.seed, self.epoch)
+        return training_steps(self.lengths, self.step_rows, self.seed, self.epoch, self.chances)
 
     def __iter__(self) -> Iterator[Part]:
         position = 0
@@ -106,3 +112,10 @@ class Batches:
     def __len__(self) -> int:
         """Batches of a whole epoch on this rank."""
         return -(-len(self.lengths) // self.step_rows) * self.passes
+
+
+def balanced_weights(targets: Positions) -> NDArray[np.float64]:
+    """Returns a weight for each row, (rows,), so that all labels together weigh the same and the mean is 1."""
+    counts = np.bincount(targets)
+    present = (counts > 0).sum()
+    return np.asarray(len(targets) / (present * counts[targets]), dtype=np.float64)

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from finespun.config.sections import DataConfig
 from finespun.data.checks import Report, text_values
 from finespun.data.sources import Line, chunks
-from finespun.data.splits import SPLITS, normalise, split_of
+from finespun.data.splits import SPLITS, normalise, position, split_of
 from finespun.errors import DataError, ModelError, listed
 from finespun.tasks.base import Task
 
@@ -117,9 +117,32 @@ def _by_split(lines: Iterable[Line], data: DataConfig, task: Task, left_out: set
             if line.number in left_out:
                 continue
             values = text_values(line.row, data.columns)
-            content = values["group"] if "group" in data.columns else normalise(task.content(values))
-            parts[split_of(content, data.split)].append((line.number, values))
+            parts[split_of(split_key(values, task), data.split)].append((line.number, values))
         yield from ((split, rows) for split, rows in parts.items() if rows)
+
+
+def split_key(values: Mapping[str, str], task: Task) -> str:
+    """Returns what decides a row's split: its group where there is one, else its normalised content."""
+    return values["group"] if "group" in values else normalise(task.content(values))
+
+
+def beyond_limit(lines: Iterable[Line], data: DataConfig, task: Task, left_out: set[int]) -> set[int]:
+    """Returns the lines of training rows beyond `data.limit`.
+
+    Rows are ranked by a hash of seed and content, so smaller limits are nested in larger ones and other splits stay whole.
+    """
+    if data.limit is None:
+        return set()
+    ranked: dict[str, list[tuple[float, int]]] = {}
+    for line in lines:
+        if line.number in left_out:
+            continue
+        values = text_values(line.row, data.columns)
+        if split_of(split_key(values, task), data.split) == "train":
+            group = task.target(values) if data.limit.per_label else ""
+            ranked.setdefault(group, []).append((position(normalise(task.content(values)), data.split.seed + 1), line.number))
+    kept = data.limit.per_label or data.limit.rows
+    return {number for rows in ranked.values() for _, number in sorted(rows)[kept:]}
 
 
 def _require_rows(profile: Profile, data: DataConfig, labels: Sequence[str]) -> None:

@@ -19,14 +19,20 @@ MODEL_COLUMNS = ("input_ids", "target")
 class Rows(Dataset[Batch]):
     """A split whose items are whole batches: `rows[part]` reads, pads and returns them."""
 
-    def __init__(self, table: pa.Table, task: Task, pad_token_id: int) -> None:
-        self.task, self.pad_token_id = task, pad_token_id
+    def __init__(self, table: pa.Table, task: Task, pad_token_id: int, row_weights: NDArray[np.float64] | None = None) -> None:
+        """`row_weights` (rows,) says how much each row counts in the gradient; None: all the same."""
+        self.task, self.pad_token_id, self.row_weights = task, pad_token_id, row_weights
         self.table = table.select([name for name in MODEL_COLUMNS if name in table.column_names])
 
     def __getitem__(self, part: Part) -> Batch:
         columns: dict[str, Any] = take(self.table, part.rows)
         inputs, targets = self.task.collate(columns, self.pad_token_id)
-        return Batch(inputs, targets, torch.from_numpy(np.ascontiguousarray(part.rows)), part.weight, part.counted)
+        weights = np.full(len(part.rows), part.weight)
+        if self.row_weights is not None:
+            weights *= self.row_weights[part.rows]
+        weights[part.counted :] = 0.0
+        rows = torch.from_numpy(np.ascontiguousarray(part.rows))
+        return Batch(inputs, targets, rows, torch.from_numpy(weights.astype(np.float32)), part.counted)
 
 
 class BatchLoader(DataLoader[Batch]):

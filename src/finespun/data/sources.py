@@ -127,22 +127,46 @@ def write(rows: Iterable[Row], path: Path) -> int:
     """Writes rows as they come, in the format of the path's ending; `-` is CSV on standard output. Returns their number.
 
     A file appears whole or not at all.
+
+    Raises:
+        DataError: there are no rows, or they do not make a table.
     """
     if str(path) == "-":
-        return _write_text(rows, sys.stdout, csv_writer)
+        return _write_text(_alike(rows, path), sys.stdout, csv_writer)
     kind = format_of(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     try:
         if kind == "parquet":
-            count = _write_parquet(rows, partial)
+            count = _write_parquet(_alike(rows, path), partial)
         else:
             with partial.open("w", encoding="utf-8", newline="") as file:
-                count = _write_text(rows, file, csv_writer if kind == "csv" else jsonl_writer)
+                count = (
+                    _write_text(_alike(rows, path), file, csv_writer)
+                    if kind == "csv"
+                    else _write_text(rows, file, jsonl_writer)
+                )
+        if not count:
+            raise DataError(f"{path}: nothing is written, for there were no rows; look at the input")
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
     return count
+
+
+def _alike(rows: Iterable[Row], path: Path) -> Iterator[Row]:
+    """Passes rows on; a table has the columns of its first row.
+
+    Raises:
+        DataError: a later row has others.
+    """
+    columns: list[str] | None = None
+    for number, row in enumerate(rows, 1):
+        columns = columns or list(row)
+        if not row.keys() <= set(columns):
+            extra = listed(row.keys() - set(columns))
+            raise DataError(f"{path}: row {number} has the column {extra}, which the first has not; write to .jsonl instead")
+        yield {column: row.get(column) for column in columns}
 
 
 def csv_writer(file: IO[str], first: Row) -> Callable[[Row], object]:
@@ -175,7 +199,13 @@ def _write_parquet(rows: Iterable[Row], path: Path) -> int:
     with ExitStack() as stack:
         writer: pq.ParquetWriter | None = None
         for chunk in chunks(rows):
-            table = pa.Table.from_pylist(chunk, schema=writer.schema if writer else None)
+            try:
+                table = pa.Table.from_pylist(chunk, schema=writer.schema if writer else None)
+            except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+                reason = f"{str(error).splitlines()[0]}; write to .jsonl instead"
+                raise DataError(
+                    f"{path.stem}: rows {count + 1} to {count + len(chunk)} do not fit those before: {reason}"
+                ) from error
             writer = writer or stack.enter_context(pq.ParquetWriter(path, table.schema))
             writer.write_table(table)
             count += table.num_rows

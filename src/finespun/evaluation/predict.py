@@ -29,8 +29,8 @@ def predict_split(
     The arithmetic is float32 everywhere, so that the numbers are those of plain transformers on the saved model.
     """
     bar: list[Callback] = [TQDMProgressBar(refresh_rate=10)] if runtime.progress_bar and sys.stderr.isatty() else []
-    options = {"enable_checkpointing": False, "callbacks": bar}
-    trainer = make_trainer(choose(runtime, "32-true"), progress_bar=bool(bar), **options)
+    devices = choose(runtime, "32-true")
+    trainer = make_trainer(devices, progress_bar=bool(bar), enable_checkpointing=False, callbacks=bar)
     module = FineTuner(model=model.eval(), task=task, num_labels=num_labels)
     trainer.test(module, loader, verbose=False)
     positions = torch.cat([rows for rows, _ in module.predicted]).numpy()

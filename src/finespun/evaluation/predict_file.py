@@ -14,7 +14,8 @@ import torch
 from finespun.data import sources
 from finespun.data.sources import Row, chunks
 from finespun.errors import DataError, ModelError, did_you_mean, listed
-from finespun.models.pretrained import load_model, load_tokenizer
+from finespun.models.pretrained import load_model, load_tokenizer, pad_token_id
+from finespun.tasks.text_classification import TextClassification, pad
 from finespun.training.hardware import choose_accelerator
 
 BATCH_TOKENS = 4096  # tokens of one forward pass, padding included
@@ -27,6 +28,8 @@ def predict_file(source: Path, output: Path, *, folder: Path, text_column: str |
         ModelError: `folder` holds no fine-tuned model.
         DataError: the file cannot be read, or has no such column.
     """
+    for path in {source, output} - {Path("-")}:
+        sources.format_of(path)  # before a model is loaded and rows are read
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder}: holds no fine-tuned model; run `dvc repro` first, or name one with --model")
     lines = _lines_of_text() if str(source) == "-" else sources.read(source)
@@ -56,8 +59,14 @@ def _predicted(lines: Iterator[sources.Line], texts: Texts, column: str, name: s
                 )
         labels, probabilities = texts.predict(["" if line.row[column] is None else str(line.row[column]) for line in chunk])
         for line, label, probability in zip(chunk, labels, probabilities, strict=True):
-            answer = {"label": label, "probability": probability}
-            yield {**line.row, **{f"predicted_{key}" if key in line.row else key: value for key, value in answer.items()}}
+            yield {**line.row, _free("label", line.row): label, _free("probability", line.row): probability}
+
+
+def _free(name: str, row: Row) -> str:
+    """A name for a new column: nothing of the user's is written over."""
+    while name in row:
+        name = f"predicted_{name}"
+    return name
 
 
 class Texts:
@@ -66,7 +75,7 @@ class Texts:
     def __init__(self, folder: Path) -> None:
         self.device = choose_accelerator("auto")
         self.tokenizer = load_tokenizer(folder)
-        self.model: Any = load_model(folder, auto_class="AutoModelForSequenceClassification", options={}).to(self.device).eval()
+        self.model: Any = load_model(folder, auto_class=TextClassification.auto_class, options={}).to(self.device).eval()
 
     def predict(self, texts: list[str]) -> tuple[list[str], list[float]]:
         """Returns the likeliest label of each text and its probability."""
@@ -76,8 +85,9 @@ class Texts:
         probability = np.zeros(len(texts))
         start = 0
         while start < len(order):
-            rows = order[start : start + max(1, BATCH_TOKENS // len(ids[order[start]]))]
-            batch = self.tokenizer.pad({"input_ids": [ids[row] for row in rows]}, return_tensors="pt").to(self.device)
+            rows = order[start : start + max(1, BATCH_TOKENS // max(1, len(ids[order[start]])))]
+            padded, mask = pad([ids[row] for row in rows], pad_token_id(self.tokenizer))
+            batch = {"input_ids": padded.to(self.device), "attention_mask": mask.to(self.device)}
             with torch.inference_mode():
                 chances = self.model(**batch).logits.float().softmax(dim=-1).max(dim=-1)
             best[rows], probability[rows] = chances.indices.cpu().numpy(), chances.values.cpu().numpy()

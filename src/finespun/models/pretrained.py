@@ -11,7 +11,7 @@ import transformers
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
-from finespun.errors import ModelError
+from finespun.errors import ModelError, listed
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,17 +23,38 @@ transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 
-def load_model(folder: Path, *, auto_class: str, options: Mapping[str, Any], trust_remote_code: bool = False) -> nn.Module:
+HEAD_DROPOUTS = ("classifier_dropout", "seq_classif_dropout", "classifier_dropout_prob")  # by architecture
+
+
+def with_head_dropout(folder: Path, dropout: float | None) -> dict[str, float]:
+    """Returns the change to a model's configuration that sets its head's dropout.
+
+    Raises:
+        ModelError: the architecture has none.
+    """
+    if dropout is None:
+        return {}
+    config = transformers.AutoConfig.from_pretrained(folder)
+    names = [name for name in HEAD_DROPOUTS if hasattr(config, name)]
+    if not names:
+        raise ModelError(f"model.head_dropout: {config.model_type} has no dropout before its head; set it to null")
+    return dict.fromkeys(names, dropout)
+
+
+def load_model(
+    folder: Path, *, auto_class: str, options: Mapping[str, Any], new_head: bool = False, trust_remote_code: bool = False
+) -> nn.Module:
     """Loads a model with the Auto class that a task names, in float32.
 
     Args:
         folder: a local folder that transformers saved.
         auto_class: for example `AutoModelForSequenceClassification`.
         options: changes to the model's configuration, for example `num_labels`.
+        new_head: let the head begin from random numbers; otherwise every tensor must be in the folder.
         trust_remote_code: run code that comes with the checkpoint.
 
     Raises:
-        ModelError: the folder cannot be read, or hardly any of the backbone's weights are in it.
+        ModelError: the folder cannot be read, or lacks weights that it must have.
     """
     try:
         model, report = getattr(transformers, auto_class).from_pretrained(
@@ -43,7 +64,10 @@ def load_model(folder: Path, *, auto_class: str, options: Mapping[str, Any], tru
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ModelError(f"{folder}: {auto_class} cannot load it: {reason}; choose another model or task") from error
-    _refuse_random_backbone(folder, model, set(report["missing_keys"]))
+    missing = set(report["missing_keys"])
+    if missing and not new_head:
+        raise ModelError(f"{folder}: is no fine-tuned {auto_class}: it lacks {listed(missing)[:200]}; name a fine-tuned model")
+    _refuse_random_backbone(folder, model, missing)
     return model  # type: ignore[no-any-return]  # the Auto classes are not typed
 
 

@@ -31,9 +31,10 @@ def confusion(actual: Sequence[str], predicted: Sequence[str], labels: Sequence[
     for (row, column), count in np.ndenumerate(counts):
         text = f"{count}\n{shares[row, column]:.1%}" if len(labels) <= 10 else str(count)
         axes.text(column, row, text, ha="center", va="center", color="white" if shares[row, column] > 0.5 else INK)
-    axes.set_xticks(range(len(labels)), labels, rotation=45 if len(labels) > 4 else 0)
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set(xlabel="predicted", ylabel="actual", title=title)
+    axes.set_xticks(range(len(labels)), labels, rotation=45 if len(labels) > 4 else 0, parse_math=False)
+    axes.set_yticks(range(len(labels)), labels, parse_math=False)
+    axes.set(xlabel="predicted", ylabel="actual")
+    axes.set_title(title, parse_math=False)
     _save(figure, folder / "confusion.png")
 
 
@@ -49,7 +50,7 @@ def training(history: Sequence[Mapping[str, str]], *, folder: Path, monitor: str
         writer.writerows({"step": step, **values} for step, values in sorted(by_step.items()))
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     losses, watched = figure.subplots(1, 2)
     steps, values = _series(by_step, "train/loss")
     losses.plot(steps, values, color=ACCENT, alpha=0.25, linewidth=0.8)

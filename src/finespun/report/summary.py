@@ -55,5 +55,6 @@ def table(metrics: dict[str, Any], details: dict[str, Any]) -> Table:
         found.add_row(BASELINES.get(name, name), *(f"{scores[key]:.3f}" for key in NAMES))
     found.add_row("[bold]fine-tuned[/]", *(f"[bold]{metrics[key]:.3f}[/]" for key in NAMES))
     bounds = [details["scores"][key] for key in NAMES]
-    found.add_row("[dim]95 % interval[/]", *(f"[dim]{each['low']:.3f} - {each['high']:.3f}[/]" for each in bounds))
+    sure = f"[dim]{details['confidence']:.0%} interval[/]"
+    found.add_row(sure, *(f"[dim]{each['low']:.3f} - {each['high']:.3f}[/]" for each in bounds))
     return found

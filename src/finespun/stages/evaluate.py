@@ -26,7 +26,7 @@ def evaluate(config: RunConfig, artifacts: Artifacts) -> None:
     if measured is None:
         return
     folder = artifacts.report("evaluate")
-    write_report(measured, folder)
+    write_report(measured, folder, confidence=config.evaluation.confidence)
     plots.evaluation(
         actual=measured.actual,
         predicted=measured.predicted,

@@ -15,7 +15,7 @@ from finespun.config.compose import declared_sections, read_for_stage, to_plain
 from finespun.config.sections import RunConfig
 from finespun.data.prepared import PreparedData
 from finespun.models.addresses import resolve, weights_digest
-from finespun.models.pretrained import load_model, load_tokenizer, pad_token_id, require_same_tokens
+from finespun.models.pretrained import load_model, load_tokenizer, pad_token_id, require_same_tokens, with_head_dropout
 from finespun.stages.launching import on_devices
 from finespun.tracking.client import Run, Tracker, run_name
 from finespun.tracking.lineage import input_digests, require_unchanged, stage_digest, tags
@@ -51,6 +51,7 @@ def finetune(config: RunConfig, artifacts: Artifacts, hardware: Hardware) -> Non
             record = {"run_id": tracked.id, "tracking_uri": config.runtime.tracking_uri, "columns": prepared.schema["columns"]}
             _save(fitted, tokenizer, store, artifacts.finetuned, record | {"task": config.task.target, "inputs": inputs})
             require_unchanged(artifacts, "finetune", inputs)
+            tracked.set_tags({"trained": "; ".join(fitted.phases)})
             tracked.log({"best_epoch": fitted.best_epoch, "best_score": fitted.best_score}, fitted.steps)
             tracked.log_model(artifacts.finetuned, prepared.open("train")["text"][:3].to_pylist())
         store.remove()
@@ -64,12 +65,14 @@ def _train(
     tokenizer.model_max_length = task.max_length
     require_same_tokens(tokenizer, prepared.open("train").slice(0, 16), folder)
     torch.manual_seed(config.seed)  # the new head
+    options = task.model_options(prepared.labels) | with_head_dropout(folder, config.model.head_dropout)
     model = load_model(
-        folder, auto_class=task.auto_class, options=task.model_options(prepared.labels),
+        folder, auto_class=task.auto_class, options=options, new_head=True,
         trust_remote_code=config.model.trust_remote_code,
     )  # fmt: skip
+    tuning = strategy.tune(model)
     fitted = fit(
-        config=config, model=model, task=task, groups=strategy.groups(model), prepared=prepared,
+        config=config, tuning=tuning, task=task, prepared=prepared,
         pad_token_id=pad_token_id(tokenizer), hardware=hardware, store=store, sink=sink,
     )  # fmt: skip
     return fitted, tokenizer
@@ -95,8 +98,11 @@ def _open_run(
 
 def _save(fitted: Fitted, tokenizer: Any, store: Store, folder: Path, record: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    fitted.model.save_pretrained(folder)  # type: ignore[operator]  # every transformers model has it
+    model: Any = fitted.tuning.model
+    if fitted.tuning.merge:
+        model = fitted.tuning.merge(model, folder)
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     shutil.copyfile(store.folder / "history.csv", folder / "history.csv")
-    best = {"best_epoch": fitted.best_epoch, "best_score": fitted.best_score, "steps": fitted.steps}
+    best = {"trained": fitted.phases, "best_epoch": fitted.best_epoch, "best_score": fitted.best_score, "steps": fitted.steps}
     (folder / "run.json").write_text(json.dumps(record | best, indent=2) + "\n", encoding="utf-8")

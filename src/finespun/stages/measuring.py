@@ -50,11 +50,12 @@ def predict_and_measure(config: RunConfig, artifacts: Artifacts, split: str) -> 
     return measure(task=task, prepared=prepared, split=split, outputs=outputs, config=config.evaluation)
 
 
-def write_report(measured: Measured, folder: Path, **more: int) -> None:
+def write_report(measured: Measured, folder: Path, *, confidence: float, **more: int) -> None:
     """Writes `metrics.json` (a few numbers, for `dvc metrics`), `details.json` and the predictions, and says the numbers."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = measured.predictions.num_rows
     details = {
+        "confidence": confidence,
         "scores": {name: {"value": value, **measured.intervals[name]} for name, value in measured.scores.items()},
         "baselines": measured.baselines,
     }

@@ -15,7 +15,7 @@ from finespun.config.compose import read_for_stage, to_plain
 from finespun.config.sections import RunConfig
 from finespun.data import sources
 from finespun.data.checks import Report, check_rows
-from finespun.data.encode import encode_splits, load_tokenizer
+from finespun.data.encode import beyond_limit, encode_splits, load_tokenizer
 from finespun.data.splits import SPLITS
 from finespun.errors import DataError
 from finespun.models.addresses import file_digest, resolve
@@ -55,9 +55,10 @@ def prepare(config: RunConfig, artifacts: Artifacts, folder: Path) -> None:
     report = check_rows(sources.read(path, **options), data, task)
     _tell(report, artifacts.state / "data_problems.csv")
     labels = list(data.labels or sorted(report.targets))
+    left_out = report.left_out | beyond_limit(sources.read(path, **options), data, task, report.left_out)
     profile = encode_splits(
         sources.read(path, **options), data=data, task=task, tokenizer=tokenizer, labels=labels, folder=folder,
-        left_out=report.left_out,
+        left_out=left_out,
     )  # fmt: skip
     schema = {
         "name": path.stem,
@@ -71,7 +72,7 @@ def prepare(config: RunConfig, artifacts: Artifacts, folder: Path) -> None:
     for name, content in (("profile", profile.plain(report)), ("schema", schema)):
         (folder / f"{name}.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     rows = ", ".join(f"{split} {profile.rows[split]:,}" for split in SPLITS)
-    print(f"{data.path}: {report.rows:,} rows, {len(report.left_out):,} left out; {rows}; labels {', '.join(labels)}")  # noqa: T201
+    print(f"{data.path}: {report.rows:,} rows, {len(left_out):,} left out; {rows}; labels {', '.join(labels)}")  # noqa: T201
 
 
 def _tell(report: Report, path: Path) -> None:

@@ -29,5 +29,5 @@ def look(config: RunConfig, artifacts: Artifacts) -> None:
         tracked.set_tags({"test_split": digest, "test_looks": str(earlier + 1)})
         tracked.log_data("test", schema)
         looks = tracked.tracker.count_looks(digest)
-        write_report(measured, folder, looks_at_this_split=looks)
+        write_report(measured, folder, confidence=config.evaluation.confidence, looks_at_this_split=looks)
         log_report(tracked, measured, folder, prefix="test")

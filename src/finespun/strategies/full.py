@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from finespun.config.sections import Section
-from finespun.strategies.base import Group
+from finespun.strategies.base import Group, Tuning
 
 if TYPE_CHECKING:
     from torch import nn
@@ -14,5 +14,5 @@ if TYPE_CHECKING:
 class Full(Section):
     """Full fine-tuning."""
 
-    def groups(self, model: nn.Module) -> list[Group]:
-        return [Group("all", dict(model.named_parameters()))]
+    def tune(self, model: nn.Module) -> Tuning:
+        return Tuning(model=model, groups=[Group(name="all", parameters=dict(model.named_parameters()))])

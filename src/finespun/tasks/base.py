@@ -19,15 +19,16 @@ Columns = dict[str, "pa.Array"]
 class Batch(NamedTuple):
     """What one forward pass is given.
 
-    `inputs` are the model's keyword arguments, (rows, length) each; `targets` (rows,); `weight` is what one row counts in
-    the gradient of its optimizer step, the inverse of the step's number of rows on all devices; the first `counted` rows
-    count, the rest (a row that keeps a device busy in a short last step) do not; `rows` are positions in the split.
+    `inputs` are the model's keyword arguments, (rows, length) each; `targets` (rows,); `weights` (rows,) is what each row
+    counts in the gradient of its optimizer step: the inverse of the step's number of rows on all devices, times its label's
+    weight; the first `counted` rows count, the rest (a row that keeps a device busy in a short last step) weigh nothing;
+    `rows` are positions in the split.
     """
 
     inputs: dict[str, torch.Tensor]
     targets: torch.Tensor
     rows: torch.Tensor
-    weight: float
+    weights: torch.Tensor
     counted: int
 
 
@@ -61,8 +62,8 @@ class Task(Protocol):
     def model_options(self, labels: Sequence[str]) -> dict[str, Any]:
         """Changes to the model's configuration."""
 
-    def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Returns the loss of each row, shape (rows,)."""
+    def loss(self, logits: torch.Tensor, targets: torch.Tensor, *, training: bool = False) -> torch.Tensor:
+        """Returns the loss of each row, shape (rows,); what regularises it (label smoothing) only in training."""
 
     def metrics(self, num_labels: int) -> MetricCollection:
         """The metrics of validation, without their prefix."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 
 from finespun.config.sections import Section
 from finespun.errors import did_you_mean, listed
@@ -29,6 +29,7 @@ class TextClassification(Section):
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
 
     max_length: PositiveInt
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     monitor: Literal["val/accuracy", "val/f1_macro", "val/f1_micro", "val/loss"]
     monitor_mode: Literal["max", "min"]
 
@@ -69,13 +70,9 @@ class TextClassification(Section):
     def collate(self, columns: Mapping[str, Sequence[Any]], pad_token_id: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         import torch  # noqa: PLC0415  (prepare encodes with this class and imports no torch)
 
-        ids = columns["input_ids"]
-        lengths = np.array([len(one) for one in ids])
-        mask = np.arange(lengths.max()) < lengths[:, None]
-        padded = np.full(mask.shape, pad_token_id, dtype=np.int64)
-        padded[mask] = np.concatenate(ids)
-        targets = torch.as_tensor(np.asarray(columns.get("target", np.zeros(len(ids))), dtype=np.int64))
-        return {"input_ids": torch.from_numpy(padded), "attention_mask": torch.from_numpy(mask.astype(np.int64))}, targets
+        ids, mask = pad(columns["input_ids"], pad_token_id)
+        targets = torch.as_tensor(np.asarray(columns["target"], dtype=np.int64))
+        return {"input_ids": ids, "attention_mask": mask}, targets
 
     def model_options(self, labels: Sequence[str]) -> dict[str, Any]:
         return {
@@ -85,10 +82,11 @@ class TextClassification(Section):
             "problem_type": "single_label_classification",
         }
 
-    def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def loss(self, logits: torch.Tensor, targets: torch.Tensor, *, training: bool = False) -> torch.Tensor:
         from torch.nn import functional  # noqa: PLC0415
 
-        return functional.cross_entropy(logits.float(), targets, reduction="none")
+        smoothing = self.label_smoothing if training else 0.0
+        return functional.cross_entropy(logits.float(), targets, reduction="none", label_smoothing=smoothing)
 
     def metrics(self, num_labels: int) -> MetricCollection:
         from torchmetrics import MetricCollection  # noqa: PLC0415
@@ -128,3 +126,14 @@ class TextClassification(Section):
         found = np.zeros((split.num_rows, len(labels)))
         found[:, linear.classes_] = linear.predict_proba(split["text"].to_pylist())
         return {"majority_class": np.tile(shares, (split.num_rows, 1)), "tfidf_logistic": found}
+
+
+def pad(ids: Sequence[Sequence[int]], pad_token_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns token ids and attention mask, (rows, longest) each; a row without tokens is one token of padding."""
+    import torch  # noqa: PLC0415
+
+    lengths = np.array([len(one) for one in ids])
+    mask = np.arange(max(1, lengths.max())) < lengths[:, None]
+    padded = np.full(mask.shape, pad_token_id, dtype=np.int64)
+    padded[mask] = np.concatenate([np.asarray(one, dtype=np.int64) for one in ids])
+    return torch.from_numpy(padded), torch.from_numpy(mask.astype(np.int64))

@@ -20,13 +20,13 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 import mlflow
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 from finespun.artifacts import Artifacts
 from finespun.config.sections import RuntimeConfig
-from finespun.errors import MachineError
-from finespun.tracking.spool import Point, Spool, leftovers
+from finespun.errors import InterruptError, MachineError
+from finespun.tracking.spool import Point, Spool, send_leftovers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,24 +92,37 @@ class Tracker:
         return run
 
     def resume(self, run_id: str) -> Run | None:
-        """Goes on with a run; None if the tracking server does not know it (another server, or it was deleted)."""
+        """Goes on with a run; None if the tracking server does not know it (another server, or it was deleted).
+
+        Raises:
+            MachineError: the server does not answer.
+        """
         try:
             self.client.update_run(run_id, status="RUNNING")
-        except MlflowException:
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise MachineError(f"MLflow at {self.uri} does not answer ({_first_line(error)}); start it again") from error
             return None
         return Run(self, run_id)
 
     def count_looks(self, test_digest: str) -> int:
-        """Returns how often a test split has been looked at, by all runs together."""
-        found = mlflow.search_runs(
-            [self.experiment_id], filter_string=f"tags.test_split = '{test_digest}'", output_format="list", max_results=50_000
-        )
+        """Returns how often a test split has been looked at, by all runs together.
+
+        Raises:
+            MachineError: the server does not answer.
+        """
+        rule = f"tags.test_split = '{test_digest}'"
+        try:
+            found = mlflow.search_runs([self.experiment_id], rule, output_format="list", max_results=50_000)
+        except (MlflowException, OSError) as error:
+            raise MachineError(
+                f"MLflow at {self.uri} cannot count the looks at the test split ({_first_line(error)})"
+            ) from error
         return sum(int(run.data.tags.get("test_looks", 0)) for run in found)
 
     def send_leftovers(self) -> None:
         """Sends what earlier runs could not."""
-        for run_id in leftovers(self.spool_folder):
-            Spool(self.spool_folder, run_id, self.send, (MlflowException, OSError)).close(CLOSE_SECONDS)
+        send_leftovers(self.spool_folder, self.send, self.client.set_terminated, (MlflowException, OSError))
 
     def send(self, run_id: str, points: list[Point]) -> None:
         """Writes metrics in one request."""
@@ -125,6 +138,15 @@ class Tracker:
             connection.close()
 
 
+@contextmanager
+def forgiving(deed: str) -> Iterator[None]:
+    """Lets a server fail without costing a training run: what it did not take is said, and lies on disk."""
+    try:
+        yield
+    except (MlflowException, OSError, sqlite3.Error) as error:
+        print(f"warning: MLflow could not {deed}: {_first_line(error)}")  # noqa: T201
+
+
 class Run:
     """An open run; use it as a context: it ends FINISHED, KILLED on an interrupt, FAILED on any other error."""
 
@@ -137,17 +159,15 @@ class Run:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        left = self.spool.close(CLOSE_SECONDS)
+        interrupted = kind is not None and issubclass(kind, InterruptError | KeyboardInterrupt)
+        status = "FINISHED" if kind is None else "KILLED" if interrupted else "FAILED"
+        left = self.spool.close(CLOSE_SECONDS, status)
         if left:
             print(f"warning: {left} metrics wait in {self.spool.path}; the next stage sends them")  # noqa: T201
             return
-        interrupted = kind is not None and (kind.__name__ == "InterruptError" or issubclass(kind, KeyboardInterrupt))
-        status = RunStatus.FINISHED if kind is None else RunStatus.KILLED if interrupted else RunStatus.FAILED
-        try:
-            self.client.set_terminated(self.id, RunStatus.to_string(status))
+        with forgiving("close the run"):
+            self.client.set_terminated(self.id, status)
             self.tracker.tidy()
-        except (MlflowException, OSError, sqlite3.Error) as error:
-            print(f"warning: MLflow could not close the run {self.id}: {_first_line(error)}")  # noqa: T201
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Keeps metrics of one step; sent in the background."""
@@ -156,19 +176,24 @@ class Run:
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Records settings, nested ones as dotted names."""
         flat = {name: str(value)[:PARAM_LENGTH] for name, value in flatten(params)}
-        self.client.log_batch(self.id, params=[Param(name, value) for name, value in flat.items()])
+        with forgiving("take the parameters"):
+            self.client.log_batch(self.id, params=[Param(name, value) for name, value in flat.items()])
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Sets tags, replacing those of the same name."""
-        self.client.log_batch(self.id, tags=[RunTag(name, value) for name, value in tags.items()])
+        with forgiving("take the tags"):
+            self.client.log_batch(self.id, tags=[RunTag(name, value) for name, value in tags.items()])
 
     def tag(self, name: str) -> str | None:
         """Returns a tag of this run."""
-        return self.client.get_run(self.id).data.tags.get(name)
+        with forgiving("read the tags"):
+            return self.client.get_run(self.id).data.tags.get(name)
+        return None
 
     def log_folder(self, folder: Path, to: str) -> None:
         """Copies a folder's files among the run's artifacts."""
-        self.client.log_artifacts(self.id, str(folder), to)
+        with forgiving(f"take the files of {folder}"):
+            self.client.log_artifacts(self.id, str(folder), to)
 
     def log_data(self, split: str, schema: Mapping[str, Any]) -> None:
         """Records a split of prepared data that this run used, with its digest."""
@@ -183,13 +208,14 @@ class Run:
             profile=json.dumps({"num_rows": schema["rows"][split], "sha256": digest}),
         )
         context = {"train": "training", "val": "validation", "test": "testing"}[split]
-        self.client.log_inputs(self.id, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])])
+        with forgiving("take the data sets"):
+            self.client.log_inputs(self.id, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])])
 
     def log_model(self, folder: Path, examples: Sequence[str]) -> None:
         """Logs the fine-tuned model so that `mlflow.pyfunc.load_model` predicts from a DataFrame; no pickle is written."""
         from finespun.tracking.served import log_served_model  # noqa: PLC0415  (imports pandas)
 
-        with mlflow.start_run(run_id=self.id):
+        with forgiving(f"take the model of {folder}"), mlflow.start_run(run_id=self.id):
             log_served_model(folder, examples)
 
 

@@ -66,10 +66,10 @@ def stage_digest(artifacts: Artifacts, stage: str, config: RunConfig, inputs: Ma
 
 def tags(artifacts: Artifacts, inputs: Mapping[str, str], settings: Mapping[str, Any]) -> dict[str, str]:
     """Returns the lineage tags of a run."""
-    diff = _git(artifacts.project, "diff", "HEAD")
+    diff = _dirty(artifacts.project)
     found = {
-        "git.commit": _git(artifacts.project, "rev-parse", "HEAD").strip(),
-        "git.dirty_diff": hashlib.sha256(diff.encode()).hexdigest() if diff else "",
+        "git.commit": _git(artifacts.project, "rev-parse", "HEAD").decode().strip(),
+        "git.dirty_diff": hashlib.sha256(diff).hexdigest() if diff else "",
         "config.digest": hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(),
         "packages": ", ".join(f"{name} {version(name)}" for name in PACKAGES),
     }
@@ -88,9 +88,15 @@ def _locked(project: Path) -> dict[str, str]:
     return {entry["path"]: entry["md5"] for entry in entries if "md5" in entry}
 
 
-def _git(folder: Path, *arguments: str) -> str:
+def _dirty(folder: Path) -> bytes:
+    """What differs from the last commit: the changes of tracked files, and the digests of files that Git does not know yet."""
+    unknown = _git(folder, "ls-files", "--others", "--exclude-standard", "-z").decode(errors="surrogateescape").split("\0")
+    digests = [f"{name}:{file_digest(folder / name)}\n" for name in unknown if name and (folder / name).is_file()]
+    return _git(folder, "diff", "--binary", "HEAD") + "".join(digests).encode(errors="surrogateescape")
+
+
+def _git(folder: Path, *arguments: str) -> bytes:
     try:
-        command = ["git", "-C", str(folder), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
-        return ""  # not a Git checkout: the tag is left out
+        return b""  # not a Git checkout: the tag is left out

@@ -65,11 +65,15 @@ class StepLog(Callback):
         self.loss: torch.Tensor | None = None
         self.recent_loss = float("nan")
         self.rows = 0
+        self.rate = 0.0
         self.epoch = 0
         self.since = time.perf_counter()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.since = time.perf_counter()
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int) -> None:
+        self.rate = max(group["lr"] for group in trainer.optimizers[0].param_groups)  # before the schedule moves it on
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -83,8 +87,9 @@ class StepLog(Callback):
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         assert pl_module.gradient_norm is not None
-        rate = trainer.optimizers[0].param_groups[0]["lr"]
-        self.pending.append((trainer.global_step, rate, torch.stack([self.loss, pl_module.gradient_norm.to(self.loss.device)])))
+        self.pending.append(
+            (trainer.global_step, self.rate, torch.stack([self.loss, pl_module.gradient_norm.to(self.loss.device)]))
+        )
         self.loss = None
         if len(self.pending) >= FLUSH_STEPS:
             self.flush()

@@ -10,11 +10,14 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MeanMetric
 
 from finespun.strategies.base import Group
 from finespun.tasks.base import Batch, Task
 from finespun.training.optimization import OptimizerFactory, SchedulerFactory
+
+NEVER = 10**9  # epochs
 
 
 def step_seed(seed: int, epoch: int, batch: int, rank: int) -> int:
@@ -54,9 +57,8 @@ class FineTuner(pl.LightningModule):
         """
         assert self.plan is not None
         torch.manual_seed(step_seed(self.plan.seed, self.current_epoch, batch_idx, self.global_rank))
-        losses = self.task.loss(self.model(**batch.inputs).logits, batch.targets)
-        scale = batch.weight * self.trainer.world_size * self.trainer.accumulate_grad_batches
-        return losses[: batch.counted].sum() * scale
+        losses = self.task.loss(self.model(**batch.inputs).logits, batch.targets, training=True)
+        return (losses * batch.weights).sum() * self.trainer.world_size * self.trainer.accumulate_grad_batches
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Adds the rows that count to the metrics of the whole split."""
@@ -81,8 +83,17 @@ class FineTuner(pl.LightningModule):
         self.gradient_norm = nn.utils.clip_grad_norm_(parameters, limit, foreach=True)
 
     def configure_optimizers(self) -> Any:
-        """The optimizer of the strategy's groups and a schedule by step."""
+        """The optimizer of the strategy's groups and a schedule by step, or by the monitored metric after each epoch."""
         assert self.plan is not None
-        optimizer = self.plan.optimizer(self.model, self.plan.groups)
-        schedule = {"scheduler": self.plan.scheduler(optimizer, self.plan.total_steps), "interval": "step"}
+        optimizer = self.plan.optimizer(self.plan.groups)
+        scheduler = self.plan.scheduler(optimizer, self.plan.total_steps)
+        schedule: dict[str, Any] = {"scheduler": scheduler, "interval": "step"}
+        if isinstance(scheduler, ReduceLROnPlateau):  # Lightning skips its step after an epoch that was taken up inside
+            schedule = {"scheduler": scheduler, "interval": "epoch", "frequency": NEVER, "monitor": self.task.monitor}
         return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def on_validation_end(self) -> None:
+        """Steps a schedule that watches the monitored metric."""
+        for config in self.trainer.lr_scheduler_configs:
+            if isinstance(config.scheduler, ReduceLROnPlateau):
+                config.scheduler.step(float(self.trainer.callback_metrics[self.task.monitor]))

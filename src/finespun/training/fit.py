@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,13 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping
 from pytorch_lightning.strategies import DDPStrategy
-from torch import nn
 
 from finespun.config.sections import RunConfig, RuntimeConfig
-from finespun.data.batches import Batches
+from finespun.data.batches import Batches, balanced_weights
 from finespun.data.loader import BatchLoader, Rows, lengths_of
 from finespun.data.prepared import PreparedData
 from finespun.errors import InterruptError, MachineError
-from finespun.strategies.base import Group
+from finespun.strategies.base import Tuning
 from finespun.tasks.base import Task
 from finespun.training.callbacks import History, Progress, Sink, StepLog
 from finespun.training.checkpoints import Saver, Store, StoreIO
@@ -28,15 +26,17 @@ from finespun.training.fine_tuner import FineTuner, Plan
 from finespun.training.hardware import Hardware, passes_of_step
 from finespun.training.launch import rank, world_size
 from finespun.training.optimization import optimizer_factory, scheduler_factory
+from finespun.training.phases import Phases, describe, freeze_all_but
 
 EVALUATION_ROWS = 64  # rows of one forward pass without gradients, on all devices together
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fitted:
-    """The best weights, in the module, and how they came about."""
+    """The best weights, in the model of `tuning`, how they came about, and which parameters trained when."""
 
-    model: nn.Module
+    tuning: Tuning
+    phases: list[str]
     best_epoch: int
     best_score: float
     steps: int
@@ -44,17 +44,20 @@ class Fitted:
 
 def make_loader(
     prepared: PreparedData, split: str, *, task: Task, pad_token_id: int, step_rows: int, runtime: RuntimeConfig,
-    seed: int | None = None, passes: int = 1,
+    seed: int | None = None, passes: int = 1, imbalance: str = "ignore",
 ) -> BatchLoader:  # fmt: skip
     """Returns a split's loader for this rank; with a seed, in training order."""
     table = prepared.open(split)
-    batches = Batches(lengths_of(table), step_rows=step_rows, seed=seed, rank=rank(), world_size=world_size(), passes=passes)
-    return BatchLoader(
-        Rows(table, task, pad_token_id), batches, num_workers=runtime.num_workers, pin_memory=torch.cuda.is_available()
-    )
+    weights = None if imbalance == "ignore" else balanced_weights(table["target"].to_numpy())
+    chances = weights / weights.sum() if weights is not None and imbalance == "weighted_sampling" else None
+    batches = Batches(
+        lengths_of(table), step_rows=step_rows, seed=seed, rank=rank(), world_size=world_size(), passes=passes, chances=chances
+    )  # fmt: skip
+    rows = Rows(table, task, pad_token_id, weights if imbalance == "class_weights" else None)
+    return BatchLoader(rows, batches, num_workers=runtime.num_workers, pin_memory=torch.cuda.is_available())
 
 
-def make_trainer(hardware: Hardware, *, progress_bar: bool, **options: Any) -> pl.Trainer:
+def make_trainer(hardware: Hardware, *, progress_bar: bool, find_unused_parameters: bool = False, **options: Any) -> pl.Trainer:
     """Returns Lightning's Trainer on the chosen devices; what finespun does itself is switched off in it."""
     warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning's own call of a torch function that will change
     warnings.filterwarnings("ignore", ".*does not have many workers.*")  # measured: batches are made in microseconds
@@ -62,12 +65,12 @@ def make_trainer(hardware: Hardware, *, progress_bar: bool, **options: Any) -> p
     warnings.filterwarnings("ignore", ".*eval mode at the start of training.*")
     for greeter in ("pytorch_lightning", "lightning_fabric"):  # the stage has said what matters
         logging.getLogger(greeter).setLevel(logging.WARNING)
-    distributed = world_size() > 1
     backend = "nccl" if hardware.accelerator == "cuda" else "gloo"
+    ddp = DDPStrategy(process_group_backend=backend, find_unused_parameters=find_unused_parameters)
     return pl.Trainer(
         accelerator="gpu" if hardware.accelerator in {"cuda", "mps"} else "cpu",
         devices=world_size(),
-        strategy=DDPStrategy(process_group_backend=backend) if distributed else "auto",
+        strategy=ddp if world_size() > 1 else "auto",
         precision=hardware.precision,  # type: ignore[arg-type]  # a Literal of Lightning's; our section checks it
         logger=False,
         deterministic=True,
@@ -82,9 +85,8 @@ def make_trainer(hardware: Hardware, *, progress_bar: bool, **options: Any) -> p
 def fit(
     *,
     config: RunConfig,
-    model: nn.Module,
+    tuning: Tuning,
     task: Task,
-    groups: Sequence[Group],
     prepared: PreparedData,
     pad_token_id: int,
     hardware: Hardware,
@@ -101,16 +103,25 @@ def fit(
     trainer_config, runtime = config.trainer, config.runtime
     passes = passes_of_step(trainer_config.batch_size, world_size(), runtime.device_batch_size)
     common: dict[str, Any] = {"task": task, "pad_token_id": pad_token_id, "runtime": runtime}
-    train = make_loader(prepared, "train", step_rows=trainer_config.batch_size, seed=config.seed, passes=passes, **common)
+    train = make_loader(
+        prepared, "train", step_rows=trainer_config.batch_size, seed=config.seed, passes=passes,
+        imbalance=trainer_config.imbalance, **common,
+    )  # fmt: skip
     val = make_loader(prepared, "val", step_rows=EVALUATION_ROWS, **common)
     plan = Plan(
-        groups=groups,
+        groups=tuning.groups,
         optimizer=optimizer_factory(config.optimizer),
-        scheduler=scheduler_factory(config.scheduler),
+        scheduler=scheduler_factory(config.scheduler, monitor_mode=task.monitor_mode),
         total_steps=len(train) // passes * trainer_config.max_epochs,
         seed=config.seed,
     )
-    module = FineTuner(model=model.train(), task=task, num_labels=len(prepared.labels), plan=plan)
+    module = FineTuner(model=tuning.model, task=task, num_labels=len(prepared.labels), plan=plan)
+    freeze_all_but(tuning.model, tuning.groups)
+    if runtime.gradient_checkpointing:
+        tuning.model.activation_checkpointing_enable()  # type: ignore[operator]  # every transformers model has it
+    phases = describe(tuning.model, tuning.groups, trainer_config.max_epochs)
+    if rank() == 0:
+        print("\n".join(phases), flush=True)  # noqa: T201
     log = StepLog(History(store.folder / "history.csv"), sink, monitor=task.monitor)
     saver = Saver(
         store, train, monitor=task.monitor, mode=task.monitor_mode, seconds=runtime.checkpoint_seconds, flush=log.flush
@@ -121,7 +132,8 @@ def fit(
         max_epochs=trainer_config.max_epochs,
         accumulate_grad_batches=passes,
         gradient_clip_val=trainer_config.gradient_clip_norm,
-        callbacks=_callbacks(log, saver, task, config),
+        find_unused_parameters=len(phases) > 1,
+        callbacks=[Phases(tuning.groups), *_callbacks(log, saver, task, config)],
         plugins=[StoreIO(store)],
         default_root_dir=store.folder,
     )
@@ -134,9 +146,8 @@ def fit(
     if saver.signal:
         raise InterruptError(saver.signal, "interrupted after the last step; a checkpoint is saved: start again to finish")
     saver.load_best(module)
-    return Fitted(
-        model=module.model, best_epoch=saver.best_epoch, best_score=saver.sign * saver.best_score, steps=trainer.global_step
-    )
+    score = saver.sign * saver.best_score
+    return Fitted(tuning=tuning, phases=phases, best_epoch=saver.best_epoch, best_score=score, steps=trainer.global_step)
 
 
 def _callbacks(log: StepLog, saver: Saver, task: Task, config: RunConfig) -> list[Callback]:

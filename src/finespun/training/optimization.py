@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -16,17 +15,16 @@ from finespun.errors import ConfigError
 if TYPE_CHECKING:
     from finespun.strategies.base import Group
 
-OptimizerFactory = Callable[[nn.Module, "Sequence[Group]"], Optimizer]
+OptimizerFactory = Callable[["Sequence[Group]"], Optimizer]
 SchedulerFactory = Callable[[Optimizer, int], LRScheduler]
 
 
 def optimizer_factory(config: OptimizerConfig) -> OptimizerFactory:
-    """Returns what makes the optimizer of a model's groups; parameters in none of them are frozen."""
+    """Returns what makes the optimizer of a model's groups."""
     options = config.options
     weight_decay = options.pop("weight_decay", 0.0)
 
-    def make(model: nn.Module, groups: Sequence[Group]) -> Optimizer:
-        freeze_all_but(model, groups)
+    def make(groups: Sequence[Group]) -> Optimizer:
         parameter_groups = split_by_decay(groups, lr=config.lr, weight_decay=weight_decay)
         try:
             optimizer: Optimizer = targets.load("optimizer", config.target)(parameter_groups, **options)
@@ -35,19 +33,6 @@ def optimizer_factory(config: OptimizerConfig) -> OptimizerFactory:
         return optimizer
 
     return make
-
-
-def freeze_all_but(model: nn.Module, groups: Sequence[Group]) -> None:
-    """Parameters train if, and only if, they are in a group.
-
-    Raises:
-        ConfigError: nothing would train.
-    """
-    trained = {id(parameter) for group in groups for parameter in group.parameters.values()}
-    if not trained:
-        raise ConfigError(["strategy: trains no parameter of this model; choose another in conf/strategy/"])
-    for parameter in model.parameters():
-        parameter.requires_grad_(id(parameter) in trained)
 
 
 def split_by_decay(groups: Sequence[Group], *, lr: float, weight_decay: float) -> list[dict[str, Any]]:
@@ -66,20 +51,22 @@ def split_by_decay(groups: Sequence[Group], *, lr: float, weight_decay: float) -
     return found
 
 
-def scheduler_factory(config: SchedulerConfig) -> SchedulerFactory:
+def scheduler_factory(config: SchedulerConfig, *, monitor_mode: str) -> SchedulerFactory:
     """Returns what makes the schedule once the number of steps is known.
 
-    The numbers of steps go to whichever parameters the schedule has for them.
+    What is known of the run goes to whichever parameters the schedule has for it.
     """
     accepted = targets.signature(config.target) or set()
 
     def make(optimizer: Optimizer, total_steps: int) -> LRScheduler:
-        steps = {
+        known = {
             "num_training_steps": total_steps,
             "total_steps": total_steps,
-            "num_warmup_steps": round(config.warmup_ratio * total_steps),
+            "num_warmup_steps": config.warmup(total_steps),
+            "max_lr": [group["lr"] for group in optimizer.param_groups],
+            "mode": monitor_mode,
         }
-        filled = {name: value for name, value in steps.items() if name in accepted}
+        filled = {name: value for name, value in known.items() if name in accepted}
         try:
             scheduler: LRScheduler = targets.load("scheduler", config.target)(optimizer, **filled, **config.options)
         except (TypeError, ValueError) as error:

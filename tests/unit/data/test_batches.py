@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finespun.data.batches import Batches, sorted_steps, training_steps
+from finespun.data.batches import Batches, balanced_weights, sorted_steps, training_steps
 
 LENGTHS = st.lists(st.integers(1, 80), min_size=1, max_size=400).map(lambda values: np.array(values, dtype=np.int32))
 ROWS = st.integers(1, 40)
@@ -75,3 +76,20 @@ def test_grouping_by_length_pads_little() -> None:
     random_order = padded(np.array_split(np.random.Generator(np.random.Philox(2)).permutation(5000), 157))
     assert grouped < 1.1 * lengths.sum() < random_order
     assert padded(sorted_steps(lengths, 32)) < 1.05 * lengths.sum()
+
+
+def test_balanced_weights_give_each_label_the_same_say() -> None:
+    targets = np.array([0] * 90 + [1] * 9 + [3])
+    weights = balanced_weights(targets)
+    assert weights.mean() == pytest.approx(1)
+    totals = [weights[targets == label].sum() for label in (0, 1, 3)]
+    assert totals == pytest.approx([100 / 3] * 3)
+
+
+def test_weighted_sampling_draws_rare_rows_as_often_as_common_ones() -> None:
+    targets = np.array([0] * 950 + [1] * 50)
+    weights = balanced_weights(targets)
+    lengths = np.full(1000, 5, dtype=np.int32)
+    drawn = np.concatenate([np.concatenate(training_steps(lengths, 10, 0, epoch, weights / 1000)) for epoch in range(20)])
+    assert len(drawn) == 20_000
+    assert targets[drawn].mean() == pytest.approx(0.5, abs=0.02)

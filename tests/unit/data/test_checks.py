@@ -10,7 +10,7 @@ from finespun.data.sources import Line
 from finespun.errors import DataError
 from finespun.tasks.text_classification import TextClassification
 
-TASK = TextClassification(max_length=8, monitor="val/accuracy", monitor_mode="max")
+TASK = TextClassification(max_length=8, label_smoothing=0.0, monitor="val/accuracy", monitor_mode="max")
 BAD = [("good film", "positive"), ("", "positive"), ("dull", "postive"), ("Good  FILM", "negative"), ("good film ", "positive")]
 
 

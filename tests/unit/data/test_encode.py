@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 from transformers import AutoTokenizer
 
 from finespun.config.sections import DataConfig, ModelConfig
-from finespun.data.encode import Profile, encode_splits, load_tokenizer
+from finespun.data.encode import Profile, beyond_limit, encode_splits, load_tokenizer
 from finespun.data.prepared import PreparedData
 from finespun.data.sources import Line
+from finespun.data.splits import normalise, split_of
 from finespun.errors import DataError, ModelError
 from finespun.models.addresses import resolve
 from finespun.tasks.text_classification import TextClassification
@@ -26,7 +28,7 @@ def lines(count: int) -> Iterator[Line]:
 
 def encode(folder: Path, tokenizer: Path, count: int = 300, max_length: int = 16) -> Profile:
     data = DataConfig(path=ROWS.name, columns={"text": "text", "label": "sentiment"})
-    task = TextClassification(max_length=max_length, monitor="val/accuracy", monitor_mode="max")
+    task = TextClassification(max_length=max_length, label_smoothing=0.0, monitor="val/accuracy", monitor_mode="max")
     return encode_splits(
         lines(count), data=data, task=task, tokenizer=load_tokenizer(tokenizer), labels=LABELS, folder=folder, left_out={5}
     )
@@ -64,7 +66,7 @@ def test_a_group_stays_in_one_split(tmp_path: Path, tiny_bert: Path) -> None:
         columns={"text": "text", "label": "sentiment", "group": "author"},
         split={"train": 0.4, "val": 0.3, "test": 0.3, "seed": 3},
     )  # type: ignore[arg-type]
-    task = TextClassification(max_length=16, monitor="val/accuracy", monitor_mode="max")
+    task = TextClassification(max_length=16, label_smoothing=0.0, monitor="val/accuracy", monitor_mode="max")
     encode_splits(
         grouped, data=data, task=task, tokenizer=load_tokenizer(tiny_bert), labels=LABELS, folder=tmp_path, left_out=set()
     )
@@ -82,7 +84,7 @@ def test_an_empty_split_is_an_error(tmp_path: Path, tiny_bert: Path) -> None:
 def test_a_label_without_training_rows_is_an_error(tmp_path: Path, tiny_bert: Path) -> None:
     rows = [Line(number, {**line.row, "sentiment": "negative"}) for number, line in enumerate(lines(100), 2)]
     data = DataConfig(path="a.csv", columns={"text": "text", "label": "sentiment"})
-    task = TextClassification(max_length=16, monitor="val/accuracy", monitor_mode="max")
+    task = TextClassification(max_length=16, label_smoothing=0.0, monitor="val/accuracy", monitor_mode="max")
     with pytest.raises(DataError, match="the label positive has no row in the training split"):
         encode_splits(
             rows, data=data, task=task, tokenizer=load_tokenizer(tiny_bert), labels=LABELS, folder=tmp_path, left_out=set()
@@ -102,3 +104,33 @@ def test_prepared_data_that_are_not_there_are_named(tmp_path: Path) -> None:
         PreparedData(tmp_path).open("train")
     with pytest.raises(DataError, match=r"schema.json: cannot be read"):
         _ = PreparedData(tmp_path).labels
+
+
+TASK = TextClassification(max_length=16, label_smoothing=0.0, monitor="val/accuracy", monitor_mode="max")
+
+
+def kept_lines(limit: dict[str, int]) -> set[int]:
+    data = DataConfig.model_validate({"path": "a.csv", "columns": {"text": "text", "label": "sentiment"}, "limit": limit})
+    beyond = beyond_limit(lines(400), data, TASK, {7})
+    train = {
+        line.number for line in lines(400) if line.number != 7 and split_of(normalise(line.row["text"]), data.split) == "train"
+    }
+    assert beyond <= train, "only training rows are left out"
+    return train - beyond
+
+
+def test_a_limit_is_nested_and_takes_training_rows_alone() -> None:
+    fifty, hundred = kept_lines({"rows": 50}), kept_lines({"rows": 100})
+    assert (len(fifty), len(hundred)) == (50, 100)
+    assert fifty < hundred
+    few, more = kept_lines({"per_label": 5}), kept_lines({"per_label": 20})
+    assert (len(few), len(more)) == (10, 40)
+    assert few < more
+    labels = {line.number: line.row["sentiment"] for line in lines(400)}
+    assert sorted(labels[number] for number in few) == ["negative"] * 5 + ["positive"] * 5
+    assert kept_lines({"rows": 50}) == fifty
+
+
+def test_a_limit_says_one_thing() -> None:
+    with pytest.raises(ValidationError, match="say either rows or per_label"):
+        kept_lines({"rows": 5, "per_label": 5})

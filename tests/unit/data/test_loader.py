@@ -12,7 +12,7 @@ from finespun.data.batches import Batches
 from finespun.data.loader import BatchLoader, Rows, lengths_of, take
 from finespun.tasks.text_classification import TextClassification
 
-TASK = TextClassification(max_length=8, monitor="val/accuracy", monitor_mode="max")
+TASK = TextClassification(max_length=8, label_smoothing=0.0, monitor="val/accuracy", monitor_mode="max")
 
 
 def table(rows: int, chunk: int) -> pa.Table:
@@ -72,3 +72,15 @@ def test_files_are_mapped_not_read(tmp_path: Path) -> None:
     mapped = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     assert pa.total_allocated_bytes() - before < path.stat().st_size / 2
     assert mapped.num_rows == 30
+
+
+def test_rows_weigh_what_their_label_does_and_a_filler_weighs_nothing() -> None:
+    source = table(5, 4)
+    row_weights = np.array([1.0, 3.0, 1.0, 3.0, 1.0])
+    batches = Batches(lengths_of(source), step_rows=5, seed=None, world_size=2, rank=1, passes=3)
+    found = list(BatchLoader(Rows(source, TASK, 0, row_weights), batches))
+    for batch in found:
+        expected = row_weights[batch.rows.numpy()] / 5
+        expected[batch.counted :] = 0
+        assert np.allclose(batch.weights.numpy(), expected)
+    assert [batch.counted for batch in found] == [1, 1, 0]

@@ -91,3 +91,23 @@ def test_chunks_keep_order_and_everything() -> None:
 
 def test_the_format_may_be_given() -> None:
     assert format_of(Path("a.txt"), "csv") == "csv"
+
+
+def test_no_rows_write_nothing(tmp_path: Path) -> None:
+    for ending in ("csv", "jsonl", "parquet"):
+        with pytest.raises(DataError, match="there were no rows"):
+            write([], tmp_path / f"a.{ending}")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_rows_that_make_no_table_are_refused_not_cut(tmp_path: Path, ending: str) -> None:
+    with pytest.raises(DataError, match=r"row 2 has the column b, which the first has not; write to .jsonl instead"):
+        write([{"a": 1}, {"a": 2, "b": 3}], tmp_path / f"x.{ending}")
+    assert write([{"a": 1, "b": 2}, {"a": 2}], tmp_path / f"y.{ending}") == 2
+
+
+def test_a_column_of_two_types_is_no_parquet(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="do not fit those before"):
+        write([{"a": 1}] * 5000 + [{"a": "x"}], tmp_path / "x.parquet")
+    assert write([{"a": 1}, {"b": "x"}], tmp_path / "x.jsonl") == 2

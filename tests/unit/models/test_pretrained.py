@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from finespun.errors import ModelError
-from finespun.models.pretrained import load_model, load_tokenizer, pad_token_id, require_same_tokens
+from finespun.models.pretrained import load_model, load_tokenizer, pad_token_id, require_same_tokens, with_head_dropout
 
 AUTO = "AutoModelForSequenceClassification"
 
@@ -20,7 +20,7 @@ def test_the_backbone_is_loaded_and_the_head_is_a_function_of_the_seed(tiny_bert
     heads = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        model = load_model(tiny_bert, auto_class=AUTO, options={"num_labels": 3})
+        model = load_model(tiny_bert, auto_class=AUTO, options={"num_labels": 3}, new_head=True)
         heads.append(model.classifier.weight)
     kept = load_file(tiny_bert / "model.safetensors")
     assert torch.equal(model.bert.embeddings.word_embeddings.weight, kept["embeddings.word_embeddings.weight"])
@@ -33,7 +33,7 @@ def test_a_backbone_with_missing_tensors_is_refused(tmp_path: Path, tiny_bert: P
     tensors = {name: t for name, t in load_file(folder / "model.safetensors").items() if "layer.1" not in name}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelError, match="training would begin from random numbers"):
-        load_model(folder, auto_class=AUTO, options={})
+        load_model(folder, auto_class=AUTO, options={}, new_head=True)
 
 
 def test_a_truncated_file_is_named(tmp_path: Path, tiny_bert: Path) -> None:
@@ -64,3 +64,18 @@ def test_other_tokens_than_transformers_gives_are_refused(tiny_bert: Path) -> No
 def test_a_folder_without_tokenizer_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="holds no tokenizer that can be read"):
         load_tokenizer(tmp_path)
+
+
+def test_the_heads_dropout_is_set_where_there_is_one(tmp_path: Path, tiny_bert: Path) -> None:
+    options = with_head_dropout(tiny_bert, 0.37)
+    model = load_model(tiny_bert, auto_class=AUTO, options=options, new_head=True)
+    assert model.dropout.p == 0.37
+    assert with_head_dropout(tiny_bert, None) == {}
+    (tmp_path / "config.json").write_text('{"model_type": "vit"}')
+    with pytest.raises(ModelError, match=r"model.head_dropout: vit has no dropout before its head"):
+        with_head_dropout(tmp_path, 0.1)
+
+
+def test_a_model_without_a_trained_head_is_not_used_as_if_it_had_one(tiny_bert: Path) -> None:
+    with pytest.raises(ModelError, match=r"is no fine-tuned AutoModelForSequenceClassification: it lacks classifier"):
+        load_model(tiny_bert, auto_class=AUTO, options={})

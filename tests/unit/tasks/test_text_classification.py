@@ -11,7 +11,7 @@ from sklearn.metrics import f1_score
 
 from finespun.tasks.text_classification import TextClassification
 
-TASK = TextClassification(max_length=8, monitor="val/f1_macro", monitor_mode="max")
+TASK = TextClassification(max_length=8, label_smoothing=0.0, monitor="val/f1_macro", monitor_mode="max")
 
 
 def test_the_loss_is_one_number_a_row() -> None:
@@ -51,4 +51,13 @@ def test_baselines_are_fitted_on_training_rows_alone() -> None:
 @pytest.mark.parametrize("wrong", [{"max_length": 0}, {"monitor": "val/nothing"}, {"monitor_mode": "up"}, {"maxlength": 3}])
 def test_options_are_checked(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
-        TextClassification(**{"max_length": 8, "monitor": "val/loss", "monitor_mode": "min", **wrong})
+        TextClassification(**{"max_length": 8, "label_smoothing": 0.0, "monitor": "val/loss", "monitor_mode": "min", **wrong})
+
+
+def test_labels_are_smoothed_in_training_alone() -> None:
+    task = TextClassification(max_length=8, label_smoothing=0.2, monitor="val/loss", monitor_mode="min")
+    logits, targets = torch.randn(5, 3), torch.tensor([0, 1, 2, 0, 1])
+    plain = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+    smooth = torch.nn.functional.cross_entropy(logits, targets, reduction="none", label_smoothing=0.2)
+    assert torch.equal(task.loss(logits, targets), plain)
+    assert torch.equal(task.loss(logits, targets, training=True), smooth)

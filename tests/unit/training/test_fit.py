@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from finespun.errors import ConfigError, DivergedError, InterruptError
 from finespun.training.checkpoints import Saver, Store
+from helpers import ROOT
 from small_run import Train, same_bits
 
 STEPS_AN_EPOCH = 6
@@ -118,7 +120,7 @@ def test_the_step_does_not_depend_on_how_it_is_cut_up(train: Train, tmp_path: Pa
     whole = train(tmp_path / "a", dropout=0.0)
     for rows in (1, 5, 16):
         cut = train(tmp_path / f"{rows}", dropout=0.0, runtime__device_batch_size=rows)
-        for ours, theirs in zip(whole.model.parameters(), cut.model.parameters(), strict=True):
+        for ours, theirs in zip(whole.tuning.model.parameters(), cut.tuning.model.parameters(), strict=True):
             assert torch.allclose(ours, theirs, atol=2e-5)
         assert cut.steps == whole.steps
 
@@ -156,3 +158,54 @@ def test_metrics_are_recorded_for_every_step(train: Train, tmp_path: Path) -> No
     assert {seen[f"train/{name}"] for name in ("loss", "learning_rate", "gradient_norm")} == {fitted.steps}
     assert seen["train/samples_per_second"] >= 3
     assert {seen[f"val/{name}"] for name in ("loss", "accuracy", "f1_macro")} == {3}
+
+
+def shipped(group: str) -> list[Any]:
+    """The options of each file of a config group."""
+    files = sorted((ROOT / "conf" / group).glob("*.yaml"))
+    assert files
+    return [pytest.param(OmegaConf.to_container(OmegaConf.load(file)), id=file.stem) for file in files]
+
+
+@pytest.mark.parametrize("optimizer", shipped("optimizer"))
+def test_each_shipped_optimizer_learns(train: Train, tmp_path: Path, optimizer: dict[str, Any]) -> None:
+    losses: list[float] = []
+    train(
+        tmp_path, optimizer={**optimizer, "lr": max(optimizer["lr"], 2e-2)}, trainer__max_epochs=8,
+        sink=lambda metrics, _step: losses.append(metrics["train/loss"]) if "train/loss" in metrics else None,
+    )  # fmt: skip
+    assert sum(losses[-6:]) < sum(losses[:6])
+
+
+@pytest.mark.parametrize("scheduler", shipped("scheduler"))
+def test_each_shipped_schedule_moves_the_rate_and_survives_a_kill(
+    train: Train, kill_after: Any, tmp_path: Path, scheduler: dict[str, Any]
+) -> None:
+    rates: dict[int, float] = {}
+    options: dict[str, Any] = {"scheduler": scheduler, "trainer__max_epochs": 4, "optimizer__lr": 0.02}
+    whole = train(
+        tmp_path / "whole", **options,
+        sink=lambda metrics, step: rates.update({step: metrics["train/learning_rate"]}) if "train/loss" in metrics else None,
+    )  # fmt: skip
+    assert len({round(rate, 9) for rate in rates.values()}) > 1
+    kill_after(9)
+    with pytest.raises(KilledError):
+        train(tmp_path / "killed", **options)
+    kill_after(0)
+    assert same_bits(whole, train(tmp_path / "killed", **options))
+
+
+def test_gradient_checkpointing_changes_no_result(train: Train, tmp_path: Path) -> None:
+    plain = train(tmp_path / "a")
+    assert same_bits(plain, train(tmp_path / "b", runtime__gradient_checkpointing=True))
+
+
+@pytest.mark.parametrize("imbalance", ["class_weights", "weighted_sampling"])
+def test_imbalance_is_met_and_survives_a_kill(train: Train, kill_after: Any, tmp_path: Path, imbalance: str) -> None:
+    whole = train(tmp_path / "whole", trainer__imbalance=imbalance)
+    assert not same_bits(whole, train(tmp_path / "other"))
+    kill_after(7)
+    with pytest.raises(KilledError):
+        train(tmp_path / "killed", trainer__imbalance=imbalance)
+    kill_after(0)
+    assert same_bits(whole, train(tmp_path / "killed", trainer__imbalance=imbalance))

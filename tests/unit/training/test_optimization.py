@@ -10,7 +10,8 @@ from finespun.config.sections import OptimizerConfig, SchedulerConfig
 from finespun.errors import ConfigError
 from finespun.strategies.base import Group
 from finespun.strategies.full import Full
-from finespun.training.optimization import freeze_all_but, optimizer_factory, scheduler_factory
+from finespun.training.optimization import optimizer_factory, scheduler_factory
+from finespun.training.phases import freeze_all_but
 
 ADAMW = OptimizerConfig.model_validate({"_target_": "torch.optim.AdamW", "lr": 0.1, "weight_decay": 0.5, "fused": True})
 LINEAR = SchedulerConfig.model_validate({"_target_": "transformers.get_linear_schedule_with_warmup", "warmup_ratio": 0.2})
@@ -22,7 +23,7 @@ def model() -> nn.Module:
 
 def test_biases_and_norms_do_not_decay_and_everything_is_in_one_group() -> None:
     net = model()
-    optimizer = optimizer_factory(ADAMW)(net, Full().groups(net))
+    optimizer = optimizer_factory(ADAMW)(Full().tune(net).groups)
     decayed, kept = optimizer.param_groups
     assert [p.ndim for p in decayed["params"]] == [2, 2]
     assert [p.ndim for p in kept["params"]] == [1, 1, 1, 1]
@@ -32,8 +33,9 @@ def test_biases_and_norms_do_not_decay_and_everything_is_in_one_group() -> None:
 
 def test_groups_have_their_share_of_the_rate_and_the_rest_is_frozen() -> None:
     net = model()
-    groups = [Group("top", {"2.weight": net[2].weight}, lr_scale=0.1)]
-    [group] = optimizer_factory(ADAMW)(net, groups).param_groups
+    groups = [Group(name="top", parameters={"2.weight": net[2].weight}, lr_scale=0.1)]
+    freeze_all_but(net, groups)
+    [group] = optimizer_factory(ADAMW)(groups).param_groups
     assert group["lr"] == pytest.approx(0.01)
     assert [name for name, p in net.named_parameters() if p.requires_grad] == ["2.weight"]
 
@@ -45,8 +47,8 @@ def test_training_nothing_is_an_error() -> None:
 
 def test_the_schedule_warms_up_and_ends_at_zero() -> None:
     net = model()
-    optimizer = optimizer_factory(ADAMW)(net, Full().groups(net))
-    scheduler = scheduler_factory(LINEAR)(optimizer, 10)
+    optimizer = optimizer_factory(ADAMW)(Full().tune(net).groups)
+    scheduler = scheduler_factory(LINEAR, monitor_mode="max")(optimizer, 10)
     rates = []
     for _ in range(10):
         rates.append(optimizer.param_groups[0]["lr"])
@@ -56,10 +58,19 @@ def test_the_schedule_warms_up_and_ends_at_zero() -> None:
     assert optimizer.param_groups[0]["lr"] == 0
 
 
-def test_a_schedule_of_torch_is_given_its_steps_too() -> None:
-    config = SchedulerConfig.model_validate({"_target_": "torch.optim.lr_scheduler.OneCycleLR", "max_lr": 0.1})
-    optimizer = torch.optim.SGD(model().parameters(), lr=0.1)
-    assert scheduler_factory(config)(optimizer, 25).total_steps == 25
-    broken = SchedulerConfig.model_validate({"_target_": "torch.optim.lr_scheduler.OneCycleLR"})
+def test_a_schedule_of_torch_is_given_what_is_known_of_the_run() -> None:
+    config = SchedulerConfig.model_validate({"_target_": "torch.optim.lr_scheduler.OneCycleLR", "cycle_momentum": False})
+    first, second, *_ = model().parameters()
+    optimizer = torch.optim.SGD([{"params": [first], "lr": 0.1}, {"params": [second], "lr": 0.2}], lr=1)
+    scheduler = scheduler_factory(config, monitor_mode="max")(optimizer, 25)
+    assert scheduler.total_steps == 25
+    assert [group["max_lr"] for group in optimizer.param_groups] == [0.1, 0.2]
+    broken = SchedulerConfig.model_validate({"_target_": "torch.optim.lr_scheduler.OneCycleLR", "pct_start": 7.0})
     with pytest.raises(ConfigError, match="OneCycleLR refuses"):
-        scheduler_factory(broken)(optimizer, 25)
+        scheduler_factory(broken, monitor_mode="max")(optimizer, 25)
+
+
+def test_warm_up_in_steps_goes_before_the_ratio() -> None:
+    given = {"_target_": "x", "warmup_ratio": 0.5}
+    assert SchedulerConfig.model_validate(given).warmup(100) == 50
+    assert SchedulerConfig.model_validate({**given, "warmup_steps": 7}).warmup(100) == 7

@@ -45,12 +45,12 @@ def train(prepared: PreparedData, tiny_bert: Path) -> Train:
         options = task.model_options(LABELS)
         if dropout is not None:
             options |= {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
-        model = load_model(tiny_bert, auto_class=task.auto_class, options=options)
+        model = load_model(tiny_bert, auto_class=task.auto_class, options=options, new_head=True)
         store = Store(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        groups = targets.build("strategy", config.strategy).groups(model)
+        tuning = targets.build("strategy", config.strategy).tune(model)
         return fit(
-            config=config, model=model, task=task, groups=groups, prepared=prepared, pad_token_id=0,
+            config=config, tuning=tuning, task=task, prepared=prepared, pad_token_id=0,
             hardware=choose(config.runtime, "32-true"), store=store, sink=sink,
         )  # fmt: skip
 

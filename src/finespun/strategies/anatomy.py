@@ -1,0 +1,94 @@
+"""Where a transformers model has its embeddings, its blocks and its head: what strategies speak of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from finespun.errors import ConfigError, ModelError
+from finespun.strategies.base import Group
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    Parameters = dict[str, nn.Parameter]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Anatomy:
+    """Parameters of a model by full name, from bottom to top.
+
+    `embeddings` come before the first block; `top` is what the backbone has after the last (a pooler, a final norm);
+    `head` is outside the backbone.
+    """
+
+    embeddings: Parameters
+    blocks: list[Parameters]
+    block_names: list[str]
+    top: Parameters
+    head: Parameters
+
+    @property
+    def above_blocks(self) -> Parameters:
+        """Everything after the last block: what a linear probe trains."""
+        return self.top | self.head
+
+
+def dissect(model: nn.Module) -> Anatomy:
+    """Finds the blocks: the largest list of modules inside the backbone (stages, in a convolutional net).
+
+    Raises:
+        ModelError: the model has no backbone with a list of blocks.
+    """
+    backbone: Any = getattr(model, "base_model", model)
+    prefix = next((f"{name}." for name, module in model.named_modules() if module is backbone and name), "")
+    lists = [
+        (name, module)
+        for name, module in backbone.named_modules()
+        if type(module).__name__ in {"ModuleList", "Sequential"} and len(module) > 1 and _size(module)
+    ]
+    if not lists or backbone is model:
+        raise ModelError(
+            f"strategy: {type(model).__name__} has no backbone with a list of blocks; take strategy: full, which needs none"
+        )
+    name, blocks = max(lists, key=lambda pair: _size(pair[1]))
+    names = [f"{prefix}{name}.{child}" for child, _ in blocks.named_children()]
+    found: list[Parameters] = [{} for _ in names]
+    before: Parameters = {}
+    after: Parameters = {}
+    head: Parameters = {}
+    for full, parameter in model.named_parameters():
+        inside = next((position for position, block in enumerate(names) if full.startswith(f"{block}.")), None)
+        if inside is not None:
+            found[inside][full] = parameter
+        elif not full.startswith(prefix):
+            head[full] = parameter
+        else:
+            (after if any(found) else before)[full] = parameter
+    return Anatomy(embeddings=before, blocks=found, block_names=names, top=after, head=head)
+
+
+def _size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def layers(anatomy: Anatomy, *, decay: float = 1.0, head_lr_scale: float = 1.0) -> list[Group]:
+    """Returns a group a layer, bottom to top; each layer down has `decay` times the rate of the one above it."""
+    depth = len(anatomy.blocks)
+    groups = [Group(name="embeddings", parameters=anatomy.embeddings, lr_scale=decay ** (depth + 1))]
+    groups += [
+        Group(name=f"block_{position}", parameters=block, lr_scale=decay ** (depth - position))
+        for position, block in enumerate(anatomy.blocks)
+    ]
+    groups.append(Group(name="head", parameters=anatomy.above_blocks, lr_scale=head_lr_scale))
+    return [group for group in groups if group.parameters]
+
+
+def require_blocks(asked: int, anatomy: Anatomy, option: str) -> None:
+    """Makes sure that a model has as many blocks as an option names.
+
+    Raises:
+        ConfigError: it has fewer.
+    """
+    if asked > len(anatomy.blocks):
+        raise ConfigError([f"strategy.{option}: {asked} asked for, the model has {len(anatomy.blocks)} blocks; lower it"])

@@ -1,0 +1,26 @@
+"""A new head on a frozen backbone: the linear probe."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import PositiveFloat
+
+from finespun.config.sections import Section
+from finespun.strategies.anatomy import dissect
+from finespun.strategies.base import Group, Tuning
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Head(Section):
+    """Trains what comes after the last block; `train_pooler` says whether the backbone's own pooler is part of it."""
+
+    train_pooler: bool
+    head_lr_scale: PositiveFloat
+
+    def tune(self, model: nn.Module) -> Tuning:
+        anatomy = dissect(model)
+        parameters = anatomy.above_blocks if self.train_pooler else anatomy.head
+        return Tuning(model=model, groups=[Group(name="head", parameters=parameters, lr_scale=self.head_lr_scale)])

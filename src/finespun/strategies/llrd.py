@@ -1,0 +1,24 @@
+"""Layer-wise decayed learning rates: all layers train, lower ones more slowly (Howard and Ruder, ACL 2018)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import PositiveFloat
+
+from finespun.config.sections import Section, Share
+from finespun.strategies.anatomy import dissect, layers
+from finespun.strategies.base import Tuning
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Llrd(Section):
+    """Each layer's rate is `layer_decay` times that of the layer above it."""
+
+    layer_decay: Share
+    head_lr_scale: PositiveFloat
+
+    def tune(self, model: nn.Module) -> Tuning:
+        return Tuning(model=model, groups=layers(dissect(model), decay=self.layer_decay, head_lr_scale=self.head_lr_scale))

@@ -1,0 +1,69 @@
+"""Low-rank adapters through peft (Hu et al., "LoRA", ICLR 2022; Liu et al., "DoRA", ICML 2024), merged when trained."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import PositiveFloat, PositiveInt
+
+from finespun.config.sections import Section, Share, Strings
+from finespun.errors import ModelError, listed
+from finespun.strategies.anatomy import dissect
+from finespun.strategies.base import Group, Tuning
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import nn
+
+
+class Lora(Section):
+    """Trains low-rank updates of the blocks' linear layers, and the head; the saved model is merged, plain transformers."""
+
+    rank: PositiveInt
+    alpha: PositiveInt
+    dropout: Share
+    target_modules: Strings | None  # None: those that peft knows for the architecture, else every linear layer in the blocks
+    magnitude: bool  # DoRA: direction and magnitude apart
+    lr_scale: PositiveFloat
+
+    def tune(self, model: nn.Module) -> Tuning:
+        from peft import LoraConfig, get_peft_model  # noqa: PLC0415  (1 s that other strategies need not pay)
+
+        anatomy = dissect(model)
+        heads = sorted({name.split(".")[0] for name in anatomy.head})
+        chosen = sorted(self.target_modules or _linear_layers(model, anatomy.block_names))
+        config = LoraConfig(
+            r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, use_dora=self.magnitude, target_modules=chosen,
+            modules_to_save=heads,
+        )  # fmt: skip
+        try:
+            adapted: Any = get_peft_model(model, config)
+        except ValueError as error:
+            raise ModelError(f"strategy.target_modules: {listed(chosen)}: peft refuses them: {error}") from error
+        adapters = {name: p for name, p in adapted.named_parameters() if "lora_" in name}
+        kept = {name: p for name, p in adapted.named_parameters() if ".modules_to_save." in name}
+        groups = [
+            Group(name="adapters", parameters=adapters, lr_scale=self.lr_scale),
+            Group(name="head", parameters=kept, lr_scale=self.lr_scale),
+        ]
+        return Tuning(model=adapted, groups=groups, merge=_merge)
+
+
+def _linear_layers(model: nn.Module, block_names: list[str]) -> set[str]:
+    """Names of the linear layers that adapters go to: peft's own choice for a known architecture, else all in the blocks."""
+    from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as KNOWN  # noqa: PLC0415
+
+    config: Any = model.config
+    if config.model_type in KNOWN:
+        return set(KNOWN[config.model_type])
+    inside = tuple(f"{block}." for block in block_names)
+    linear = (name for name, module in model.named_modules() if type(module).__name__ == "Linear")
+    return {name.rpartition(".")[2] for name in linear if name.startswith(inside)}
+
+
+def _merge(model: nn.Module, folder: Path) -> nn.Module:
+    adapted: Any = model
+    adapted.save_pretrained(folder / "adapter")
+    merged: nn.Module = adapted.merge_and_unload()
+    return merged

@@ -1,0 +1,87 @@
+"""Every file under conf/ works, and every kind of task and strategy has one of its own name."""
+
+from __future__ import annotations
+
+import ast
+from functools import cache
+from inspect import isfunction
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from omegaconf import OmegaConf
+
+from finespun.artifacts import Artifacts
+from finespun.config import targets
+from finespun.config.check import Origin, check
+from finespun.config.compose import compose, to_plain
+from finespun.config.sections import RunConfig
+from finespun.strategies.base import Strategy
+from finespun.tasks.base import Task
+from helpers import ROOT
+
+CONF = ROOT / "conf"
+FILES = sorted(path.relative_to(CONF).with_suffix("") for path in CONF.rglob("*.yaml"))
+CHOICES = [path for path in FILES if path != Path("config")]
+PROTOCOLS: dict[str, type] = {"task": Task, "strategy": Strategy}
+FOLDERS = {"task": ROOT / "src" / "finespun" / "tasks", "strategy": ROOT / "src" / "finespun" / "strategies"}
+
+
+def methods(owner: ast.ClassDef) -> set[str]:
+    return {node.name for node in owner.body if isinstance(node, ast.FunctionDef)}
+
+
+@cache
+def kinds(section: str) -> set[str]:
+    """Stems of the modules that hold a class of the kind; `base.py` holds the Protocol, other files hold what they share."""
+    promised = {name for name, value in vars(PROTOCOLS[section]).items() if isfunction(value) and not name.startswith("_")}
+    assert promised
+    return {
+        path.stem
+        for path in FOLDERS[section].glob("*.py")
+        if path.stem != "base"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef) and promised <= methods(node)
+    }
+
+
+def test_files_were_found() -> None:
+    assert len(FILES) >= 13
+    groups = {path.parts[0] for path in CHOICES}
+    assert groups - {"hydra"} == {*RunConfig.model_fields, "experiment"} - {"seed"}
+
+
+@pytest.mark.parametrize("choice", CHOICES, ids=str)
+def test_every_file_composes_and_is_valid(choice: Path) -> None:
+    group, name = choice.parent.as_posix(), choice.name
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = hydra_compose("config", [f"{group}={name}"])
+    config = check(composed, Origin(conf=CONF, choices={group: name}))
+    if group in RunConfig.model_fields:
+        said = yaml.safe_load((CONF / group / f"{name}.yaml").read_text())
+        assert said
+        assert set(said) <= set(to_plain(config)[group]) | {key for key, value in said.items() if value is None}
+
+
+def test_what_is_shipped_is_valid() -> None:
+    config, composed = compose(Artifacts(project=ROOT, out=ROOT))
+    dials = yaml.safe_load((ROOT / "params.yaml").read_text())
+    assert all((CONF / group / f"{name}.yaml").is_file() for group, name in dials.items() if group != "seed")
+    assert config.seed == dials["seed"]
+    assert not OmegaConf.missing_keys(composed)
+
+
+@pytest.mark.parametrize("section", PROTOCOLS)
+def test_every_kind_has_a_file_of_its_own_name_and_no_file_lacks_a_kind(section: str) -> None:
+    files = [path for path in CHOICES if path.parent == Path(section)]
+    named = {path.name: yaml.safe_load((CONF / path).with_suffix(".yaml").read_text())["_target_"] for path in files}
+    prefix = f"finespun.{FOLDERS[section].name}."
+    assert kinds(section)
+    assert kinds(section) <= set(named)
+    for stem in kinds(section):
+        assert named[stem].startswith(f"{prefix}{stem}.")
+    for target in named.values():  # a file of another name is a variant of some kind
+        assert target.removeprefix(prefix).partition(".")[0] in kinds(section)
+        assert isinstance(targets.load(section, target), type)

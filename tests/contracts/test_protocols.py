@@ -1,0 +1,50 @@
+"""Every task and every strategy that conf/ names keeps its Protocol's promise, down to the names of parameters."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+import yaml
+
+from finespun.config import targets
+from finespun.config.sections import Target
+from finespun.strategies.base import Strategy
+from finespun.tasks.base import Task
+from helpers import ROOT
+
+PROTOCOLS: dict[str, Any] = {"task": Task, "strategy": Strategy}
+FILES = [(section, path) for section in PROTOCOLS for path in sorted((ROOT / "conf" / section).glob("*.yaml"))]
+
+
+def members(protocol: type) -> tuple[set[str], set[str]]:
+    """Names of a Protocol's methods, and of its attributes and properties."""
+    public = {name: value for name, value in vars(protocol).items() if not name.startswith("_")}
+    methods = {name for name, value in public.items() if inspect.isfunction(value)}
+    annotated = {name for name in vars(protocol).get("__annotations__", {}) if not name.startswith("_")}
+    return methods, annotated | (set(public) - methods)
+
+
+def parameters(owner: type, name: str) -> list[tuple[str, Any, bool]]:
+    """A method's parameters: name, kind, and whether it may be left out."""
+    found = inspect.signature(getattr(owner, name)).parameters.values()
+    return [(each.name, each.kind, each.default is not inspect.Parameter.empty) for each in found]
+
+
+def test_the_protocols_promise_something() -> None:
+    methods, attributes = members(Task)
+    assert {"encode", "collate", "loss", "scores", "predictions"} <= methods
+    assert {"roles", "monitor", "auto_class"} <= attributes
+    assert members(Strategy)[0]
+    assert {section for section, _ in FILES} == set(PROTOCOLS)
+
+
+@pytest.mark.parametrize(("section", "path"), FILES, ids=lambda each: getattr(each, "stem", each))
+def test_a_class_has_every_method_and_attribute_of_its_protocol(section: str, path: Any) -> None:
+    built = targets.build(section, Target.model_validate(yaml.safe_load(path.read_text())))
+    protocol = PROTOCOLS[section]
+    methods, attributes = members(protocol)
+    assert {name for name in attributes if not hasattr(built, name)} == set()
+    for name in methods:
+        assert parameters(type(built), name) == parameters(protocol, name), name

@@ -1,0 +1,192 @@
+"""Labels for a file: every row in its order, all columns kept, the numbers of plain transformers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from finespun.data.sources import CHUNK
+from finespun.errors import DataError, ModelError
+from finespun.evaluation.predict_file import predict_file
+from helpers import real_rows, write_csv
+from small_run import LABELS
+
+Rows = list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
+    """A classifier of two labels that transformers saved; its head is drawn so that it says both."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    torch.manual_seed(0)
+    names = dict(enumerate(LABELS))
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_bert, num_labels=2, id2label=names).eval()
+    tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
+    with torch.no_grad():
+        model.classifier.weight.normal_(std=3.0)
+        texts = [row["text"] for row in real_rows(40)]
+        logits = model(**tokenizer(texts, truncation=True, padding=True, return_tensors="pt")).logits
+        model.classifier.bias -= logits.median(dim=0).values
+    place = tmp_path_factory.mktemp("model") / "finetuned"
+    model.save_pretrained(place)
+    tokenizer.save_pretrained(place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def one_by_one(folder: Path) -> Any:
+    """Predicts one text with nothing but transformers."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+
+    def predict(text: str) -> tuple[str, float]:
+        with torch.no_grad():
+            chances = model(**tokenizer(text, truncation=True, return_tensors="pt")).logits[0].softmax(0)
+        return model.config.id2label[int(chances.argmax())], float(chances.max())
+
+    return predict
+
+
+def write(path: Path, rows: Rows) -> Path:
+    if path.suffix == ".csv":
+        return write_csv(path, rows)
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+def read(path: Path) -> Rows:
+    if path.suffix == ".csv":
+        with path.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return list(pq.read_table(path).to_pylist())
+
+
+def numbered(count: int) -> Rows:
+    return [{"id": f"{n:03}", "text": row["text"], "stars": str(n % 5)} for n, row in enumerate(real_rows(count))]
+
+
+@pytest.mark.parametrize(("source", "target"), [("csv", "csv"), ("jsonl", "jsonl"), ("parquet", "parquet"), ("csv", "parquet")])
+def test_every_row_is_answered_as_transformers_would(
+    tmp_path: Path, folder: Path, one_by_one: Any, source: str, target: str
+) -> None:
+    rows = numbered(30)
+    output = tmp_path / "new folder" / f"out.{target}"
+    count = predict_file(write(tmp_path / f"in.{source}", rows), output, folder=folder, text_column=None)
+    answered = read(output)
+    assert count == len(answered) == 30
+    assert [list(row) for row in answered] == [["id", "text", "stars", "label", "probability"]] * 30
+    assert [{name: row[name] for name in rows[0]} for row in answered] == rows
+    assert {row["label"] for row in answered} == set(LABELS)
+    for row in answered:
+        label, probability = one_by_one(row["text"])
+        assert row["label"] == label
+        assert float(row["probability"]) == pytest.approx(probability, abs=2e-6)
+    assert [path.name for path in output.parent.iterdir()] == [output.name]
+
+
+def test_other_types_and_missing_texts_are_kept(tmp_path: Path, folder: Path, one_by_one: Any) -> None:
+    rows = [{"text": "fine", "n": 1, "tags": ["a", "b"], "score": 0.5}, {"text": None, "n": None, "tags": [], "score": None}]
+    output = tmp_path / "out.parquet"
+    predict_file(write(tmp_path / "in.parquet", rows), output, folder=folder, text_column=None)
+    answered = read(output)
+    assert [{name: row[name] for name in rows[0]} for row in answered] == rows
+    assert (answered[1]["label"], answered[1]["probability"]) == (one_by_one("")[0], pytest.approx(one_by_one("")[1], abs=2e-6))
+
+
+def test_columns_of_the_user_with_our_names_stay(tmp_path: Path, folder: Path) -> None:
+    rows = [{"text": row["text"], "label": "mine", "probability": "0.1"} for row in real_rows(5)]
+    output = tmp_path / "out.csv"
+    predict_file(write_csv(tmp_path / "in.csv", rows), output, folder=folder, text_column=None)
+    answered = read(output)
+    assert list(answered[0]) == ["text", "label", "probability", "predicted_label", "predicted_probability"]
+    assert all((row["label"], row["probability"]) == ("mine", "0.1") for row in answered)
+    assert all(row["predicted_label"] in LABELS and 0.5 <= float(row["predicted_probability"]) <= 1 for row in answered)
+
+
+def test_the_column_is_the_one_that_was_trained_on_or_the_one_that_is_named(
+    tmp_path: Path, folder: Path, one_by_one: Any
+) -> None:
+    good, bad = (next(row["text"] for row in real_rows(40) if one_by_one(row["text"])[0] == label) for label in LABELS)
+    source = write_csv(tmp_path / "in.csv", [{"review": good, "summary": bad}])
+    ours = shutil.copytree(folder, tmp_path / "ours")
+    (ours / "run.json").write_text(json.dumps({"columns": {"text": "review"}}))
+    predict_file(source, tmp_path / "trained.csv", folder=ours, text_column=None)
+    predict_file(source, tmp_path / "named.csv", folder=ours, text_column="summary")
+    assert read(tmp_path / "trained.csv")[0]["label"] == LABELS[0]
+    assert read(tmp_path / "named.csv")[0]["label"] == LABELS[1]
+
+
+def test_a_column_that_is_not_there_is_named(tmp_path: Path, folder: Path) -> None:
+    source = write_csv(tmp_path / "in.csv", [{"review": "fine", "id": "1"}])
+    with pytest.raises(DataError) as caught:
+        predict_file(source, tmp_path / "out.csv", folder=folder, text_column="reviews")
+    message = "in.csv:2: has no column 'reviews' (did you mean 'review'?); it has: id, review; set --text-column"
+    assert str(caught.value).endswith(message)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+
+
+def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="nowhere: holds no fine-tuned model; run `dvc repro` first, or name one"):
+        predict_file(tmp_path / "in.csv", tmp_path / "out.csv", folder=tmp_path / "nowhere", text_column=None)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path, folder: Path) -> None:
+    with pytest.raises(DataError, match=r"in\.csv: there is no such file"):
+        predict_file(tmp_path / "in.csv", tmp_path / "out.csv", folder=folder, text_column=None)
+
+
+def test_standard_input_is_a_text_a_line_and_standard_output_is_csv(
+    folder: Path, one_by_one: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = ["a fine film, with a comma", "", "naïve"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(texts) + "\n"))
+    assert predict_file(Path("-"), Path("-"), folder=folder, text_column="ignored") == 3
+    answered = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [row["text"] for row in answered] == texts
+    assert [row["label"] for row in answered] == [one_by_one(text)[0] for text in texts]
+
+
+def test_more_rows_than_a_chunk_come_in_order(tmp_path: Path, folder: Path, one_by_one: Any) -> None:
+    texts = [row["text"][:40] for row in real_rows(50)]
+    count = CHUNK + 100
+    source = write(tmp_path / "in.jsonl", [{"id": n, "text": texts[n * 7 % 50]} for n in range(count)])
+    output = tmp_path / "out.jsonl"
+    assert predict_file(source, output, folder=folder, text_column=None) == count
+    expected = {text: one_by_one(text)[0] for text in texts}
+    answered = read(output)
+    assert [row["id"] for row in answered] == list(range(count))
+    assert all(row["label"] == expected[row["text"]] for row in answered)
+
+
+def test_nothing_of_the_users_is_written_over(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "in.csv"
+    path.write_text("text,label,predicted_label\na film,mine,also mine\n")
+    predict_file(path, tmp_path / "out.jsonl", folder=folder, text_column="text")
+    row = json.loads((tmp_path / "out.jsonl").read_text())
+    assert (row["label"], row["predicted_label"]) == ("mine", "also mine")
+    assert row["predicted_predicted_label"] in {"negative", "positive"}
+
+
+def test_a_pretrained_model_without_a_head_gives_no_answers(tiny_bert: Path, tmp_path: Path) -> None:
+    path = tmp_path / "in.csv"
+    path.write_text("text\na film\n")
+    with pytest.raises(ModelError, match="is no fine-tuned"):
+        predict_file(path, tmp_path / "out.csv", folder=tiny_bert, text_column="text")

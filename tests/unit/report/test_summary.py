@@ -1,0 +1,83 @@
+"""The last words of a run: how well, against what, how sure, and how often the split was looked at."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finespun.artifacts import Artifacts
+from finespun.errors import MachineError
+from finespun.report.summary import show
+
+SCORES = {"accuracy": 0.81234, "f1_macro": 0.79, "f1_micro": 0.81234, "log_loss": 0.4567}
+DETAILS: dict[str, Any] = {
+    "confidence": 0.9,
+    "scores": {name: {"value": value, "low": value - 0.02, "high": value + 0.02} for name, value in SCORES.items()},
+    "baselines": {
+        "majority_class": {"accuracy": 0.5, "f1_macro": 0.333, "log_loss": 0.693},
+        "tfidf_logistic": {"accuracy": 0.75, "f1_macro": 0.749, "log_loss": 0.55},
+        "mine": {"accuracy": 0.6, "f1_macro": 0.6, "log_loss": 0.6},
+    },
+}
+
+
+@pytest.fixture
+def artifacts(tmp_path: Path) -> Artifacts:
+    return Artifacts(project=tmp_path, out=tmp_path)
+
+
+def write(artifacts: Artifacts, *, looks: int = 1, details: dict[str, Any] = DETAILS) -> None:
+    folder = artifacts.report("test")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "metrics.json").write_text(json.dumps({"rows": 1061, **SCORES, "looks_at_this_split": looks}))
+    (folder / "details.json").write_text(json.dumps(details))
+
+
+@pytest.fixture
+def lines(artifacts: Artifacts, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def read() -> dict[str, list[str]]:
+        """First words of each line -> its cells."""
+        show(artifacts)
+        cells = [[cell for cell in line.split("  ") if cell.strip()] for line in capsys.readouterr().out.splitlines()]
+        return {each[0].strip(): [cell.strip() for cell in each[1:]] for each in cells if each}
+
+    return read
+
+
+def test_the_model_stands_beside_the_baselines(artifacts: Artifacts, lines: Any) -> None:
+    write(artifacts)
+    found = lines()
+    assert found["accuracy"] == ["F1 (macro)", "log loss"]
+    assert found["majority class"] == ["0.500", "0.333", "0.693"]
+    assert found["TF-IDF + logistic regr."] == ["0.750", "0.749", "0.550"]
+    assert found["mine"] == ["0.600"] * 3
+    assert found["fine-tuned"] == ["0.812", "0.790", "0.457"]
+    assert found["90% interval"] == ["0.792 - 0.832", "0.770 - 0.810", "0.437 - 0.477"]
+    assert found["the model"] == ["models/finetuned"]
+    assert found["reports"] == ["reports"]
+
+
+def test_without_baselines_the_model_stands_alone(artifacts: Artifacts, lines: Any) -> None:
+    write(artifacts, details={**DETAILS, "baselines": {}})
+    found = lines()
+    assert "fine-tuned" in found
+    assert "majority class" not in found
+
+
+@pytest.mark.parametrize(("looks", "said"), [(1, "looked at once"), (7, "looked at 7 times")])
+def test_it_says_how_often_the_split_was_looked_at(artifacts: Artifacts, lines: Any, looks: int, said: str) -> None:
+    write(artifacts, looks=looks)
+    assert f"Test split: 1,061 rows, {said}" in lines()
+
+
+@pytest.mark.parametrize("missing", ["metrics.json", "details.json"])
+def test_results_that_are_not_there_are_named(artifacts: Artifacts, missing: str) -> None:
+    write(artifacts)
+    (artifacts.report("test") / missing).unlink()
+    with pytest.raises(MachineError, match=f"reports/test/{missing}: is not there yet; `dvc repro` makes it"):
+        show(artifacts)

@@ -1,0 +1,74 @@
+"""One file knows the paths, and dvc.yaml names the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from finespun.artifacts import PREPARED, Artifacts, find_project
+from finespun.errors import MachineError
+from helpers import ROOT
+
+HERE = Artifacts(project=ROOT, out=ROOT)
+APART = Artifacts(project=Path("/project"), out=Path("/out"))
+
+
+def test_everything_that_dvc_yaml_makes_lies_where_the_code_writes_it() -> None:
+    stages = yaml.safe_load(HERE.pipeline.read_text())["stages"]
+    homes = {
+        "configure": HERE.config,
+        "prepare": HERE.prepared,
+        "finetune": HERE.finetuned,
+        "evaluate": HERE.report("evaluate"),
+        "test": HERE.report("test"),
+    }
+    assert set(homes) == set(stages)
+    for name, stage in stages.items():
+        outs = [*stage.get("outs", []), *stage.get("metrics", [])]
+        paths = [ROOT / (out if isinstance(out, str) else next(iter(out))) for out in outs]
+        assert paths
+        assert all(path.is_relative_to(homes[name]) for path in paths)
+
+
+def test_results_go_out_and_the_users_files_stay_in_the_project() -> None:
+    assert APART.config == Path("/out/build/config.yaml")
+    assert APART.finetuned == Path("/out/models/finetuned")
+    assert APART.report("evaluate") == Path("/out/reports/evaluation")
+    assert (APART.conf, APART.params, APART.pipeline) == tuple(
+        Path("/project", name) for name in ("conf", "params.yaml", "dvc.yaml")
+    )
+    assert (APART.state, APART.mlruns) == (Path("/project/.finespun"), Path("/project/mlruns"))
+
+
+@pytest.mark.parametrize(
+    ("dependency", "place"),
+    [
+        ("data/prepared/train.arrow", "/out"),
+        (str(PREPARED), "/out"),
+        ("models/finetuned", "/out"),
+        ("reports/test/metrics.json", "/out"),
+        ("data/raw", "/project"),
+        ("data/prepared_by_hand", "/project"),
+        ("src/finespun/models", "/project"),
+        ("conf", "/project"),
+    ],
+)
+def test_a_dependency_is_read_where_this_run_has_it(dependency: str, place: str) -> None:
+    assert APART.local(dependency) == Path(place, dependency)
+
+
+def test_a_project_is_found_from_inside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside = tmp_path / "conf" / "model"
+    inside.mkdir(parents=True)
+    (tmp_path / "dvc.yaml").touch()
+    assert find_project(inside) == tmp_path
+    monkeypatch.chdir(inside)
+    assert find_project() == tmp_path
+
+
+def test_a_folder_that_is_no_project_is_named(tmp_path: Path) -> None:
+    (tmp_path / "dvc.yaml").touch()  # without conf/
+    with pytest.raises(MachineError, match=f"{tmp_path}: no finespun project here or above"):
+        find_project(tmp_path)

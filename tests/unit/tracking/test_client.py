@@ -1,0 +1,221 @@
+"""One MLflow run a model: started, taken up, counted, and none the worse for a server that dies."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from finespun.artifacts import Artifacts
+from finespun.errors import InterruptError, MachineError
+from finespun.tracking.client import PARAM_LENGTH, PARENT, Run, Tracker, flatten
+from helpers import ROOT
+from small_run import small_config
+
+RUNTIME = small_config().runtime
+CLOSED = "http://127.0.0.1:9"
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh database: making it takes seconds, copying it nothing."""
+    folder = tmp_path_factory.mktemp("tracking")
+    Tracker(RUNTIME, Artifacts(project=folder, out=folder))
+    return folder / "mlruns" / "mlflow.db"
+
+
+@pytest.fixture
+def artifacts(tmp_path: Path, database: Path) -> Iterator[Artifacts]:
+    (tmp_path / "mlruns").mkdir()
+    (tmp_path / "mlruns" / "mlflow.db").write_bytes(database.read_bytes())
+    yield Artifacts(project=tmp_path, out=tmp_path)
+    mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture
+def tracker(artifacts: Artifacts) -> Tracker:
+    return Tracker(RUNTIME, artifacts)
+
+
+def history(tracker: Tracker, run: Run, name: str) -> list[tuple[int, float]]:
+    return sorted((metric.step, metric.value) for metric in tracker.client.get_metric_history(run.id, name))
+
+
+def status(tracker: Tracker, run: Run) -> str:
+    return str(tracker.client.get_run(run.id).info.status)
+
+
+def test_a_run_is_started_and_taken_up_again(tracker: Tracker) -> None:
+    with tracker.start("first", tags={"git.commit": "abc"}, params={"optimizer": {"lr": 0.1}, "seed": 3}) as run:
+        run.log({"train/loss": 2.0}, step=1)
+        assert status(tracker, run) == "RUNNING"
+    assert status(tracker, run) == "FINISHED"
+    again = tracker.resume(run.id)
+    assert again is not None
+    with again:
+        assert status(tracker, run) == "RUNNING"
+        again.log({"train/loss": 1.0}, step=2)
+    found = tracker.client.get_run(run.id)
+    assert (found.info.status, found.info.run_name) == ("FINISHED", "first")
+    assert (found.data.params, found.data.tags["git.commit"]) == ({"optimizer.lr": "0.1", "seed": "3"}, "abc")
+    assert history(tracker, run, "train/loss") == [(1, 2.0), (2, 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("error", "end"), [(InterruptError(15, "stopped"), "KILLED"), (KeyboardInterrupt(), "KILLED"), (ValueError(), "FAILED")]
+)
+def test_a_run_says_how_it_ended(tracker: Tracker, error: BaseException, end: str) -> None:
+    run = tracker.start("short", tags={}, params={})
+    with pytest.raises(type(error)), run:
+        raise error
+    assert status(tracker, run) == end
+
+
+def test_a_run_that_the_server_does_not_know_is_none(tracker: Tracker) -> None:
+    assert tracker.resume("0" * 32) is None
+
+
+def test_a_sweeps_trial_is_the_child_of_its_parent(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tracker.start("parent", tags={}, params={}) as parent:
+        monkeypatch.setenv(PARENT, parent.id)
+        with tracker.start("child", tags={}, params={}) as child:
+            assert child.tag("mlflow.parentRunId") == parent.id
+
+
+def test_long_settings_are_cut_and_nested_ones_are_dotted(tracker: Tracker) -> None:
+    long = [f"label-{number}" for number in range(100)]
+    with tracker.start("long", tags={}, params={"data": {"labels": long, "split": {"seed": 4}}}) as run:
+        found = tracker.client.get_run(run.id).data.params
+    assert found == {"data.labels": str(long)[:PARAM_LENGTH], "data.split.seed": "4"}
+    assert len(str(long)) > PARAM_LENGTH == 250
+    assert list(flatten({"a": {"b": 1, "c": [2, {"d": 3}]}})) == [("a.b", 1), ("a.c", [2, {"d": 3}])]
+
+
+def test_a_finished_run_leaves_statistics_for_the_database(tracker: Tracker, artifacts: Artifacts) -> None:
+    def statistics() -> int:
+        connection = sqlite3.connect(artifacts.mlruns / "mlflow.db")
+        found = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'sqlite_stat1'").fetchone()[0]
+        connection.close()
+        return int(found)
+
+    assert statistics() == 0
+    with tracker.start("one", tags={}, params={"a": 1}):
+        pass
+    assert statistics() == 1
+
+
+def test_looks_at_a_split_are_added_up_over_all_runs(tracker: Tracker) -> None:
+    assert tracker.count_looks("aaa") == 0
+    for digest, looks in (("aaa", "2"), ("aaa", "1"), ("bbb", "5")):
+        with tracker.start("look", tags={}, params={}) as run:
+            run.set_tags({"test_split": digest, "test_looks": looks})
+    assert tracker.count_looks("aaa") == 3
+    assert run.tag("test_looks") == "5"
+    assert run.tag("nothing") is None
+
+
+def test_used_data_and_folders_are_recorded(tracker: Tracker, tmp_path: Path) -> None:
+    schema = {
+        "name": "reviews", "columns": {"text": "review"}, "digests": {"val": "d" * 64}, "rows": {"val": 17},
+        "source": {"path": "data/raw/reviews.csv", "sha256": "e" * 64},
+    }  # fmt: skip
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "metrics.json").write_text("{}")
+    with tracker.start("data", tags={}, params={}) as run:
+        run.log_data("val", schema)
+        run.log_folder(tmp_path / "report", "evaluation")
+    [used] = tracker.client.get_run(run.id).inputs.dataset_inputs
+    assert (used.dataset.name, used.dataset.digest, used.tags[0].value) == ("reviews-val", "d" * 36, "validation")
+    assert [artifact.path for artifact in tracker.client.list_artifacts(run.id, "evaluation")] == ["evaluation/metrics.json"]
+
+
+def test_a_server_that_dies_in_mid_run_costs_nothing(
+    tracker: Tracker, artifacts: Artifacts, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with tracker.start("mortal", tags={}, params={}) as run:
+        alive = tracker.client
+        tracker.client = run.client = mlflow.MlflowClient(CLOSED)
+        for step in range(50):
+            run.log({"train/loss": float(step)}, step)
+    assert "warning: 50 metrics wait in" in capsys.readouterr().out
+    tracker.client = alive
+    assert history(tracker, run, "train/loss") == []
+    with Tracker(RUNTIME, artifacts).start("next", tags={}, params={}) as following:
+        assert following.id != run.id
+    assert history(tracker, run, "train/loss") == [(step, float(step)) for step in range(50)]
+    assert status(tracker, run) == "FINISHED"
+    assert not list(tracker.spool_folder.iterdir())
+
+
+def test_a_server_that_dies_late_costs_warnings(
+    tracker: Tracker, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with tracker.start("mortal", tags={}, params={}) as run:
+        tracker.client = run.client = mlflow.MlflowClient(CLOSED)
+        run.set_tags({"trained": "all"})
+        run.log_folder(tmp_path, "report")
+        assert run.tag("trained") is None
+    said = capsys.readouterr().out
+    for deed in ("take the tags", f"take the files of {tmp_path}", "read the tags", "close the run"):
+        assert f"warning: MLflow could not {deed}" in said
+    with pytest.raises(MachineError, match="does not answer"):
+        tracker.resume(run.id)
+
+
+def test_a_server_that_is_not_there_is_named(artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(MachineError, match=f"runtime.tracking_uri: {CLOSED} does not answer") as caught:
+        Tracker(small_config(runtime__tracking_uri=CLOSED).runtime, artifacts)
+    assert "start the server, or set null for the database in mlruns/" in str(caught.value)
+
+
+@pytest.fixture
+def in_a_process(tmp_path: Path) -> Callable[[int], subprocess.Popen[str]]:
+    """Starts a process that opens a tracker, and with it a run, as soon as a file appears."""
+    code = """
+import sys, time
+from pathlib import Path
+from finespun.artifacts import Artifacts
+from finespun.config.sections import RuntimeConfig
+from finespun.tracking.client import Tracker
+folder, number, runtime = Path(sys.argv[1]), sys.argv[2], RuntimeConfig.model_validate_json(sys.argv[3])
+(folder / f"ready-{number}").touch()
+while not (folder / "go").exists():
+    time.sleep(0.01)
+with Tracker(runtime, Artifacts(project=folder, out=folder)).start(number, tags={}, params={"n": number}) as run:
+    run.log({"n": float(number)}, step=0)
+"""
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+
+    def start(number: int) -> subprocess.Popen[str]:
+        command = [sys.executable, "-W", "ignore", "-c", code, str(tmp_path), str(number), RUNTIME.model_dump_json()]
+        return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    return start
+
+
+def test_processes_that_make_one_fresh_database_at_once_all_succeed(
+    tmp_path: Path, in_a_process: Callable[[int], subprocess.Popen[str]]
+) -> None:
+    processes = [in_a_process(number) for number in range(4)]
+    while len(list(tmp_path.glob("ready-*"))) < len(processes):
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.05)
+    (tmp_path / "go").touch()
+    said = [process.communicate(timeout=180)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4, said
+    tracker = Tracker(RUNTIME, Artifacts(project=tmp_path, out=tmp_path))
+    runs = mlflow.search_runs([tracker.experiment_id], output_format="list")
+    assert sorted(run.data.params["n"] for run in runs) == ["0", "1", "2", "3"]
+    assert sorted(run.data.metrics["n"] for run in runs) == [0.0, 1.0, 2.0, 3.0]
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    mlflow.set_tracking_uri(None)
