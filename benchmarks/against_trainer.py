@@ -1,0 +1,171 @@
+"""B1: full fine-tuning of MiniLM, rows a second, against `transformers.Trainer` on the same rows, in float32.
+
+Arms: ours; Trainer padded to 128 (run_glue's default); Trainer with dynamic padding (its default collator); Trainer grouped
+by length. They run in turn, `--rounds` times, with an sgemm probe before each; minima of the seconds are compared.
+Data: lognormal lengths (mean 32, 95th percentile 73, cap 128), and the movie reviews.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from transformers import AutoTokenizer, DataCollatorWithPadding, Trainer, TrainingArguments
+
+from finespun.artifacts import Artifacts
+from finespun.config import targets
+from finespun.config.check import Origin, check
+from finespun.config.compose import compose
+from finespun.data.prepared import PreparedData
+from finespun.models.addresses import resolve
+from finespun.models.pretrained import load_model
+from finespun.training.checkpoints import Store
+from finespun.training.fit import fit
+from finespun.training.hardware import choose
+
+ROOT = Path(__file__).resolve().parents[1]
+CAP, BATCH = 128, 32
+Rows = list[dict[str, Any]]
+
+
+def lognormal_rows(count: int) -> Rows:
+    """Rows of random tokens whose lengths have mean 32 and 95th percentile 73."""
+    random = np.random.Generator(np.random.Philox(0))
+    lengths = random.lognormal(np.log(32) - 0.62**2 / 2, 0.62, count).round().clip(4, CAP).astype(int)
+    tokens = [random.integers(1000, 20_000, length).tolist() for length in lengths]
+    return [{"input_ids": ids, "labels": int(random.integers(0, 2))} for ids in tokens]
+
+
+def review_rows(count: int) -> Rows:
+    """Training rows of the movie reviews, as `prepare` left them."""
+    table = PreparedData(ROOT / "data" / "prepared").open("train").slice(0, count)
+    columns = (table["input_ids"].to_pylist(), table["target"].to_pylist())
+    return [{"input_ids": ids, "labels": target} for ids, target in zip(*columns, strict=True)]
+
+
+def sgemm() -> float:
+    """Returns GFLOP/s of a float32 product of two 1024 x 1024 matrices: how fast the machine is right now."""
+    left, right = torch.randn(1024, 1024), torch.randn(1024, 1024)
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        left @ right
+        times.append(time.perf_counter() - start)
+    return 2 * 1024**3 / min(times) / 1e9
+
+
+def ours(rows: Rows, folder: Path) -> Callable[[], Any]:
+    """Makes one epoch of finespun's."""
+    artifacts = Artifacts(project=ROOT, out=ROOT)
+    config, composed = compose(artifacts)
+    composed = composed.copy()
+    composed.trainer.update({"max_epochs": 1, "precision": "32-true", "batch_size": BATCH})
+    composed.runtime.update({"progress_bar": False, "accelerator": "cpu", "devices": 1})
+    config = check(composed, Origin(conf=artifacts.conf, choices={}))
+    for split, part in (("train", rows), ("val", rows[:32])):
+        ids = [row["input_ids"] for row in part]
+        table = pa.table({
+            "input_ids": pa.array(ids, pa.list_(pa.int32())),
+            "length": pa.array([len(one) for one in ids], pa.int32()),
+            "target": pa.array([row["labels"] for row in part], pa.int64()),
+        })  # fmt: skip
+        with pa.OSFile(str(folder / f"{split}.arrow"), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+            writer.write_table(table)
+    (folder / "schema.json").write_text(json.dumps({"labels": ["no", "yes"]}))
+    store = folder / "store"
+    shutil.rmtree(store, ignore_errors=True)
+    store.mkdir()
+    task = targets.build("task", config.task)
+    tuning = targets.build("strategy", config.strategy).tune(fresh_model())
+    return lambda: fit(
+        config=config, tuning=tuning, task=task, prepared=PreparedData(folder), pad_token_id=0,
+        hardware=choose(config.runtime, "32-true"), store=Store(store), sink=lambda _metrics, _step: None,
+    )  # fmt: skip
+
+
+def theirs(rows: Rows, folder: Path, **arguments: Any) -> Callable[[], Any]:
+    """Makes one epoch of Trainer's, with its defaults but for what is named."""
+    tokenizer = AutoTokenizer.from_pretrained(weights())
+    padding = arguments.pop("padding", True)
+    settings = TrainingArguments(
+        output_dir=str(folder / "trainer"), num_train_epochs=1, per_device_train_batch_size=BATCH, learning_rate=5e-5,
+        save_strategy="no", report_to="none", use_cpu=True, disable_tqdm=True, dataloader_pin_memory=False, **arguments,
+    )  # fmt: skip
+    collate = DataCollatorWithPadding(tokenizer, padding=padding, max_length=CAP)
+    with_lengths = [{**row, "length": len(row["input_ids"]), "attention_mask": [1] * len(row["input_ids"])} for row in rows]
+    return Trainer(model=fresh_model(), args=settings, train_dataset=with_lengths, data_collator=collate).train
+
+
+def weights() -> Path:
+    """Where MiniLM lies."""
+    config, _ = compose(Artifacts(project=ROOT, out=ROOT))
+    return resolve(config.model, ROOT, weights=True)
+
+
+def fresh_model() -> torch.nn.Module:
+    """MiniLM with a new head of two labels."""
+    torch.manual_seed(0)
+    options = {"num_labels": 2}
+    return load_model(weights(), auto_class="AutoModelForSequenceClassification", options=options, new_head=True)
+
+
+def timed(make: Callable[[Rows, Path], Callable[[], Any]], rows: Rows) -> tuple[float, float, float]:
+    """Returns wall seconds, CPU seconds and the sgemm probe before; making the arm is not timed."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        run = make(rows, Path(folder))
+        probe, wall, cpu = sgemm(), time.perf_counter(), time.process_time()
+        run()
+        return time.perf_counter() - wall, time.process_time() - cpu, probe
+
+
+def compare(name: str, rows: Rows, arms: dict[str, Callable[[Rows, Path], Callable[[], Any]]], rounds: int) -> None:
+    """Prints a line an arm."""
+    found: dict[str, list[tuple[float, float, float]]] = {arm: [] for arm in arms}
+    for _ in range(rounds):
+        for arm, make in arms.items():
+            found[arm].append(timed(make, rows))
+    best = min(wall for wall, _, _ in found["finespun"])
+    print(f"\n{name}: {len(rows)} rows, {rounds} rounds\n\n| arm | rows/s (best) | wall s | CPU s | sgemm GF/s | ours is |")
+    print("|---|---|---|---|---|---|")
+    for arm, runs in found.items():
+        walls, cpus, probes = zip(*runs, strict=True)
+        spread = f"{min(walls):.1f} to {max(walls):.1f}"
+        print(
+            f"| {arm} | {len(rows) / min(walls):.1f} | {spread} | {min(cpus):.1f} | {min(probes):.0f} to {max(probes):.0f} |"
+            f" {min(walls) / best:.2f}x |",
+            flush=True,
+        )
+
+
+def main() -> None:
+    """Runs both comparisons."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=640)
+    parser.add_argument("--rounds", type=int, default=2)
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    arms: dict[str, Callable[[Rows, Path], Callable[[], Any]]] = {
+        "finespun": ours,
+        "Trainer, padded to 128": lambda rows, folder: theirs(rows, folder, padding="max_length"),
+        "Trainer, dynamic padding": theirs,
+        "Trainer, grouped by length": lambda rows, folder: theirs(rows, folder, train_sampling_strategy="group_by_length"),
+    }
+    compare("Lognormal lengths", lognormal_rows(options.rows), arms, options.rounds)
+    quick = {name: arms[name] for name in ("finespun", "Trainer, dynamic padding")}
+    compare("Movie reviews", review_rows(options.rows), quick, options.rounds)
+
+
+if __name__ == "__main__":
+    main()
