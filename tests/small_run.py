@@ -31,13 +31,15 @@ def small_config(**changes: Any) -> RunConfig:
         "scheduler": {"_target_": "transformers.get_linear_schedule_with_warmup", "warmup_ratio": 0.1},
         "trainer": {
             "max_epochs": 3, "imbalance": "ignore", "batch_size": 16, "gradient_clip_norm": 1.0,
+            "ema_decay": None,
             "early_stopping_patience": None, "precision": "32-true",
         },
         "evaluation": {"bootstrap_resamples": 100, "confidence": 0.95, "baselines": False},
         "report": {"confusion_title": "c", "training_title": "t"},
         "runtime": {
             "accelerator": "cpu", "devices": 1, "strategy": "auto", "device_batch_size": None,
-            "gradient_checkpointing": False, "num_workers": 0, "progress_bar": False, "checkpoint_seconds": 0.0,
+            "gradient_checkpointing": False, "feature_cache_gb": 1.0, "num_workers": 0, "progress_bar": False,
+            "checkpoint_seconds": 0.0,
             "tracking_uri": None, "mlflow_experiment": "x",
         },
     }  # fmt: skip

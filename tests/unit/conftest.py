@@ -38,7 +38,10 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Prepa
 def train(prepared: PreparedData, tiny_bert: Path) -> Train:
     """Trains in a store; the same call again takes the run up."""
 
-    def go(folder: Path, *, sink: Any = lambda _metrics, _step: None, dropout: float | None = None, **changes: Any) -> Fitted:
+    def go(
+        folder: Path, *, sink: Any = lambda _metrics, _step: None, dropout: float | None = None, features: Path | None = None,
+        **changes: Any,
+    ) -> Fitted:  # fmt: skip
         config = small_config(**changes)
         task = targets.build("task", config.task)
         torch.manual_seed(config.seed)
@@ -51,7 +54,7 @@ def train(prepared: PreparedData, tiny_bert: Path) -> Train:
         tuning = targets.build("strategy", config.strategy).tune(model)
         return fit(
             config=config, tuning=tuning, task=task, prepared=prepared, pad_token_id=0,
-            hardware=choose(config.runtime, "32-true"), store=store, sink=sink,
+            hardware=choose(config.runtime, "32-true"), store=store, sink=sink, features=features,
         )  # fmt: skip
 
     return go

@@ -147,6 +147,7 @@ class TrainerConfig(Section):
     max_epochs: PositiveInt
     batch_size: PositiveInt
     gradient_clip_norm: PositiveFloat | None
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None
     early_stopping_patience: NonNegativeInt | None
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 
@@ -174,6 +175,7 @@ class RuntimeConfig(Section):
     strategy: Literal["auto", "ddp"]
     device_batch_size: PositiveInt | None
     gradient_checkpointing: bool
+    feature_cache_gb: NonNegativeFloat
     num_workers: NonNegativeInt
     progress_bar: bool
     checkpoint_seconds: NonNegativeFloat

@@ -101,10 +101,19 @@ class Batches:
             return sorted_steps(self.lengths, self.step_rows)
         return training_steps(self.lengths, self.step_rows, self.seed, self.epoch, self.chances)
 
+    def padding_share(self) -> float:
+        """Returns which share of an epoch's tokens is padding."""
+        parts_of_epoch = [part.rows for step in self.steps() for part in self._mine(step)]
+        padded = sum(int(self.lengths[rows].max()) * len(rows) for rows in parts_of_epoch)
+        return 1 - sum(int(self.lengths[rows].sum()) for rows in parts_of_epoch) / padded
+
+    def _mine(self, step: Positions) -> Iterator[Part]:
+        return parts(step, rank=self.rank, world_size=self.world_size, passes=self.passes)
+
     def __iter__(self) -> Iterator[Part]:
         position = 0
         for step in self.steps():
-            for part in parts(step, rank=self.rank, world_size=self.world_size, passes=self.passes):
+            for part in self._mine(step):
                 if position >= self.start:
                     yield part
                 position += 1

@@ -38,7 +38,7 @@ class Rows(Dataset[Batch]):
 class BatchLoader(DataLoader[Batch]):
     """A DataLoader of whole batches that can say and be told its position (Lightning saves it with the loops)."""
 
-    def __init__(self, rows: Rows, batches: Batches, *, num_workers: int = 0, pin_memory: bool = False) -> None:
+    def __init__(self, rows: Dataset[Batch], batches: Batches, *, num_workers: int = 0, pin_memory: bool = False) -> None:
         super().__init__(
             rows,
             sampler=batches,
@@ -47,8 +47,12 @@ class BatchLoader(DataLoader[Batch]):
             pin_memory=pin_memory,
             persistent_workers=False,  # a worker would keep the sampler of the epoch in which it began
         )
-        self.batches = batches
+        self.rows, self.batches = rows, batches
         self.position = {"epoch": 0, "batch": 0}
+
+    def with_rows(self, rows: Dataset[Batch]) -> BatchLoader:
+        """The same batches of the same rows, given in another way."""
+        return BatchLoader(rows, self.batches, num_workers=self.num_workers, pin_memory=self.pin_memory)
 
     def state_dict(self) -> dict[str, int]:
         """Where training stands: set by the training loop, since a loader with workers runs ahead of it."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,12 +44,13 @@ def finetune(config: RunConfig, artifacts: Artifacts, hardware: Hardware) -> Non
     folder = resolve(config.model, artifacts.project, weights=True)
     inputs = input_digests(artifacts, "finetune") | {"weights": weights_digest(folder)}
     store = Store(artifacts.state / "checkpoints" / stage_digest(artifacts, "finetune", config, inputs, on=hardware.precision))
+    train = partial(_train, config, folder, prepared, hardware, store, features=_features(artifacts, inputs, hardware))
     if rank():
-        _train(config, folder, prepared, hardware, store, sink=lambda _metrics, _step: None)
+        train(sink=lambda _metrics, _step: None)
         return
     with store.lock():
         with _open_run(config, artifacts, prepared, store, inputs, hardware) as tracked:
-            fitted, tokenizer = _train(config, folder, prepared, hardware, store, sink=tracked.log)
+            fitted, tokenizer = train(sink=tracked.log)
             record = {"run_id": tracked.id, "tracking_uri": config.runtime.tracking_uri, "columns": prepared.schema["columns"]}
             _save(fitted, tokenizer, store, artifacts.finetuned, record | {"task": config.task.target, "inputs": inputs})
             require_unchanged(artifacts, "finetune", inputs)
@@ -58,7 +61,7 @@ def finetune(config: RunConfig, artifacts: Artifacts, hardware: Hardware) -> Non
 
 
 def _train(
-    config: RunConfig, folder: Path, prepared: PreparedData, hardware: Hardware, store: Store, sink: Sink
+    config: RunConfig, folder: Path, prepared: PreparedData, hardware: Hardware, store: Store, *, features: Path, sink: Sink
 ) -> tuple[Fitted, PreTrainedTokenizerBase]:
     task, strategy = targets.build("task", config.task), targets.build("strategy", config.strategy)
     tokenizer = load_tokenizer(folder)
@@ -73,9 +76,15 @@ def _train(
     tuning = strategy.tune(model)
     fitted = fit(
         config=config, tuning=tuning, task=task, prepared=prepared,
-        pad_token_id=pad_token_id(tokenizer), hardware=hardware, store=store, sink=sink,
+        pad_token_id=pad_token_id(tokenizer), hardware=hardware, store=store, sink=sink, features=features,
     )  # fmt: skip
     return fitted, tokenizer
+
+
+def _features(artifacts: Artifacts, inputs: dict[str, str], hardware: Hardware) -> Path:
+    """Activations are a function of tokens, weights and arithmetic: trials that share those share them."""
+    read = [inputs[f"data/prepared/{split}.arrow"] for split in ("train", "val")] + [inputs["weights"], hardware.precision]
+    return artifacts.state / "features" / hashlib.sha256("\n".join(read).encode()).hexdigest()[:32]
 
 
 def _open_run(

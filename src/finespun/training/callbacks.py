@@ -59,8 +59,8 @@ class StepLog(Callback):
     Rank zero records; the loss is its share's estimate where several processes train.
     """
 
-    def __init__(self, history: History, sink: Sink, *, monitor: str) -> None:
-        self.history, self.sink, self.monitor = history, sink, monitor
+    def __init__(self, history: History, sink: Sink, *, monitor: str, padding_share: Callable[[], float]) -> None:
+        self.history, self.sink, self.monitor, self.padding_share = history, sink, monitor, padding_share
         self.pending: list[tuple[int, float, torch.Tensor]] = []
         self.loss: torch.Tensor | None = None
         self.recent_loss = float("nan")
@@ -128,7 +128,8 @@ class StepLog(Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
-        self._record({"epoch": float(trainer.current_epoch), **metrics}, trainer.global_step)
+        metrics |= {"epoch": float(trainer.current_epoch), "train/padding_share": self.padding_share()}
+        self._record(metrics, trainer.global_step)
         self.since = time.perf_counter()
 
 

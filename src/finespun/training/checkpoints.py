@@ -23,7 +23,7 @@ from typing import IO, Any, cast
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.io import CheckpointIO
-from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.callbacks import Checkpoint, WeightAveraging
 
 from finespun.data.loader import BatchLoader
 from finespun.errors import BusyError, InterruptError, MachineError, ModelError
@@ -189,6 +189,7 @@ class Saver(Checkpoint):
         self.epoch_ended = False
         self.saved_at = time.monotonic()
         self.signal: int | None = None
+        self.average: WeightAveraging | None = None  # whose weights are validated, where there is one
 
     def state_dict(self) -> dict[str, Any]:
         return {"score": self.best_score, "epoch": self.best_epoch, "file": self.best_file}
@@ -242,9 +243,12 @@ class Saver(Checkpoint):
             self.best_score, self.best_epoch = score, trainer.current_epoch
             self.best_file = f"best-{trainer.global_step:09d}.ckpt"
             weights = trainer.strategy.lightning_module_state_dict()
+            if self.average is not None:
+                assert self.average._average_model is not None  # noqa: SLF001  (Lightning has no other way to it)
+                weights = self.average._average_model.module.state_dict()  # noqa: SLF001
             if trainer.is_global_zero:
                 self.store.write(weights, self.best_file)
 
     def load_best(self, module: pl.LightningModule) -> None:
         """Puts the weights of the best epoch into the module."""
-        module.load_state_dict(self.store.read(self.store.folder / self.best_file))
+        module.load_state_dict(self.store.read(self.store.folder / self.best_file), strict=module.strict_loading)

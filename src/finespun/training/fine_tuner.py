@@ -43,6 +43,7 @@ class FineTuner(pl.LightningModule):
     def __init__(self, *, model: nn.Module, task: Task, num_labels: int, plan: Plan | None = None) -> None:
         """Without a plan the module only predicts."""
         super().__init__()
+        self.strict_loading = False  # what is frozen and replayed is not among the weights that a checkpoint holds
         self.model, self.task, self.plan = model, task, plan
         self.val_metrics = task.metrics(num_labels).clone(prefix="val/")
         self.val_loss = MeanMetric()

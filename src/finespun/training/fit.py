@@ -10,7 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, EarlyStopping
+from pytorch_lightning.callbacks import Callback, EarlyStopping, EMAWeightAveraging
 from pytorch_lightning.strategies import DDPStrategy
 
 from finespun.config.sections import RunConfig, RuntimeConfig
@@ -23,6 +23,7 @@ from finespun.tasks.base import Task
 from finespun.training.callbacks import History, Progress, Sink, StepLog
 from finespun.training.checkpoints import Saver, Store, StoreIO
 from finespun.training.fine_tuner import FineTuner, Plan
+from finespun.training.frozen import replayed
 from finespun.training.hardware import Hardware, passes_of_step
 from finespun.training.launch import rank, world_size
 from finespun.training.optimization import optimizer_factory, scheduler_factory
@@ -65,6 +66,8 @@ def make_trainer(hardware: Hardware, *, progress_bar: bool, find_unused_paramete
     warnings.filterwarnings("ignore", ".*eval mode at the start of training.*")
     for greeter in ("pytorch_lightning", "lightning_fabric"):  # the stage has said what matters
         logging.getLogger(greeter).setLevel(logging.WARNING)
+    if hardware.accelerator == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32 where a GPU has it
     backend = "nccl" if hardware.accelerator == "cuda" else "gloo"
     ddp = DDPStrategy(process_group_backend=backend, find_unused_parameters=find_unused_parameters)
     return pl.Trainer(
@@ -92,66 +95,104 @@ def fit(
     hardware: Hardware,
     store: Store,
     sink: Sink,
+    features: Path | None = None,
 ) -> Fitted:
     """Trains to the best epoch, taking up the newest whole checkpoint of `store` where there is one.
+
+    `features` is a folder, named by data and weights, for the activations of what stays frozen; None computes them anew.
 
     Raises:
         DivergedError: the loss is no longer a number.
         InterruptError: a signal came; a checkpoint is saved.
         MachineError: memory or disk ran out.
     """
-    trainer_config, runtime = config.trainer, config.runtime
-    passes = passes_of_step(trainer_config.batch_size, world_size(), runtime.device_batch_size)
-    common: dict[str, Any] = {"task": task, "pad_token_id": pad_token_id, "runtime": runtime}
-    train = make_loader(
-        prepared, "train", step_rows=trainer_config.batch_size, seed=config.seed, passes=passes,
-        imbalance=trainer_config.imbalance, **common,
-    )  # fmt: skip
-    val = make_loader(prepared, "val", step_rows=EVALUATION_ROWS, **common)
-    plan = Plan(
-        groups=tuning.groups,
-        optimizer=optimizer_factory(config.optimizer),
-        scheduler=scheduler_factory(config.scheduler, monitor_mode=task.monitor_mode),
-        total_steps=len(train) // passes * trainer_config.max_epochs,
-        seed=config.seed,
-    )
-    module = FineTuner(model=tuning.model, task=task, num_labels=len(prepared.labels), plan=plan)
-    freeze_all_but(tuning.model, tuning.groups)
-    if runtime.gradient_checkpointing:
-        tuning.model.activation_checkpointing_enable()  # type: ignore[operator]  # every transformers model has it
-    phases = describe(tuning.model, tuning.groups, trainer_config.max_epochs)
+    model, runtime = tuning.model, config.runtime
+    freeze_all_but(model, tuning.groups)
+    phases = describe(model, tuning.groups, config.trainer.max_epochs)
     if rank() == 0:
         print("\n".join(phases), flush=True)  # noqa: T201
-    log = StepLog(History(store.folder / "history.csv"), sink, monitor=task.monitor)
-    saver = Saver(
-        store, train, monitor=task.monitor, mode=task.monitor_mode, seconds=runtime.checkpoint_seconds, flush=log.flush
-    )
-    trainer = make_trainer(
-        hardware,
-        progress_bar=runtime.progress_bar,
-        max_epochs=trainer_config.max_epochs,
-        accumulate_grad_batches=passes,
-        gradient_clip_val=trainer_config.gradient_clip_norm,
-        find_unused_parameters=len(phases) > 1,
-        callbacks=[Phases(tuning.groups), *_callbacks(log, saver, task, config)],
-        plugins=[StoreIO(store)],
-        default_root_dir=store.folder,
-    )
-    checkpoint = store.newest()
-    if rank() == 0:
-        log.history.cut_back(int(checkpoint.stem.removeprefix("state-")) if checkpoint else -1)
-    if checkpoint:
-        print(f"taking up {checkpoint.name} ({store.folder})")  # noqa: T201
-    _run(trainer, module, train, val, checkpoint)
-    if saver.signal:
-        raise InterruptError(saver.signal, "interrupted after the last step; a checkpoint is saved: start again to finish")
-    saver.load_best(module)
+    if runtime.gradient_checkpointing:
+        model.activation_checkpointing_enable()  # type: ignore[operator]  # every transformers model has it
+    passes = passes_of_step(config.trainer.batch_size, world_size(), runtime.device_batch_size)
+    common: dict[str, Any] = {"task": task, "pad_token_id": pad_token_id, "runtime": runtime}
+    train = make_loader(
+        prepared, "train", step_rows=config.trainer.batch_size, seed=config.seed, passes=passes,
+        imbalance=config.trainer.imbalance, **common,
+    )  # fmt: skip
+    val = make_loader(prepared, "val", step_rows=EVALUATION_ROWS, **common)
+    gigabytes = runtime.feature_cache_gb if features and world_size() == 1 else 0.0
+    if gigabytes:
+        model.to(hardware.accelerator)
+    cache: dict[str, Any] = {"folder": features or Path(), "gigabytes": gigabytes, "precision": hardware.precision}
+    with replayed(model, tuning.groups, (train, val), **cache) as loaders:
+        job = _Job(
+            config=config, tuning=tuning, task=task, num_labels=len(prepared.labels), passes=passes, store=store, sink=sink
+        )
+        saver, steps = job.run(hardware, *loaders, find_unused_parameters=len(phases) > 1)
     score = saver.sign * saver.best_score
-    return Fitted(tuning=tuning, phases=phases, best_epoch=saver.best_epoch, best_score=score, steps=trainer.global_step)
+    return Fitted(tuning=tuning, phases=phases, best_epoch=saver.best_epoch, best_score=score, steps=steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """What is trained with what; `run` trains it."""
+
+    config: RunConfig
+    tuning: Tuning
+    task: Task
+    num_labels: int
+    passes: int
+    store: Store
+    sink: Sink
+
+    def run(
+        self, hardware: Hardware, train: BatchLoader, val: BatchLoader, *, find_unused_parameters: bool
+    ) -> tuple[Saver, int]:
+        """Leaves the best weights in the model; returns who knows which those are, and the number of steps."""
+        task, store = self.task, self.store
+        module = FineTuner(model=self.tuning.model, task=task, num_labels=self.num_labels, plan=self._plan(train))
+        history, padding = History(store.folder / "history.csv"), train.batches.padding_share
+        log = StepLog(history, self.sink, monitor=task.monitor, padding_share=padding)
+        seconds = self.config.runtime.checkpoint_seconds
+        saver = Saver(store, train, monitor=task.monitor, mode=task.monitor_mode, seconds=seconds, flush=log.flush)
+        trainer = make_trainer(
+            hardware,
+            progress_bar=self.config.runtime.progress_bar,
+            max_epochs=self.config.trainer.max_epochs,
+            accumulate_grad_batches=self.passes,
+            gradient_clip_val=self.config.trainer.gradient_clip_norm,
+            find_unused_parameters=find_unused_parameters,
+            callbacks=[Phases(self.tuning.groups), *_callbacks(log, saver, task, self.config)],
+            plugins=[StoreIO(store)],
+            default_root_dir=store.folder,
+        )
+        checkpoint = store.newest()
+        if rank() == 0:
+            log.history.cut_back(int(checkpoint.stem.removeprefix("state-")) if checkpoint else -1)
+        if checkpoint:
+            print(f"taking up {checkpoint.name} ({store.folder})")  # noqa: T201
+        _run(trainer, module, train, val, checkpoint)
+        if saver.signal:
+            raise InterruptError(saver.signal, "interrupted after the last step; a checkpoint is saved: start again to finish")
+        saver.load_best(module)
+        return saver, trainer.global_step
+
+    def _plan(self, train: BatchLoader) -> Plan:
+        config = self.config
+        return Plan(
+            groups=self.tuning.groups,
+            optimizer=optimizer_factory(config.optimizer),
+            scheduler=scheduler_factory(config.scheduler, monitor_mode=self.task.monitor_mode),
+            total_steps=len(train) // self.passes * config.trainer.max_epochs,
+            seed=config.seed,
+        )
 
 
 def _callbacks(log: StepLog, saver: Saver, task: Task, config: RunConfig) -> list[Callback]:
     callbacks: list[Callback] = [log, saver]
+    if config.trainer.ema_decay:
+        saver.average = EMAWeightAveraging(use_buffers=False, decay=config.trainer.ema_decay)
+        callbacks.append(saver.average)
     patience = config.trainer.early_stopping_patience
     if patience is not None:
         callbacks.append(EarlyStopping(task.monitor, patience=patience, mode=task.monitor_mode))

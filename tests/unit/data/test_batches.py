@@ -93,3 +93,9 @@ def test_weighted_sampling_draws_rare_rows_as_often_as_common_ones() -> None:
     drawn = np.concatenate([np.concatenate(training_steps(lengths, 10, 0, epoch, weights / 1000)) for epoch in range(20)])
     assert len(drawn) == 20_000
     assert targets[drawn].mean() == pytest.approx(0.5, abs=0.02)
+
+
+def test_the_padding_share_is_that_of_the_batches() -> None:
+    lengths = np.array([1, 2, 4, 4, 8], dtype=np.int32)
+    batches = Batches(lengths, step_rows=2, seed=None)  # 8 and 4, 4 and 2, 1
+    assert batches.padding_share() == pytest.approx(1 - 19 / (16 + 8 + 1))

@@ -209,3 +209,22 @@ def test_imbalance_is_met_and_survives_a_kill(train: Train, kill_after: Any, tmp
         train(tmp_path / "killed", trainer__imbalance=imbalance)
     kill_after(0)
     assert same_bits(whole, train(tmp_path / "killed", trainer__imbalance=imbalance))
+
+
+def test_averaged_weights_are_what_is_validated_and_kept_and_survive_a_kill(
+    train: Train, kill_after: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(tmp_path / "whole", trainer__ema_decay=0.8)
+    assert not same_bits(whole, train(tmp_path / "plain"))
+    kill_after(9)
+    with pytest.raises(KilledError):
+        train(tmp_path / "killed", trainer__ema_decay=0.8)
+    kill_after(0)
+    assert same_bits(whole, train(tmp_path / "killed", trainer__ema_decay=0.8))
+    scores: list[float] = []
+    slow = train(  # an average that hardly moves: the model that is validated is still the first one
+        tmp_path / "slow", trainer__ema_decay=0.999999, optimizer__lr=0.02,
+        sink=lambda metrics, _step: scores.append(metrics["val/loss"]) if "val/loss" in metrics else None,
+    )  # fmt: skip
+    assert max(scores) - min(scores) < 1e-3
+    assert slow.best_score == min(scores)
