@@ -40,6 +40,8 @@ test: check ## all checks and all tests
 
 bench: setup ## measure speed, side by side (benchmarks/README.md)
 	python benchmarks/start_up.py
+	python benchmarks/against_trainer.py
+	python benchmarks/frozen_backbone.py
 
 lock: setup ## resolve pyproject.toml anew into the lock files (needs uv)
 	uv pip compile pyproject.toml --extra dev --extra demo --universal --python-version 3.11 \

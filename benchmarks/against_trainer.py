@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import io
 import json
-import shutil
 import tempfile
 import time
 import warnings
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from omegaconf import OmegaConf
 from transformers import AutoTokenizer, DataCollatorWithPadding, Trainer, TrainingArguments
 
 from finespun.artifacts import Artifacts
@@ -66,12 +66,17 @@ def sgemm() -> float:
     return 2 * 1024**3 / min(times) / 1e9
 
 
-def ours(rows: Rows, folder: Path) -> Callable[[], Any]:
-    """Makes one epoch of finespun's."""
+def ours(
+    rows: Rows, folder: Path, *, epochs: int = 1, strategy: str = "full", features: Path | None = None
+) -> Callable[[], Any]:
+    """Makes a run of finespun's."""
     artifacts = Artifacts(project=ROOT, out=ROOT)
     config, composed = compose(artifacts)
     composed = composed.copy()
-    composed.trainer.update({"max_epochs": 1, "precision": "32-true", "batch_size": BATCH})
+    composed.strategy = OmegaConf.load(artifacts.conf / "strategy" / f"{strategy}.yaml")
+    composed.trainer.update(
+        {"max_epochs": epochs, "precision": "32-true", "batch_size": BATCH, "early_stopping_patience": None}
+    )
     composed.runtime.update({"progress_bar": False, "accelerator": "cpu", "devices": 1})
     config = check(composed, Origin(conf=artifacts.conf, choices={}))
     for split, part in (("train", rows), ("val", rows[:32])):
@@ -85,27 +90,29 @@ def ours(rows: Rows, folder: Path) -> Callable[[], Any]:
             writer.write_table(table)
     (folder / "schema.json").write_text(json.dumps({"labels": ["no", "yes"]}))
     store = folder / "store"
-    shutil.rmtree(store, ignore_errors=True)
     store.mkdir()
     task = targets.build("task", config.task)
     tuning = targets.build("strategy", config.strategy).tune(fresh_model())
     return lambda: fit(
         config=config, tuning=tuning, task=task, prepared=PreparedData(folder), pad_token_id=0,
-        hardware=choose(config.runtime, "32-true"), store=Store(store), sink=lambda _metrics, _step: None,
+        hardware=choose(config.runtime, "32-true"), store=Store(store), sink=lambda _metrics, _step: None, features=features,
     )  # fmt: skip
 
 
-def theirs(rows: Rows, folder: Path, **arguments: Any) -> Callable[[], Any]:
-    """Makes one epoch of Trainer's, with its defaults but for what is named."""
+def theirs(rows: Rows, folder: Path, *, epochs: int = 1, frozen: bool = False, **arguments: Any) -> Callable[[], Any]:
+    """Makes a run of Trainer's, with its defaults but for what is named; `frozen` trains the head alone."""
+    model = fresh_model()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not frozen or name.startswith(("classifier", "bert.pooler")))
     tokenizer = AutoTokenizer.from_pretrained(weights())
     padding = arguments.pop("padding", True)
     settings = TrainingArguments(
-        output_dir=str(folder / "trainer"), num_train_epochs=1, per_device_train_batch_size=BATCH, learning_rate=5e-5,
+        output_dir=str(folder / "trainer"), num_train_epochs=epochs, per_device_train_batch_size=BATCH, learning_rate=5e-5,
         save_strategy="no", report_to="none", use_cpu=True, disable_tqdm=True, dataloader_pin_memory=False, **arguments,
     )  # fmt: skip
     collate = DataCollatorWithPadding(tokenizer, padding=padding, max_length=CAP)
     with_lengths = [{**row, "length": len(row["input_ids"]), "attention_mask": [1] * len(row["input_ids"])} for row in rows]
-    return Trainer(model=fresh_model(), args=settings, train_dataset=with_lengths, data_collator=collate).train
+    return Trainer(model=model, args=settings, train_dataset=with_lengths, data_collator=collate).train
 
 
 def weights() -> Path:

@@ -6,7 +6,6 @@ It stops before `test`: a look at the test split is for the model that is chosen
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from finespun.artifacts import Artifacts, find_project
 from finespun.config.check import Origin, check, check_choices, choices
 from finespun.config.compose import read_dials, write
 from finespun.errors import ConfigError, FinespunError
+from finespun.training.launch import run_and_wait
 
 STAGES = ("prepare", "finetune", "evaluate")
 
@@ -82,7 +82,7 @@ def _trial(composed: DictConfig) -> float:
         click.echo(f"finespun run: {error}", err=True)
         sys.exit(error.exit_code)
     command = [sys.executable, "-m", "finespun.stages", *STAGES, "--out", str(artifacts.out)]
-    code = subprocess.run(command, cwd=project, check=False).returncode
+    code = run_and_wait(command, folder=project)
     if code:
         sys.exit(code)
     click.echo(f"results: {artifacts.out}")

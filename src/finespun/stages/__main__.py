@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import os
 import signal
@@ -14,16 +13,9 @@ import click
 
 from finespun.artifacts import Artifacts, find_project
 from finespun.errors import FinespunError
-from finespun.training.launch import rank, report_exit
+from finespun.training.launch import die_with_parent, rank, report_exit
 
 NAMES = ("configure", "prepare", "finetune", "evaluate", "test")
-PR_SET_PDEATHSIG = 1
-
-
-def die_with_parent() -> None:
-    """On Linux, a stage whose DVC was killed is told to save a checkpoint and end, instead of training on unseen."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def run_stages(names: tuple[str, ...], artifacts: Artifacts) -> int:

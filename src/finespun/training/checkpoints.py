@@ -198,8 +198,18 @@ class Saver(Checkpoint):
         self.best_score, self.best_epoch, self.best_file = (state_dict[key] for key in ("score", "epoch", "file"))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM):  # Lightning has set its own by now; `listening` puts the first ones back
             signal.signal(number, self._remember if trainer.is_global_zero else signal.SIG_IGN)
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """While it lasts, signals may be heard; afterwards they mean again what they meant before."""
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def _remember(self, number: int, _frame: FrameType | None) -> None:
         self.signal = number
@@ -213,10 +223,9 @@ class Saver(Checkpoint):
         between_steps = done % trainer.accumulate_grad_batches == 0 and done < trainer.num_training_batches
         if between_steps and self._agree(trainer, done):
             self.save(trainer)
-            if self.signal or (trainer.world_size > 1 and trainer.strategy.broadcast(self.signal)):
-                raise InterruptError(
-                    self.signal or signal.SIGTERM, "interrupted; a checkpoint is saved: start again to go on from here"
-                )
+            heard = self.signal if trainer.world_size == 1 else trainer.strategy.broadcast(self.signal)
+            if heard:
+                raise InterruptError(heard, "interrupted; a checkpoint is saved: start again to go on from here")
 
     def _agree(self, trainer: pl.Trainer, done: int) -> bool:
         due = self.epoch_ended or self.signal is not None or time.monotonic() - self.saved_at >= self.seconds

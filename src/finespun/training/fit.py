@@ -171,7 +171,8 @@ class _Job:
             log.history.cut_back(int(checkpoint.stem.removeprefix("state-")) if checkpoint else -1)
         if checkpoint:
             print(f"taking up {checkpoint.name} ({store.folder})")  # noqa: T201
-        _run(trainer, module, train, val, checkpoint)
+        with saver.listening():
+            _run(trainer, module, train, val, checkpoint)
         if saver.signal:
             raise InterruptError(saver.signal, "interrupted after the last step; a checkpoint is saved: start again to finish")
         saver.load_best(module)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 EXIT_FILE = "FINESPUN_EXIT_FILE"
+PR_SET_PDEATHSIG = 1
 
 
 def rank() -> int:
@@ -40,9 +43,27 @@ def torchrun(arguments: list[str], processes: int) -> int:
             *arguments,
         ]
         threads = str(max(1, (os.cpu_count() or 1) // processes))
-        environment = {"OMP_NUM_THREADS": threads, **os.environ, EXIT_FILE: str(exit_file)}
-        code = subprocess.run(command, env=environment, check=False).returncode
+        code = run_and_wait(command, environment={"OMP_NUM_THREADS": threads, **os.environ, EXIT_FILE: str(exit_file)})
         return int(exit_file.read_text()) if exit_file.exists() else code
+
+
+def run_and_wait(command: list[str], *, folder: Path | None = None, environment: dict[str, str] | None = None) -> int:
+    """Runs a command to its end and returns its exit code.
+
+    Ctrl-C reaches it too: it is given the time to save a checkpoint (`subprocess.run` would kill it after a quarter second).
+    """
+    with subprocess.Popen(command, cwd=folder, env=environment, preexec_fn=die_with_parent) as process:  # noqa: PLW1509
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:
+                continue
+
+
+def die_with_parent() -> None:
+    """On Linux, a process whose parent was killed is told to save a checkpoint and end, instead of training on unseen."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def report_exit(code: int) -> None:

@@ -109,8 +109,7 @@ def test_a_signal_saves_a_checkpoint_and_has_its_exit_code(train: Train, tmp_pat
 
     with pytest.raises(InterruptError, match="a checkpoint is saved") as caught:
         train(tmp_path / "stopped", sink=interrupt, runtime__checkpoint_seconds=1e6)
-    for each, handler in handlers.items():
-        signal.signal(each, handler)
+    assert {each: signal.getsignal(each) for each in handlers} == handlers, "afterwards they mean what they meant before"
     assert caught.value.exit_code == 128 + number
     assert Store(tmp_path / "stopped").states()
     assert same_bits(whole, train(tmp_path / "stopped", runtime__checkpoint_seconds=1e6))
