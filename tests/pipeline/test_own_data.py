@@ -1,0 +1,31 @@
+"""The README's "your own CSV in five lines", executed as it is written there."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+
+from helpers import ROOT, Project, real_rows, write_csv
+
+
+def test_the_five_lines_of_the_readme_make_a_model_of_other_data(project: Project) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = readme.partition("## Your own CSV in five lines")[2].partition("\n## ")[0]
+    yaml = re.findall(r"```yaml\n(.*?)```", section, re.DOTALL)[0]
+    assert len(yaml.splitlines()) <= 5
+    queues = ("billing", "technical", "other")
+    rows = [{"id": row["id"], "body": row["text"], "queue": queues[int(row["id"]) % 3]} for row in real_rows(150)]
+    write_csv(project.folder / "data" / "raw" / "tickets.csv", rows)
+    (project.folder / "conf" / "data" / "tickets.yaml").write_text(yaml)
+    project.edit("params.yaml", data="tickets")
+    project.edit("conf/trainer/default.yaml", max_epochs=1)
+    stages = ("configure", "prepare", "finetune", "evaluate", "test")
+    project.run("python", "-m", "finespun.stages", *stages)
+    config = json.loads((project.folder / "models" / "finetuned" / "config.json").read_text())
+    assert set(config["label2id"]) == set(queues), "labels are those found"
+    project.run("finespun", "predict", "data/raw/tickets.csv", "--output", "scored.csv")
+    with (project.folder / "scored.csv").open(newline="", encoding="utf-8") as file:
+        scored = list(csv.DictReader(file))
+    assert [{name: row[name] for name in ("id", "body", "queue")} for row in scored] == rows
+    assert {row["label"] for row in scored} <= set(queues)
