@@ -25,7 +25,8 @@ def line(trial: Path) -> tuple[float, str]:
     with (trial / "models" / "finetuned" / "history.csv").open(newline="") as file:
         times = [float(row["time"]) for row in csv.DictReader(file)]
     minutes = (max(times) - min(times)) / 60
-    trained = record["trained"][-1].rpartition(": ")[2]
+    reached = [phase for phase in record["trained"] if "never reached" not in phase]
+    trained = reached[-1].rpartition(": ")[2].partition(" of ")[0]
     interval = f"{accuracy['low']:.3f} to {accuracy['high']:.3f}"
     shown = f"| `{name}` | {accuracy['value']:.3f} | {interval} | {minutes:.1f} | {record['best_epoch']} | {trained} |"
     return accuracy["value"], shown
@@ -34,7 +35,9 @@ def line(trial: Path) -> tuple[float, str]:
 def main() -> None:
     """Prints the table of the sweep in the folder that is named, the most accurate first."""
     trials = sorted(path for path in Path(sys.argv[1]).iterdir() if (path / "models" / "finetuned" / "run.json").is_file())
-    print("| strategy | val accuracy | 95 % interval | minutes | best epoch | trained in the end |\n|---|---|---|---|---|---|")
+    print(
+        "| strategy | val accuracy | 95 % interval | minutes | best epoch | parameters trained in the end |\n|---|---|---|---|---|---|"
+    )
     for _, shown in sorted(map(line, trials), reverse=True):
         print(shown)
 
