@@ -35,9 +35,8 @@ def line(trial: Path) -> tuple[float, str]:
 def main() -> None:
     """Prints the table of the sweep in the folder that is named, the most accurate first."""
     trials = sorted(path for path in Path(sys.argv[1]).iterdir() if (path / "models" / "finetuned" / "run.json").is_file())
-    print(
-        "| strategy | val accuracy | 95 % interval | minutes | best epoch | parameters trained in the end |\n|---|---|---|---|---|---|"
-    )
+    print("| strategy | val accuracy | 95 % interval | minutes | best epoch | parameters trained in the end |")
+    print("|---|---|---|---|---|---|")
     for _, shown in sorted(map(line, trials), reverse=True):
         print(shown)
 
