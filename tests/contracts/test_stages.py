@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -252,3 +253,10 @@ print("prepare", *{name.partition(".")[0] for name in sys.modules})
     assert not imported["configure"] & (heavy | {"pyarrow", "tokenizers"})
     assert not imported["prepare"] & heavy
     assert (project.folder / "data" / "prepared" / "train.arrow").is_file()
+
+
+def test_evaluating_imports_no_trainer() -> None:
+    code = "import sys; import finespun.stages.evaluate, finespun.stages.test; print(*sys.modules, sep='\\n')"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "finespun.evaluation.predict" in found
+    assert {"pytorch_lightning", "lightning_fabric", "torchmetrics"} & set(found) == set()

@@ -10,8 +10,8 @@ from finespun.data.prepared import PreparedData
 from finespun.report import plots
 from finespun.stages.launching import on_devices
 from finespun.stages.measuring import log_report, open_run_of_model, predict_and_measure, write_report
-from finespun.training.callbacks import History
 from finespun.training.hardware import choose
+from finespun.training.history import History
 
 
 def run(artifacts: Artifacts) -> None:

@@ -18,7 +18,7 @@ from finespun.evaluation.measure import Measured, headline, measure
 from finespun.evaluation.predict import predict_split
 from finespun.models.pretrained import load_model, load_tokenizer, pad_token_id
 from finespun.tracking.client import Run, Tracker
-from finespun.training.fit import EVALUATION_ROWS, make_loader
+from finespun.training.loading import EVALUATION_ROWS, make_loader
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -42,9 +42,7 @@ def predict_and_measure(config: RunConfig, artifacts: Artifacts, split: str) -> 
     loader = make_loader(
         prepared, split, task=task, pad_token_id=pad, step_rows=EVALUATION_ROWS, runtime=config.runtime
     )  # fmt: skip
-    outputs = predict_split(
-        model=model, task=task, loader=loader, num_labels=len(prepared.labels), runtime=config.runtime
-    )  # fmt: skip
+    outputs = predict_split(model=model, task=task, loader=loader, runtime=config.runtime)
     if outputs is None:
         return None
     return measure(task=task, prepared=prepared, split=split, outputs=outputs, config=config.evaluation)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import sys
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -18,39 +16,11 @@ from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 from finespun.errors import DivergedError
 from finespun.tasks.base import Batch
 from finespun.training.fine_tuner import FineTuner
+from finespun.training.history import History
 from finespun.training.launch import rank
 
 FLUSH_STEPS = 25
-COLUMNS = ("step", "epoch", "name", "value", "time")
 Sink = Callable[[Mapping[str, float], int], None]  # metrics, step
-
-
-class History:
-    """`history.csv`: every metric of every step in long form; cut back to the checkpoint when a run is taken up again."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def cut_back(self, step: int) -> None:
-        """Forgets what came after `step`: it will be trained again."""
-        kept = [row for row in self.rows() if int(row["step"]) <= step]
-        with self.path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(kept)
-
-    def rows(self) -> list[dict[str, str]]:
-        """Returns what was recorded."""
-        if not self.path.exists():
-            return []
-        with self.path.open(newline="") as file:
-            return [row for row in csv.DictReader(file) if row["time"]]
-
-    def add(self, metrics: Mapping[str, float], *, step: int, epoch: int) -> None:
-        """Appends values of one step."""
-        with self.path.open("a", newline="") as file:
-            now = f"{time.time():.3f}"
-            csv.writer(file).writerows([step, epoch, name, repr(value), now] for name, value in metrics.items())
 
 
 class StepLog(Callback):

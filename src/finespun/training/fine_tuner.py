@@ -40,15 +40,13 @@ class Plan:
 class FineTuner(pl.LightningModule):
     """Trains any transformers model whose output has `logits`, on any Task."""
 
-    def __init__(self, *, model: nn.Module, task: Task, num_labels: int, plan: Plan | None = None) -> None:
-        """Without a plan the module only predicts."""
+    def __init__(self, *, model: nn.Module, task: Task, num_labels: int, plan: Plan) -> None:
         super().__init__()
         self.strict_loading = False  # what is frozen and replayed is not among the weights that a checkpoint holds
         self.model, self.task, self.plan = model, task, plan
         self.val_metrics = task.metrics(num_labels).clone(prefix="val/")
         self.val_loss = MeanMetric()
         self.gradient_norm: torch.Tensor | None = None
-        self.predicted: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """Returns this pass's share of the step's mean loss.
@@ -56,7 +54,6 @@ class FineTuner(pl.LightningModule):
         Lightning averages over accumulated passes and DDP over ranks, so the share is scaled up by both: the gradient is
         that of the mean over the step's rows, however they were cut up.
         """
-        assert self.plan is not None
         torch.manual_seed(step_seed(self.plan.seed, self.current_epoch, batch_idx, self.global_rank))
         losses = self.task.loss(self.model(**batch.inputs).logits, batch.targets, training=True)
         return (losses * batch.weights).sum() * self.trainer.world_size * self.trainer.accumulate_grad_batches
@@ -70,11 +67,6 @@ class FineTuner(pl.LightningModule):
         self.log("val/loss", self.val_loss)  # objects, not values: each is computed once, over all rows of all ranks
         self.log_dict(self.val_metrics)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Keeps positions and logits of the rows that count (Lightning's predict loop would replace our sampler)."""
-        logits = self.model(**batch.inputs).logits
-        self.predicted.append((batch.rows[: batch.counted].cpu(), logits[: batch.counted].float().cpu()))
-
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
@@ -85,7 +77,6 @@ class FineTuner(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer of the strategy's groups and a schedule by step, or by the monitored metric after each epoch."""
-        assert self.plan is not None
         optimizer = self.plan.optimizer(self.plan.groups)
         scheduler = self.plan.scheduler(optimizer, self.plan.total_steps)
         schedule: dict[str, Any] = {"scheduler": scheduler, "interval": "step"}

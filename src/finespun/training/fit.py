@@ -13,23 +13,22 @@ import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, EMAWeightAveraging
 from pytorch_lightning.strategies import DDPStrategy
 
-from finespun.config.sections import RunConfig, RuntimeConfig
-from finespun.data.batches import Batches, balanced_weights
-from finespun.data.loader import BatchLoader, Rows, lengths_of
+from finespun.config.sections import RunConfig
+from finespun.data.loader import BatchLoader
 from finespun.data.prepared import PreparedData
 from finespun.errors import InterruptError, MachineError
 from finespun.strategies.base import Tuning
 from finespun.tasks.base import Task
-from finespun.training.callbacks import History, Progress, Sink, StepLog
+from finespun.training.callbacks import Progress, Sink, StepLog
 from finespun.training.checkpoints import Saver, Store, StoreIO
 from finespun.training.fine_tuner import FineTuner, Plan
 from finespun.training.frozen import replayed
 from finespun.training.hardware import Hardware, passes_of_step
+from finespun.training.history import History
 from finespun.training.launch import rank, world_size
+from finespun.training.loading import EVALUATION_ROWS, make_loader
 from finespun.training.optimization import optimizer_factory, scheduler_factory
 from finespun.training.phases import Phases, describe, freeze_all_but
-
-EVALUATION_ROWS = 64  # rows of one forward pass without gradients, on all devices together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,21 +40,6 @@ class Fitted:
     best_epoch: int
     best_score: float
     steps: int
-
-
-def make_loader(
-    prepared: PreparedData, split: str, *, task: Task, pad_token_id: int, step_rows: int, runtime: RuntimeConfig,
-    seed: int | None = None, passes: int = 1, imbalance: str = "ignore",
-) -> BatchLoader:  # fmt: skip
-    """Returns a split's loader for this rank; with a seed, in training order."""
-    table = prepared.open(split)
-    weights = None if imbalance == "ignore" else balanced_weights(table["target"].to_numpy())
-    chances = weights / weights.sum() if weights is not None and imbalance == "weighted_sampling" else None
-    batches = Batches(
-        lengths_of(table), step_rows=step_rows, seed=seed, rank=rank(), world_size=world_size(), passes=passes, chances=chances
-    )  # fmt: skip
-    rows = Rows(table, task, pad_token_id, weights if imbalance == "class_weights" else None)
-    return BatchLoader(rows, batches, num_workers=runtime.num_workers, pin_memory=torch.cuda.is_available())
 
 
 def make_trainer(hardware: Hardware, *, progress_bar: bool, find_unused_parameters: bool = False, **options: Any) -> pl.Trainer:
@@ -123,11 +107,13 @@ def fit(
     gigabytes = runtime.feature_cache_gb if features and world_size() == 1 else 0.0
     if gigabytes:
         model.to(hardware.accelerator)
+    plan = _plan(config, tuning, task, steps_an_epoch=len(train) // passes)
     cache: dict[str, Any] = {"folder": features or Path(), "gigabytes": gigabytes, "precision": hardware.precision}
     with replayed(model, tuning.groups, (train, val), **cache) as loaders:
         job = _Job(
-            config=config, tuning=tuning, task=task, num_labels=len(prepared.labels), passes=passes, store=store, sink=sink
-        )
+            config=config, tuning=tuning, plan=plan, task=task, num_labels=len(prepared.labels), passes=passes, store=store,
+            sink=sink,
+        )  # fmt: skip
         saver, steps = job.run(hardware, *loaders, find_unused_parameters=len(phases) > 1)
     score = saver.sign * saver.best_score
     return Fitted(tuning=tuning, phases=phases, best_epoch=saver.best_epoch, best_score=score, steps=steps)
@@ -139,6 +125,7 @@ class _Job:
 
     config: RunConfig
     tuning: Tuning
+    plan: Plan
     task: Task
     num_labels: int
     passes: int
@@ -150,7 +137,7 @@ class _Job:
     ) -> tuple[Saver, int]:
         """Leaves the best weights in the model; returns who knows which those are, and the number of steps."""
         task, store = self.task, self.store
-        module = FineTuner(model=self.tuning.model, task=task, num_labels=self.num_labels, plan=self._plan(train))
+        module = FineTuner(model=self.tuning.model, task=task, num_labels=self.num_labels, plan=self.plan)
         history, padding = History(store.folder / "history.csv"), train.batches.padding_share
         log = StepLog(history, self.sink, monitor=task.monitor, padding_share=padding)
         seconds = self.config.runtime.checkpoint_seconds
@@ -178,15 +165,15 @@ class _Job:
         saver.load_best(module)
         return saver, trainer.global_step
 
-    def _plan(self, train: BatchLoader) -> Plan:
-        config = self.config
-        return Plan(
-            groups=self.tuning.groups,
-            optimizer=optimizer_factory(config.optimizer),
-            scheduler=scheduler_factory(config.scheduler, monitor_mode=self.task.monitor_mode),
-            total_steps=len(train) // self.passes * config.trainer.max_epochs,
-            seed=config.seed,
-        )
+
+def _plan(config: RunConfig, tuning: Tuning, task: Task, *, steps_an_epoch: int) -> Plan:
+    return Plan(
+        groups=tuning.groups,
+        optimizer=optimizer_factory(config.optimizer),
+        scheduler=scheduler_factory(config.scheduler, monitor_mode=task.monitor_mode),
+        total_steps=steps_an_epoch * config.trainer.max_epochs,
+        seed=config.seed,
+    )
 
 
 def _callbacks(log: StepLog, saver: Saver, task: Task, config: RunConfig) -> list[Callback]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from finespun.training.callbacks import History
+from finespun.training.history import History
 
 
 def test_history_is_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
