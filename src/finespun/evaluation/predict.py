@@ -23,8 +23,8 @@ from finespun.training.launch import rank, world_size
 def predict_split(*, model: nn.Module, task: Task, loader: BatchLoader, runtime: RuntimeConfig) -> NDArray[np.float64] | None:
     """Returns outputs (rows, labels) in the split's order on rank zero, None on the others.
 
-    A bare loop: Lightning's trainer would add two seconds of imports and nothing that a forward pass needs. The arithmetic is
-    float32 everywhere, so that the numbers are those of plain transformers on the saved model.
+    A bare loop: a forward pass over batches that are already made needs nothing of a trainer. The arithmetic is float32
+    everywhere, so that the numbers are those of plain transformers on the saved model.
     """
     accelerator = choose(runtime, "32-true").accelerator
     device = torch.device(accelerator, int(os.environ.get("LOCAL_RANK", "0"))) if accelerator == "cuda" else accelerator
