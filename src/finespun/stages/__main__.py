@@ -25,7 +25,8 @@ def run_stages(names: tuple[str, ...], artifacts: Artifacts) -> int:
             importlib.import_module(f"finespun.stages.{name}").run(artifacts)
     except FinespunError as error:
         if rank() == 0:
-            click.echo(f"finespun {name}: {error}", err=True)
+            below_a_bar = "\n" if sys.stderr.isatty() else ""  # a progress bar leaves its line open
+            click.echo(f"{below_a_bar}finespun {name}: {error}", err=True)
         return error.exit_code
     except (MemoryError, OSError) as error:
         traceback.print_exc(limit=-3)

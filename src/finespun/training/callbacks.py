@@ -119,6 +119,4 @@ class Progress(TQDMProgressBar):
 
     def init_validation_tqdm(self) -> Tqdm:
         """Shows no second bar: validation is short, and its result appears on the first."""
-        bar = super().init_validation_tqdm()
-        bar.disable = True
-        return bar
+        return Tqdm(disable=True)
