@@ -37,7 +37,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         )
     try:
         return Tokenizer.from_file(str(path))
-    except Exception as error:
+    except Exception as error:  # tokenizers raises nothing narrower
         raise ModelError(f"{path}: is not a tokenizer that can be read ({error}); restore the file") from error
 
 

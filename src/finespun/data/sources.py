@@ -53,7 +53,7 @@ def read(path: Path, *, file_format: str | None = None, delimiter: str = ",", en
     """
     kind = format_of(path, file_format)
     if not path.is_file():
-        raise DataError(f"{path}: there is no such file; put it there or correct data.path")
+        raise DataError(f"{path}: there is no such file; put it there, or correct the path")
     if path.stat().st_size == 0:
         raise DataError(f"{path}: is empty (0 bytes); put your rows into it")
     if kind == "parquet":

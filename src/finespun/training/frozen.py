@@ -184,8 +184,9 @@ def compute(model: nn.Module, cut: Cut, loader: BatchLoader, folder: Path) -> Fe
                     values[starts[row] : starts[row + 1]] = found[: kept[row]]
         values.flush()
         partial.replace(folder / "values.npy")
-        np.save(folder / "starts.partial.npy", starts)
-        (folder / "starts.partial.npy").replace(folder / "starts.npy")
+        partial = folder / f"starts.{os.getpid()}.npy"  # trials beside this one may be computing the same
+        np.save(partial, starts)
+        partial.replace(folder / "starts.npy")
     return Features(folder)
 
 
