@@ -94,7 +94,7 @@ def ours(
     task = targets.build("task", config.task)
     tuning = targets.build("strategy", config.strategy).tune(fresh_model())
     return lambda: fit(
-        config=config, tuning=tuning, task=task, prepared=PreparedData(folder), pad_token_id=0,
+        config=config, tuning=tuning, task=task, prepared=PreparedData(folder), encoder=task.encoder(weights),
         hardware=choose(config.runtime, "32-true"), store=Store(store), sink=lambda _metrics, _step: None, features=features,
     )  # fmt: skip
 

@@ -55,14 +55,27 @@ def run(overrides: tuple[str, ...]) -> None:
 @click.option(
     "--model", type=click.Path(path_type=Path, file_okay=False), help="A fine-tuned folder [default: models/finetuned]."
 )
-@click.option("--text-column", help="The column to read [default: the one the model was trained on].")
-def predict(source: Path, output: Path, model: Path | None, text_column: str | None) -> None:
-    """Add label and probability to each row of INPUT (CSV, JSON Lines, Parquet; - reads a text a line)."""
+@click.option("--column", "columns", multiple=True, metavar="ROLE=COLUMN",
+              help="A column to read, if it is called other than in training, such as text=review.")  # fmt: skip
+@click.option("--top-k", type=click.IntRange(min=1), default=1, show_default=True, help="Answers a row, the likeliest first.")
+@click.option("--strict", is_flag=True, help="End at the first row that cannot be answered.")
+def predict(
+    source: Path, output: Path, model: Path | None, columns: tuple[str, ...], top_k: int, *, strict: bool
+) -> None:  # fmt: skip
+    """Answer each row of INPUT (CSV, JSON Lines, Parquet; a folder of images; - reads one input a line).
+
+    A row that cannot be answered says why in the column `error`.
+    """
     from finespun.evaluation.predict_file import predict_file  # noqa: PLC0415
 
+    wrong = [each for each in columns if "=" not in each]
+    if wrong:
+        raise click.BadParameter(f"{wrong[0]!r} is not ROLE=COLUMN", param_hint="--column")
+    chosen = dict(each.split("=", 1) for each in columns)
     folder = model or _here().finetuned
-    count = predict_file(source, output, folder=folder, text_column=text_column)
-    click.echo(f"{count:,} rows -> {output}", err=True)
+    count, failed = predict_file(source, output, folder=folder, columns=chosen, top_k=top_k, strict=strict)
+    bad = f", {failed:,} of them could not be answered (column error)" if failed else ""
+    click.echo(f"{count:,} rows -> {output}{bad}", err=True)
 
 
 @main.command()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 from functools import cache
+from importlib import import_module
 from inspect import isfunction
 from pathlib import Path
 
@@ -29,10 +29,6 @@ PROTOCOLS: dict[str, type] = {"task": Task, "strategy": Strategy}
 FOLDERS = {"task": ROOT / "src" / "finespun" / "tasks", "strategy": ROOT / "src" / "finespun" / "strategies"}
 
 
-def methods(owner: ast.ClassDef) -> set[str]:
-    return {node.name for node in owner.body if isinstance(node, ast.FunctionDef)}
-
-
 @cache
 def kinds(section: str) -> set[str]:
     """Stems of the modules that hold a class of the kind; `base.py` holds the Protocol, other files hold what they share."""
@@ -42,8 +38,8 @@ def kinds(section: str) -> set[str]:
         path.stem
         for path in FOLDERS[section].glob("*.py")
         if path.stem != "base"
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.ClassDef) and promised <= methods(node)
+        for found in vars(import_module(f"finespun.{FOLDERS[section].name}.{path.stem}")).values()
+        if isinstance(found, type) and found.__module__.endswith(f".{path.stem}") and promised <= set(dir(found))
     }
 
 

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from finespun.config import targets
-from finespun.data.encode import encode_splits, load_tokenizer
+from finespun.data.encode import encode_splits
 from finespun.data.prepared import PreparedData
 from finespun.data.sources import Line
 from finespun.models.pretrained import load_model
+from finespun.tasks.text import TextEncoder
 from finespun.training.checkpoints import Store
 from finespun.training.fit import Fitted, fit
 from finespun.training.hardware import choose
@@ -27,7 +28,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Prepa
     config = small_config()
     lines = (Line(number, row) for number, row in enumerate(real_rows(120), 2) if row["sentiment"] in LABELS)
     encode_splits(
-        lines, data=config.data, task=targets.build("task", config.task), tokenizer=load_tokenizer(tiny_bert),
+        lines, data=config.data, task=targets.build("task", config.task), encoder=TextEncoder.read(tiny_bert),
         labels=LABELS, folder=folder, left_out=set(),
     )  # fmt: skip
     (folder / "schema.json").write_text('{"labels": ["negative", "positive"]}')
@@ -53,7 +54,7 @@ def train(prepared: PreparedData, tiny_bert: Path) -> Train:
         folder.mkdir(parents=True, exist_ok=True)
         tuning = targets.build("strategy", config.strategy).tune(model)
         return fit(
-            config=config, tuning=tuning, task=task, prepared=prepared, pad_token_id=0,
+            config=config, tuning=tuning, task=task, prepared=prepared, encoder=TextEncoder.read(tiny_bert),
             hardware=choose(config.runtime, "32-true"), store=store, sink=sink, features=features,
         )  # fmt: skip
 

@@ -153,5 +153,8 @@ def _check_roles(config: RunConfig) -> Iterator[tuple[str, str]]:
     for role in task.roles:
         if role not in config.data.columns:
             yield f"data.columns.{role}", f"is missing; the task {type(task).__name__} needs the columns {listed(task.roles)}"
-    for role in set(config.data.columns) - {*task.roles, "group"}:
-        yield f"data.columns.{role}", f"unknown role; the task {type(task).__name__} has {listed([*task.roles, 'group'])}"
+    for role in set(config.data.columns) - {*task.roles, *task.optional_roles, "group"}:
+        yield (
+            f"data.columns.{role}",
+            f"unknown role; the task {type(task).__name__} has {listed([*task.roles, *task.optional_roles, 'group'])}",
+        )

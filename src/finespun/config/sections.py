@@ -58,6 +58,8 @@ class Checks(Section):
 
     empty_text: Severity = "error"
     unknown_label: Severity = "error"
+    bad_target: Severity = "error"  # not a number, tags that fit no word, spans outside their text
+    bad_image: Severity = "error"
     duplicate: Severity = "warn"
     conflicting_labels: Severity = "error"
 
@@ -82,7 +84,7 @@ class DataConfig(Section):
     format: Literal["csv", "jsonl", "parquet"] | None = None  # None: by the file's ending
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
     encoding: str = "utf-8"
-    columns: dict[str, str]  # role -> column; `group` keeps rows of one group in one split
+    columns: dict[str, str | Strings]  # role -> column, or several; `group` keeps rows of one group in one split
     labels: Strings | None = None  # None: those found, sorted
     filters: Annotated[tuple[Filter, ...], Field(strict=False)] = ()
     split: Split = Split()

@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from finespun.config.sections import DataConfig, Filter
 from finespun.data.sources import Line, Row
@@ -20,10 +20,11 @@ class Checkable(Protocol):
     """What checking needs of a task."""
 
     roles: tuple[str, ...]
+    answer_roles: tuple[str, ...]
 
-    def content(self, values: Mapping[str, str]) -> str: ...
-    def target(self, values: Mapping[str, str]) -> str: ...
-    def problems(self, values: Mapping[str, str], labels: Sequence[str] | None) -> Iterator[tuple[str, str, str]]: ...
+    def content(self, values: Mapping[str, Any]) -> str: ...
+    def answers(self, values: Mapping[str, Any]) -> Sequence[str]: ...
+    def problems(self, values: Mapping[str, Any], labels: Sequence[str] | None) -> Iterator[tuple[str, str, str]]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +52,7 @@ class Report:
     filtered: Counter[str] = field(default_factory=Counter)
     problems: list[Problem] = field(default_factory=list)
     left_out: set[int] = field(default_factory=set)
-    targets: Counter[str] = field(default_factory=Counter)
+    answers: Counter[str] = field(default_factory=Counter)
 
     def counts(self, severity: str) -> dict[str, int]:
         """Returns the number of problems by kind."""
@@ -69,9 +70,22 @@ class Report:
         return "\n".join(lines)
 
 
-def text_values(row: Row, columns: Mapping[str, str]) -> dict[str, str]:
-    """Returns role -> text of a row; a missing value is the empty text."""
-    return {role: "" if row[column] is None else str(row[column]) for role, column in columns.items()}
+def role_values(row: Row, columns: Mapping[str, str | Sequence[str]]) -> dict[str, Any]:
+    """Returns role -> text of a row, or a list of them where a column holds lists or several columns make up a role.
+
+    A missing value is the empty text.
+    """
+    return {
+        role: as_text(row[column]) if isinstance(column, str) else [as_text(row[each]) for each in column]
+        for role, column in columns.items()
+    }
+
+
+def as_text(value: Any) -> Any:
+    """Returns a value as text; lists stay lists, and what is in them becomes text (objects stay objects)."""
+    if isinstance(value, list | tuple):
+        return [each if isinstance(each, dict) else as_text(each) for each in value]
+    return "" if value is None else str(value)
 
 
 def is_filtered(row: Row, filters: Iterable[Filter]) -> str | None:
@@ -99,18 +113,20 @@ def check_rows(lines: Iterable[Line], data: DataConfig, task: Checkable) -> Repo
             report.filtered[reason] += 1
             report.left_out.add(line.number)
             continue
-        values = text_values(line.row, data.columns)
+        values = role_values(line.row, data.columns)
         found = [*task.problems(values, data.labels)] or [*_repeats(line.number, values, task, seen)]
         for kind, role, remedy in found:
             severity = getattr(data.checks, kind)
-            column = data.columns[role]
+            column, value = data.columns[role], values[role]
+            column = column if isinstance(column, str) else ", ".join(column)
+            value = value if isinstance(value, str) else ", ".join(map(str, value))
             report.problems.append(
-                Problem(kind=kind, severity=severity, line=line.number, column=column, value=values[role], remedy=remedy)
+                Problem(kind=kind, severity=severity, line=line.number, column=column, value=value, remedy=remedy)
             )
             if severity == "drop":
                 report.left_out.add(line.number)
         if line.number not in report.left_out:
-            report.targets[task.target(values)] += 1
+            report.answers.update(task.answers(values))
     if not report.rows:
         raise DataError(f"{data.path}: holds a header but no rows; put your rows into it")
     return report
@@ -118,7 +134,11 @@ def check_rows(lines: Iterable[Line], data: DataConfig, task: Checkable) -> Repo
 
 def _require_columns(line: Line, data: DataConfig) -> None:
     have = list(line.row)
-    needed = [(f"data.columns.{role}", column) for role, column in data.columns.items()]
+    needed = [
+        (f"data.columns.{role}", column)
+        for role, given in data.columns.items()
+        for column in ([given] if isinstance(given, str) else given)
+    ]
     needed += [("data.filters", rule.column) for rule in data.filters]
     problems = [
         f"{data.path}: has no column {column!r} ({key}){did_you_mean(column, have)}; it has: {listed(have)}"
@@ -130,10 +150,10 @@ def _require_columns(line: Line, data: DataConfig) -> None:
 
 
 def _repeats(
-    number: int, values: Mapping[str, str], task: Checkable, seen: dict[bytes, tuple[int, str]]
+    number: int, values: Mapping[str, Any], task: Checkable, seen: dict[bytes, tuple[int, str]]
 ) -> Iterator[tuple[str, str, str]]:
     key = hashlib.blake2b(normalise(task.content(values)).encode(), digest_size=12).digest()
-    target = task.target(values)
+    target = "; ".join(str(values[role]) for role in task.answer_roles if role in values)
     first_line, first_target = seen.setdefault(key, (number, target))
     if first_line == number:
         return

@@ -11,34 +11,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from tokenizers import Tokenizer
 
 from finespun.config.sections import DataConfig
-from finespun.data.checks import Report, text_values
+from finespun.data.checks import Report, role_values
 from finespun.data.sources import Line, chunks
 from finespun.data.splits import SPLITS, normalise, position, split_of
-from finespun.errors import DataError, ModelError, listed
-from finespun.tasks.base import Task
+from finespun.errors import DataError, listed
+from finespun.tasks.base import Encoder, Task, Values
 
-Encoded = tuple[int, Mapping[str, str]]  # line number, role -> text
-
-
-def load_tokenizer(folder: Path) -> Tokenizer:
-    """Loads the fast tokenizer of a checkpoint.
-
-    Raises:
-        ModelError: there is no `tokenizer.json`, or it cannot be read.
-    """
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise ModelError(
-            f"{folder}: has no tokenizer.json (a fast tokenizer); make one with transformers:"
-            f" AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained(...)"
-        )
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises nothing narrower
-        raise ModelError(f"{path}: is not a tokenizer that can be read ({error}); restore the file") from error
+Encoded = tuple[int, Values]  # line number, role -> text
 
 
 @dataclass(kw_only=True)
@@ -85,7 +66,7 @@ def encode_splits(
     *,
     data: DataConfig,
     task: Task,
-    tokenizer: Tokenizer,
+    encoder: Encoder,
     labels: Sequence[str],
     folder: Path,
     left_out: set[int],
@@ -100,13 +81,15 @@ def encode_splits(
     with ExitStack() as stack:
         writers = {split: _Writer(folder / f"{split}.arrow", stack) for split in SPLITS}
         for split, rows in _by_split(lines, data, task, left_out):
-            columns = task.encode([values for _, values in rows], tokenizer, labels)
+            columns = task.encode([values for _, values in rows], encoder, labels)
             profile.rows[split] += len(rows)
-            profile.labels[split].update(task.target(values) for _, values in rows)
+            for _, values in rows:
+                profile.labels[split].update(task.answers(values))
             profile.lengths += columns["length"].to_pylist()
             profile.truncated += sum(columns.pop("truncated").to_pylist())
-            writers[split].write({"row": pa.array([number for number, _ in rows], pa.int64()), **columns})
-    _require_rows(profile, data, labels)
+            source = columns.pop("source").to_numpy() if "source" in columns else slice(None)
+            writers[split].write({"row": pa.array(np.array([number for number, _ in rows])[source], pa.int64()), **columns})
+    _require_rows(profile, data)
     return profile
 
 
@@ -116,14 +99,14 @@ def _by_split(lines: Iterable[Line], data: DataConfig, task: Task, left_out: set
         for line in chunk:
             if line.number in left_out:
                 continue
-            values = text_values(line.row, data.columns)
+            values = role_values(line.row, data.columns)
             parts[split_of(split_key(values, task), data.split)].append((line.number, values))
         yield from ((split, rows) for split, rows in parts.items() if rows)
 
 
-def split_key(values: Mapping[str, str], task: Task) -> str:
+def split_key(values: Values, task: Task) -> str:
     """Returns what decides a row's split: its group where there is one, else its normalised content."""
-    return values["group"] if "group" in values else normalise(task.content(values))
+    return str(values["group"]) if "group" in values else normalise(task.content(values))
 
 
 def beyond_limit(lines: Iterable[Line], data: DataConfig, task: Task, left_out: set[int]) -> set[int]:
@@ -137,22 +120,23 @@ def beyond_limit(lines: Iterable[Line], data: DataConfig, task: Task, left_out: 
     for line in lines:
         if line.number in left_out:
             continue
-        values = text_values(line.row, data.columns)
+        values = role_values(line.row, data.columns)
         if split_of(split_key(values, task), data.split) == "train":
-            group = task.target(values) if data.limit.per_label else ""
+            group = ", ".join(sorted(set(task.answers(values)))) if data.limit.per_label else ""
             ranked.setdefault(group, []).append((position(normalise(task.content(values)), data.split.seed + 1), line.number))
     kept = data.limit.per_label or data.limit.rows
     return {number for rows in ranked.values() for _, number in sorted(rows)[kept:]}
 
 
-def _require_rows(profile: Profile, data: DataConfig, labels: Sequence[str]) -> None:
+def _require_rows(profile: Profile, data: DataConfig) -> None:
     empty = [split for split in SPLITS if not profile.rows[split]]
     if empty:
         raise DataError(
             f"{data.path}: {sum(profile.rows.values())} usable rows leave no row in the split {listed(empty)};"
             " bring more rows or raise its share in data.split"
         )
-    unseen = [label for label in labels if not profile.labels["train"][label]]
+    given = data.labels or set().union(*profile.labels.values())
+    unseen = [label for label in given if not profile.labels["train"][label]]
     if unseen:
         raise DataError(
             f"{data.path}: the label {listed(unseen)} has no row in the training split; add rows or leave it out of data.labels"

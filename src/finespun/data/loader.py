@@ -11,22 +11,21 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from finespun.data.batches import Batches, Part
-from finespun.tasks.base import Batch, Task
-
-MODEL_COLUMNS = ("input_ids", "target")
+from finespun.tasks.base import Batch, Encoder, Task
 
 
 class Rows(Dataset[Batch]):
     """A split whose items are whole batches: `rows[part]` reads, pads and returns them."""
 
-    def __init__(self, table: pa.Table, task: Task, pad_token_id: int, row_weights: NDArray[np.float64] | None = None) -> None:
+    def __init__(self, table: pa.Table, task: Task, encoder: Encoder, row_weights: NDArray[np.float64] | None = None) -> None:
         """`row_weights` (rows,) says how much each row counts in the gradient; None: all the same."""
-        self.task, self.pad_token_id, self.row_weights = task, pad_token_id, row_weights
-        self.table = table.select([name for name in MODEL_COLUMNS if name in table.column_names])
+        self.task, self.encoder, self.row_weights = task, encoder, row_weights
+        self.table = table.select([name for name in (*task.model_columns, "target") if name in table.column_names])
 
     def __getitem__(self, part: Part) -> Batch:
         columns: dict[str, Any] = take(self.table, part.rows)
-        inputs, targets = self.task.collate(columns, self.pad_token_id)
+        inputs, targets = self.task.collate(columns, self.encoder)
+        assert targets is not None, "prepared rows have answers"
         weights = np.full(len(part.rows), part.weight)
         if self.row_weights is not None:
             weights *= self.row_weights[part.rows]

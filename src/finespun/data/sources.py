@@ -173,7 +173,12 @@ def csv_writer(file: IO[str], first: Row) -> Callable[[Row], object]:
     """Starts a CSV with the first row's columns; returns what writes a row."""
     writer = csv.DictWriter(file, list(first), lineterminator="\n")
     writer.writeheader()
-    return writer.writerow
+    return lambda row: writer.writerow({name: _cell(value) for name, value in row.items()})
+
+
+def _cell(value: Any) -> Any:
+    """Lists and objects are written as JSON."""
+    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | dict) else value
 
 
 def jsonl_writer(file: IO[str], _first: Row) -> Callable[[Row], object]:

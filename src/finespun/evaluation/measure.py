@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from finespun.config.sections import EvaluationConfig
 from finespun.data.prepared import PreparedData
-from finespun.tasks.base import Task
+from finespun.tasks.base import Judgement, Outputs, Task
 
 CHUNK_CELLS = 5_000_000  # weights held at once while resampling: 40 MB
 
@@ -23,9 +23,9 @@ class Measured:
     scores: dict[str, float]
     intervals: dict[str, dict[str, float]]
     baselines: dict[str, dict[str, float]]
-    predictions: pa.Table  # row, text, label, predicted, probability of each label
-    actual: list[str]
-    predicted: list[str]
+    predictions: pa.Table  # a line a unit, as the task shows it
+    judgement: Judgement
+    shown: tuple[str, ...]  # scores for a summary
 
     @property
     def headline(self) -> dict[str, float]:
@@ -38,48 +38,39 @@ def headline(scores: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in scores.items() if "/" not in name}
 
 
-def measure(
-    *, task: Task, prepared: PreparedData, split: str, outputs: NDArray[np.float64], config: EvaluationConfig
-) -> Measured:
+def measure(*, task: Task, prepared: PreparedData, split: str, outputs: Outputs, config: EvaluationConfig) -> Measured:
     """Scores a model's outputs on a split.
 
     Args:
         task: says what a score is.
         prepared: the data; the training split is read for the baselines.
         split: val or test.
-        outputs: (rows, labels), in the split's order.
+        outputs: one array a row, in the split's order.
         config: the section `evaluation`.
     """
     table, labels = prepared.open(split), prepared.labels
-    targets = table["target"].to_numpy()
     simple = task.baselines(prepared.open("train"), table, labels) if config.baselines else {}
-    people = task.predictions(outputs, labels)
-    actual = [labels[target] for target in targets]
-    columns = {"row": table["row"], "text": table["text"], "label": actual, "predicted": people["label"]}
-    columns |= {f"probability/{label}": outputs[:, position] for position, label in enumerate(labels)}
+    judged = task.judge(table, outputs, labels)
     return Measured(
-        scores=score(task, targets, outputs, labels),
-        intervals=bootstrap(task, targets, outputs, labels, config),
-        baselines={name: score(task, targets, found, labels) for name, found in simple.items()},
-        predictions=pa.table(columns),
-        actual=actual,
-        predicted=people["label"],
+        scores=score(judged),
+        intervals=bootstrap(judged, config),
+        baselines={name: score(task.judge(table, found, labels)) for name, found in simple.items()},
+        predictions=pa.table(judged.table),
+        judgement=judged,
+        shown=task.headline,
     )
 
 
-def score(task: Task, targets: NDArray[np.int64], outputs: NDArray[np.float64], labels: list[str]) -> dict[str, float]:
-    """Returns each score over all rows, each counted once."""
-    once = np.ones((1, len(targets)))
-    return {name: float(values[0]) for name, values in task.scores(targets, outputs, once, labels).items()}
+def score(judged: Judgement) -> dict[str, float]:
+    """Returns each score over all units, each counted once."""
+    return {name: float(values[0]) for name, values in judged.scores(np.ones((1, judged.units))).items()}
 
 
-def bootstrap(
-    task: Task, targets: NDArray[np.int64], outputs: NDArray[np.float64], labels: list[str], config: EvaluationConfig
-) -> dict[str, dict[str, float]]:
-    """Returns percentile intervals of each score from resampled rows (Efron and Tibshirani, 1993, chapter 13)."""
+def bootstrap(judged: Judgement, config: EvaluationConfig) -> dict[str, dict[str, float]]:
+    """Returns percentile intervals of each score from resampled units (Efron and Tibshirani, 1993, chapter 13)."""
     samples: dict[str, list[NDArray[np.float64]]] = {}
-    for weights in _resamples(len(targets), config.bootstrap_resamples):
-        for name, values in task.scores(targets, outputs, weights, labels).items():
+    for weights in _resamples(judged.units, config.bootstrap_resamples):
+        for name, values in judged.scores(weights).items():
             samples.setdefault(name, []).append(values)
     tail = (1 - config.confidence) / 2
     bounds = {name: np.quantile(np.concatenate(values), (tail, 1 - tail)) for name, values in samples.items()}

@@ -15,13 +15,13 @@ from tqdm import tqdm
 
 from finespun.config.sections import RuntimeConfig
 from finespun.data.loader import BatchLoader
-from finespun.tasks.base import Task
+from finespun.tasks.base import Outputs, Task
 from finespun.training.hardware import choose
 from finespun.training.launch import rank, world_size
 
 
-def predict_split(*, model: nn.Module, task: Task, loader: BatchLoader, runtime: RuntimeConfig) -> NDArray[np.float64] | None:
-    """Returns outputs (rows, labels) in the split's order on rank zero, None on the others.
+def predict_split(*, model: nn.Module, task: Task, loader: BatchLoader, runtime: RuntimeConfig) -> Outputs | None:
+    """Returns one array a row, in the split's order, on rank zero, None on the others.
 
     A bare loop: a forward pass over batches that are already made needs nothing of a trainer. The arithmetic is float32
     everywhere, so that the numbers are those of plain transformers on the saved model.
@@ -30,18 +30,18 @@ def predict_split(*, model: nn.Module, task: Task, loader: BatchLoader, runtime:
     device = torch.device(accelerator, int(os.environ.get("LOCAL_RANK", "0"))) if accelerator == "cuda" else accelerator
     model.eval().to(device)
     quiet = rank() > 0 or not runtime.progress_bar or not sys.stderr.isatty()
-    positions, logits = [], []
+    found: dict[int, NDArray[np.float64]] = {}
     with torch.inference_mode():
         for batch in tqdm(loader, disable=quiet, unit="batch", leave=False):
             inputs = {name: tensor.to(device) for name, tensor in batch.inputs.items()}
-            positions.append(batch.rows[: batch.counted].numpy())
-            logits.append(model(**inputs).logits[: batch.counted].float().cpu().numpy())
-    found = _gathered((np.concatenate(positions), np.concatenate(logits)))
-    if found is None:
+            outputs = task.outputs(model(**inputs).logits[: batch.counted].float().cpu().numpy())
+            found |= dict(zip(batch.rows.tolist(), outputs, strict=False))
+    parts = _gathered(found)
+    if parts is None:
         return None
-    order = np.concatenate([each for each, _ in found])
-    assert np.array_equal(np.sort(order), np.arange(len(order))), "each row must be predicted once"
-    return task.outputs(np.concatenate([each for _, each in found])[np.argsort(order)])
+    together = {row: output for part in parts for row, output in part.items()}
+    assert len(together) == sum(map(len, parts)) == len(loader.batches.lengths), "each row must be predicted once"
+    return [together[row] for row in range(len(together))]
 
 
 def _gathered(mine: Any) -> list[Any] | None:

@@ -1,65 +1,94 @@
-"""Labels for the rows of a file: streaming, in order, with all other columns kept."""
+"""Answers for the rows of a file: streaming, in order, with all other columns kept."""
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from finespun.data import sources
 from finespun.data.sources import Row, chunks
-from finespun.errors import DataError, ModelError, did_you_mean, listed
-from finespun.models.pretrained import load_model, load_tokenizer, pad_token_id
-from finespun.tasks.text_classification import TextClassification, pad
-from finespun.training.hardware import choose_accelerator
-
-BATCH_TOKENS = 4096  # tokens of one forward pass, padding included
+from finespun.errors import DataError, did_you_mean, listed
+from finespun.evaluation.predictor import Predictor
 
 
-def predict_file(source: Path, output: Path, *, folder: Path, text_column: str | None) -> int:
-    """Predicts `source` into `output` and returns the number of rows.
+def predict_file(
+    source: Path, output: Path, *, folder: Path, columns: Mapping[str, str], top_k: int = 1, strict: bool = False
+) -> tuple[int, int]:
+    """Predicts `source` into `output` and returns how many rows there were and how many could not be answered.
+
+    Args:
+        source: a table, a folder of files (where the task reads files), or `-`: one input a line of standard input.
+        output: a table, or `-`.
+        folder: of a fine-tuned model.
+        columns: role -> column of `source`, where they are called other than in training.
+        top_k: how many answers a row is given, where there are several.
+        strict: a row that cannot be answered ends the job.
 
     Raises:
         ModelError: `folder` holds no fine-tuned model.
-        DataError: the file cannot be read, or has no such column.
+        DataError: the file cannot be read, has no such column, or (if strict) holds a bad row.
     """
     for path in {source, output} - {Path("-")}:
-        sources.format_of(path)  # before a model is loaded and rows are read
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder}: holds no fine-tuned model; run `dvc repro` first, or name one with --model")
-    lines = _lines_of_text() if str(source) == "-" else sources.read(source)
-    column = "text" if str(source) == "-" else text_column or _trained_column(folder)
-    return sources.write(_predicted(lines, Texts(folder), column, str(source)), output)
+        if not path.is_dir():
+            sources.format_of(path)  # before a model is loaded and rows are read
+    predictor = Predictor(folder)
+    unknown = set(columns) - set(predictor.columns)
+    if unknown:
+        raise DataError(f"--column: {listed(unknown)} is none of what this model reads: {listed(predictor.columns)}")
+    predictor.columns |= columns
+    if str(source) == "-" or source.is_dir():
+        predictor.columns = {role: role for role in list(predictor.columns)[:1]}
+    lines = _lines(source, next(iter(predictor.columns)))
+    job = _Job(predictor=predictor, name=str(source), top_k=top_k, strict=strict)
+    return sources.write(job.answered(lines), output), job.failed
 
 
-def _lines_of_text() -> Iterator[sources.Line]:
-    for number, line in enumerate(sys.stdin, 1):
-        yield sources.Line(number, {"text": line.rstrip("\n")})
+def _lines(source: Path, role: str) -> Iterator[sources.Line]:
+    if str(source) == "-":
+        return (sources.Line(number, {role: line.rstrip("\n")}) for number, line in enumerate(sys.stdin, 1))
+    if source.is_dir():
+        files = sorted(path for path in source.rglob("*") if path.is_file() and not path.name.startswith("."))
+        return (sources.Line(number, {role: str(path)}) for number, path in enumerate(files, 1))
+    return sources.read(source)
 
 
-def _trained_column(folder: Path) -> str:
-    path = folder / "run.json"
-    if not path.is_file():
-        return "text"
-    return str(json.loads(path.read_text(encoding="utf-8"))["columns"]["text"])
+class _Job:
+    """Answers lines, a chunk at a time, and counts those that could not be."""
 
+    def __init__(self, *, predictor: Predictor, name: str, top_k: int, strict: bool) -> None:
+        self.predictor, self.name, self.top_k, self.strict = predictor, name, top_k, strict
+        self.failed = 0
 
-def _predicted(lines: Iterator[sources.Line], texts: Texts, column: str, name: str) -> Iterator[Row]:
-    for chunk in chunks(lines):
-        for line in chunk:
-            if column not in line.row:
-                near = did_you_mean(column, line.row)
-                raise DataError(
-                    f"{name}:{line.number}: has no column {column!r}{near}; it has: {listed(line.row)}; set --text-column"
-                )
-        labels, probabilities = texts.predict(["" if line.row[column] is None else str(line.row[column]) for line in chunk])
-        for line, label, probability in zip(chunk, labels, probabilities, strict=True):
-            yield {**line.row, _free("label", line.row): label, _free("probability", line.row): probability}
+    def answered(self, lines: Iterator[sources.Line]) -> Iterator[Row]:
+        """Yields the rows with their answers; names of the user's columns are never taken."""
+        known: list[str] | None = None  # of the first answer: a table has the same columns in each row
+        for chunk in chunks(lines):
+            for line in chunk:
+                self._require_columns(line)
+            answers = self.predictor.predict([line.row for line in chunk], top_k=self.top_k)
+            known = known or next((list(each) for each in answers if "error" not in each), None)
+            for line, answer in zip(chunk, answers, strict=True):
+                self._count(line, answer)
+                full = dict.fromkeys(known or [], None) | {"error": ""} | answer
+                yield {**line.row, **{_free(name, line.row): value for name, value in full.items()}}
+
+    def _require_columns(self, line: sources.Line) -> None:
+        for role, column in self.predictor.columns.items():
+            for each in [column] if isinstance(column, str) else column:
+                if each not in line.row:
+                    near = did_you_mean(each, line.row)
+                    raise DataError(
+                        f"{self.name}:{line.number}: has no column {each!r}{near}; it has: {listed(line.row)}; set"
+                        f" --column {role}=NAME"
+                    )
+
+    def _count(self, line: sources.Line, answer: Mapping[str, Any]) -> None:
+        if "error" in answer:
+            self.failed += 1
+            if self.strict:
+                raise DataError(f"{self.name}:{line.number}: {answer['error']}; mend the row, or leave --strict out")
 
 
 def _free(name: str, row: Row) -> str:
@@ -67,30 +96,3 @@ def _free(name: str, row: Row) -> str:
     while name in row:
         name = f"predicted_{name}"
     return name
-
-
-class Texts:
-    """A fine-tuned text classifier."""
-
-    def __init__(self, folder: Path) -> None:
-        self.device = choose_accelerator("auto")
-        self.tokenizer = load_tokenizer(folder)
-        self.model: Any = load_model(folder, auto_class=TextClassification.auto_class, options={}).to(self.device).eval()
-
-    def predict(self, texts: list[str]) -> tuple[list[str], list[float]]:
-        """Returns the likeliest label of each text and its probability."""
-        ids = self.tokenizer(texts, truncation=True)["input_ids"]
-        order = np.argsort([-len(one) for one in ids], kind="stable")
-        best = np.zeros(len(texts), dtype=int)
-        probability = np.zeros(len(texts))
-        start = 0
-        while start < len(order):
-            rows = order[start : start + max(1, BATCH_TOKENS // max(1, len(ids[order[start]])))]
-            padded, mask = pad([ids[row] for row in rows], pad_token_id(self.tokenizer))
-            batch = {"input_ids": padded.to(self.device), "attention_mask": mask.to(self.device)}
-            with torch.inference_mode():
-                chances = self.model(**batch).logits.float().softmax(dim=-1).max(dim=-1)
-            best[rows], probability[rows] = chances.indices.cpu().numpy(), chances.values.cpu().numpy()
-            start += len(rows)
-        labels = self.model.config.id2label
-        return [labels[index] for index in best], probability.round(6).tolist()

@@ -15,8 +15,8 @@ from finespun.errors import ModelError, listed
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from torch import nn
-    from transformers import PreTrainedTokenizerBase
+
+    from finespun.tasks.base import Task
 
 transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # its load report speaks of keys; ours speaks of the model
 transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -43,7 +43,7 @@ def with_head_dropout(folder: Path, dropout: float | None) -> dict[str, float]:
 
 def load_model(
     folder: Path, *, auto_class: str, options: Mapping[str, Any], new_head: bool = False, trust_remote_code: bool = False
-) -> nn.Module:
+) -> Any:
     """Loads a model with the Auto class that a task names, in float32.
 
     Args:
@@ -68,7 +68,7 @@ def load_model(
     if missing and not new_head:
         raise ModelError(f"{folder}: is no fine-tuned {auto_class}: it lacks {listed(missing)[:200]}; name a fine-tuned model")
     _refuse_random_backbone(folder, model, missing)
-    return model  # type: ignore[no-any-return]  # the Auto classes are not typed
+    return model
 
 
 def _refuse_random_backbone(folder: Path, model: Any, missing: set[str]) -> None:
@@ -82,33 +82,29 @@ def _refuse_random_backbone(folder: Path, model: Any, missing: set[str]) -> None
         )
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Loads the tokenizer that lies beside a model.
+def load_processor(auto_class: str, folder: Path, options: Mapping[str, Any]) -> Any:
+    """Loads the tokenizer or image processor that lies beside a model, changed by `options`.
 
     Raises:
         ModelError: there is none that can be read.
     """
     try:
-        return transformers.AutoTokenizer.from_pretrained(folder)
+        return getattr(transformers, auto_class).from_pretrained(folder, **options)
     except (OSError, ValueError) as error:
-        raise ModelError(f"{folder}: holds no tokenizer that can be read ({error}); save one beside the model") from error
+        what = auto_class.removeprefix("Auto")
+        raise ModelError(f"{folder}: {what}: none that can be read ({error}); save one beside the model") from error
 
 
-def pad_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Returns what a batch is padded with; attention masks hide it, so a model without such a token takes 0."""
-    return int(tokenizer.pad_token_id or 0)
-
-
-def require_same_tokens(tokenizer: PreTrainedTokenizerBase, rows: pa.Table, folder: Path) -> None:
+def require_same_tokens(tokenizer: Any, task: Task, rows: pa.Table, folder: Path) -> None:
     """Makes sure that `prepare`, which reads `tokenizer.json` alone, gave the tokens that users of the model will give.
 
     Raises:
         ModelError: transformers' tokenizer of the same folder gives other tokens.
     """
     for row in rows.to_pylist():
-        tokens = tokenizer(row["text"], truncation=True)["input_ids"]
+        tokens = tokenizer(**task.for_processor(row), truncation=True)["input_ids"]
         if tokens != row["input_ids"]:
             raise ModelError(
-                f"{folder}: tokenizer.json and AutoTokenizer disagree on {row['text'][:60]!r} ({row['input_ids'][:8]}... and"
+                f"{folder}: tokenizer.json and AutoTokenizer disagree on row {row['row']} ({row['input_ids'][:8]}... and"
                 f" {tokens[:8]}...); save the tokenizer again with AutoTokenizer.from_pretrained(...).save_pretrained(...)"
             )

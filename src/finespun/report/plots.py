@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from finespun.config.sections import ReportConfig
+from finespun.tasks.base import Judgement
 
 INK, ACCENT = "#1f2937", "#2563eb"
 
@@ -38,14 +41,35 @@ def confusion(actual: Sequence[str], predicted: Sequence[str], labels: Sequence[
     _save(figure, folder / "confusion.png")
 
 
+def scatter(actual: NDArray[np.float64], predicted: NDArray[np.float64], *, folder: Path, title: str) -> None:
+    """Writes `confusion.png`, a point a row, and `confusion.csv` with both numbers in ten ranges of the actual ones."""
+    edges = np.unique(np.quantile(actual, np.linspace(0, 1, 11)))
+    names = [f"{low:.3g} to {high:.3g}" for low, high in itertools.pairwise(edges)] or [f"{edges[0]:.3g}"]
+    ranges = [np.searchsorted(edges[1:-1], values, side="right").tolist() for values in (actual, predicted)]
+    with (folder / "confusion.csv").open("w", newline="", encoding="utf-8") as file:
+        pairs = [(names[a], names[p]) for a, p in zip(*ranges, strict=True)]
+        csv.writer(file).writerows([("actual", "predicted"), *pairs])
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.scatter(actual, predicted, s=8, alpha=0.4, color=ACCENT, linewidths=0)
+    bounds = [float(min(actual.min(), predicted.min())), float(max(actual.max(), predicted.max()))]
+    axes.plot(bounds, bounds, color=INK, linewidth=0.8, linestyle="--")
+    axes.set(xlabel="actual", ylabel="predicted", aspect="equal")
+    axes.set_title(title, parse_math=False)
+    _save(figure, folder / "confusion.png")
+
+
 def training(history: Sequence[Mapping[str, str]], *, folder: Path, monitor: str, title: str) -> None:
     """Writes `training.csv` (a line a step, metrics as columns) and `training.png`."""
     names = sorted({row["name"] for row in history} - {"epoch"})
     by_step: dict[int, dict[str, str]] = {}
     for row in history:
         by_step.setdefault(int(row["step"]), {})[row["name"]] = row["value"]
+    for found in by_step.values():
+        if monitor in found:
+            found["monitored"] = found[monitor]
     with (folder / "training.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["step", *names], extrasaction="ignore")
+        writer = csv.DictWriter(file, ["step", *names, "monitored"], extrasaction="ignore")
         writer.writeheader()
         writer.writerows({"step": step, **values} for step, values in sorted(by_step.items()))
 
@@ -65,11 +89,13 @@ def training(history: Sequence[Mapping[str, str]], *, folder: Path, monitor: str
 
 
 def evaluation(
-    *, actual: Sequence[str], predicted: Sequence[str], labels: Sequence[str], history: Sequence[Mapping[str, str]],
-    monitor: str, folder: Path, config: ReportConfig,
+    *, judged: Judgement, history: Sequence[Mapping[str, str]], monitor: str, folder: Path, config: ReportConfig
 ) -> None:  # fmt: skip
     """Draws everything of `evaluate`."""
-    confusion(actual, predicted, labels, folder=folder, title=config.confusion_title)
+    if judged.classes:
+        confusion(judged.actual, judged.predicted, judged.classes, folder=folder, title=config.confusion_title)
+    else:
+        scatter(np.asarray(judged.actual), np.asarray(judged.predicted), folder=folder, title=config.confusion_title)
     training(history, folder=folder, monitor=monitor, title=config.training_title)
 
 

@@ -13,8 +13,8 @@ from rich.table import Table
 from finespun.artifacts import Artifacts
 from finespun.errors import MachineError
 
-NAMES = {"accuracy": "accuracy", "f1_macro": "F1 (macro)", "log_loss": "log loss"}
-BASELINES = {"majority_class": "majority class", "tfidf_logistic": "TF-IDF + logistic regr."}
+NAMES = {"f1_macro": "F1 (macro)", "f1_micro": "F1 (micro)", "log_loss": "log loss", "r2": "R²", "rmse": "RMSE", "f1": "F1"}
+BASELINES = {"majority_class": "majority class", "tfidf_logistic": "TF-IDF + logistic regr.", "tfidf_ridge": "TF-IDF + ridge"}
 
 
 def show(artifacts: Artifacts) -> None:
@@ -49,12 +49,13 @@ def table(metrics: dict[str, Any], details: dict[str, Any]) -> Table:
     title = f"Test split: {metrics['rows']:,} rows, {seen}"
     found = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
     found.add_column("", no_wrap=True)
-    for heading in NAMES.values():
-        found.add_column(heading, justify="right")
+    shown = details["shown"]
+    for name in shown:
+        found.add_column(NAMES.get(name, name.replace("_", " ")), justify="right")
     for name, scores in details["baselines"].items():
-        found.add_row(BASELINES.get(name, name), *(f"{scores[key]:.3f}" for key in NAMES))
-    found.add_row("[bold]fine-tuned[/]", *(f"[bold]{metrics[key]:.3f}[/]" for key in NAMES))
-    bounds = [details["scores"][key] for key in NAMES]
+        found.add_row(BASELINES.get(name, name.replace("_", " ")), *(f"{scores[key]:.3f}" for key in shown))
+    found.add_row("[bold]fine-tuned[/]", *(f"[bold]{metrics[key]:.3f}[/]" for key in shown))
+    bounds = [details["scores"][key] for key in shown]
     sure = f"[dim]{details['confidence']:.0%} interval[/]"
     found.add_row(sure, *(f"[dim]{each['low']:.3f} - {each['high']:.3f}[/]" for each in bounds))
     return found

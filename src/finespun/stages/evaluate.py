@@ -6,7 +6,6 @@ from finespun.artifacts import Artifacts
 from finespun.config import targets
 from finespun.config.compose import read_for_stage
 from finespun.config.sections import RunConfig
-from finespun.data.prepared import PreparedData
 from finespun.report import plots
 from finespun.stages.launching import on_devices
 from finespun.stages.measuring import log_report, open_run_of_model, predict_and_measure, write_report
@@ -28,9 +27,7 @@ def evaluate(config: RunConfig, artifacts: Artifacts) -> None:
     folder = artifacts.report("evaluate")
     write_report(measured, folder, confidence=config.evaluation.confidence)
     plots.evaluation(
-        actual=measured.actual,
-        predicted=measured.predicted,
-        labels=PreparedData(artifacts.prepared).labels,
+        judged=measured.judgement,
         history=History(artifacts.finetuned / "history.csv").rows(),
         monitor=targets.build("task", config.task).monitor,
         folder=folder,

@@ -7,7 +7,7 @@ import json
 import shutil
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -16,9 +16,12 @@ from finespun.config import targets
 from finespun.config.compose import declared_sections, read_for_stage, to_plain
 from finespun.config.sections import RunConfig
 from finespun.data.prepared import PreparedData
+from finespun.evaluation.predict import predict_split
+from finespun.evaluation.predictor import Predictor
 from finespun.models.addresses import resolve, weights_digest
-from finespun.models.pretrained import load_model, load_tokenizer, pad_token_id, require_same_tokens, with_head_dropout
+from finespun.models.pretrained import load_model, load_processor, require_same_tokens, with_head_dropout
 from finespun.stages.launching import on_devices
+from finespun.tasks.base import Encoder, Task
 from finespun.tracking.client import Run, Tracker, run_name
 from finespun.tracking.lineage import input_digests, require_unchanged, stage_digest, tags
 from finespun.training.callbacks import Sink
@@ -26,9 +29,7 @@ from finespun.training.checkpoints import Store
 from finespun.training.fit import Fitted, fit
 from finespun.training.hardware import Hardware, choose
 from finespun.training.launch import rank
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from finespun.training.loading import EVALUATION_ROWS, make_loader
 
 
 def run(artifacts: Artifacts) -> None:
@@ -50,23 +51,29 @@ def finetune(config: RunConfig, artifacts: Artifacts, hardware: Hardware) -> Non
         return
     with store.lock():
         with _open_run(config, artifacts, prepared, store, inputs, hardware) as tracked:
-            fitted, tokenizer = train(sink=tracked.log)
+            fitted, processor = train(sink=tracked.log)
             record = {"run_id": tracked.id, "tracking_uri": config.runtime.tracking_uri, "columns": prepared.schema["columns"]}
-            _save(fitted, tokenizer, store, artifacts.finetuned, record | {"task": config.task.target, "inputs": inputs})
+            _save(
+                fitted,
+                processor,
+                store,
+                artifacts.finetuned,
+                record | {"task": to_plain(config, ["task"])["task"], "inputs": inputs},
+            )
             require_unchanged(artifacts, "finetune", inputs)
             tracked.set_tags({"trained": "; ".join(fitted.phases)})
             tracked.log({"best_epoch": fitted.best_epoch, "best_score": fitted.best_score}, fitted.steps)
-            tracked.log_model(artifacts.finetuned, prepared.open("train")["text"][:3].to_pylist())
+            _log_model(tracked, artifacts.finetuned, config, prepared)
         store.remove()
 
 
 def _train(
     config: RunConfig, folder: Path, prepared: PreparedData, hardware: Hardware, store: Store, *, features: Path, sink: Sink
-) -> tuple[Fitted, PreTrainedTokenizerBase]:
+) -> tuple[Fitted, Any]:
     task, strategy = targets.build("task", config.task), targets.build("strategy", config.strategy)
-    tokenizer = load_tokenizer(folder)
-    tokenizer.model_max_length = task.max_length
-    require_same_tokens(tokenizer, prepared.open("train").slice(0, 16), folder)
+    processor = load_processor(task.processor, folder, task.processor_options())
+    if task.processor == "AutoTokenizer":
+        require_same_tokens(processor, task, prepared.open("train").slice(0, 16), folder)
     torch.manual_seed(config.seed)  # the new head
     options = task.model_options(prepared.labels) | with_head_dropout(folder, config.model.head_dropout)
     model = load_model(
@@ -76,9 +83,28 @@ def _train(
     tuning = strategy.tune(model)
     fitted = fit(
         config=config, tuning=tuning, task=task, prepared=prepared,
-        pad_token_id=pad_token_id(tokenizer), hardware=hardware, store=store, sink=sink, features=features,
+        encoder=task.encoder(folder), hardware=hardware, store=store, sink=sink, features=features,
     )  # fmt: skip
-    return fitted, tokenizer
+    if task.decides:
+        _decide(task, fitted, prepared, task.encoder(folder), config)
+    return fitted, processor
+
+
+def _decide(task: Task, fitted: Fitted, prepared: PreparedData, encoder: Encoder, config: RunConfig) -> None:
+    """Lets the task choose on the validation split what its answers depend on; the model's configuration keeps it."""
+    model: Any = fitted.tuning.model
+    loader = make_loader(prepared, "val", task=task, encoder=encoder, step_rows=EVALUATION_ROWS, runtime=config.runtime)
+    outputs = predict_split(model=model, task=task, loader=loader, runtime=config.runtime)
+    if outputs is not None:
+        model.config.update(task.decide(prepared.open("val"), outputs, prepared.labels))
+
+
+def _log_model(tracked: Run, folder: Path, config: RunConfig, prepared: PreparedData) -> None:
+    """Logs the model with three training rows as its example, answered as it will answer them."""
+    task, columns = targets.build("task", config.task), prepared.schema["columns"]
+    given = [task.given(row) for row in prepared.open("train").slice(0, 3).to_pylist()]
+    examples = [{columns[role]: value for role, value in row.items()} for row in given]
+    tracked.log_model(folder, examples, Predictor(folder).predict(examples))
 
 
 def _features(artifacts: Artifacts, inputs: dict[str, str], hardware: Hardware) -> Path:
@@ -105,13 +131,13 @@ def _open_run(
     return started
 
 
-def _save(fitted: Fitted, tokenizer: Any, store: Store, folder: Path, record: dict[str, Any]) -> None:
+def _save(fitted: Fitted, processor: Any, store: Store, folder: Path, record: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     model: Any = fitted.tuning.model
     if fitted.tuning.merge:
         model = fitted.tuning.merge(model, folder)
     model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    processor.save_pretrained(folder)
     shutil.copyfile(store.folder / "history.csv", folder / "history.csv")
     best = {"trained": fitted.phases, "best_epoch": fitted.best_epoch, "best_score": fitted.best_score, "steps": fitted.steps}
     (folder / "run.json").write_text(json.dumps(record | best, indent=2) + "\n", encoding="utf-8")

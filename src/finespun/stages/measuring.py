@@ -16,7 +16,7 @@ from finespun.data.prepared import PreparedData
 from finespun.errors import ModelError
 from finespun.evaluation.measure import Measured, headline, measure
 from finespun.evaluation.predict import predict_split
-from finespun.models.pretrained import load_model, load_tokenizer, pad_token_id
+from finespun.models.pretrained import load_model
 from finespun.tracking.client import Run, Tracker
 from finespun.training.loading import EVALUATION_ROWS, make_loader
 
@@ -38,9 +38,9 @@ def predict_and_measure(config: RunConfig, artifacts: Artifacts, split: str) -> 
     """Returns what was found on rank zero, None on the others."""
     prepared, task = PreparedData(artifacts.prepared), targets.build("task", config.task)
     model = load_model(artifacts.finetuned, auto_class=task.auto_class, options={})
-    pad = pad_token_id(load_tokenizer(artifacts.finetuned))
+    task, encoder = task.settled(model.config.to_dict()), task.encoder(artifacts.finetuned)
     loader = make_loader(
-        prepared, split, task=task, pad_token_id=pad, step_rows=EVALUATION_ROWS, runtime=config.runtime
+        prepared, split, task=task, encoder=encoder, step_rows=EVALUATION_ROWS, runtime=config.runtime
     )  # fmt: skip
     outputs = predict_split(model=model, task=task, loader=loader, runtime=config.runtime)
     if outputs is None:
@@ -54,6 +54,7 @@ def write_report(measured: Measured, folder: Path, *, confidence: float, **more:
     rows = measured.predictions.num_rows
     details = {
         "confidence": confidence,
+        "shown": measured.shown,
         "scores": {name: {"value": value, **measured.intervals[name]} for name, value in measured.scores.items()},
         "baselines": measured.baselines,
     }

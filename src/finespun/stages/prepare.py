@@ -15,7 +15,7 @@ from finespun.config.compose import read_for_stage, to_plain
 from finespun.config.sections import RunConfig
 from finespun.data import sources
 from finespun.data.checks import Report, check_rows
-from finespun.data.encode import beyond_limit, encode_splits, load_tokenizer
+from finespun.data.encode import beyond_limit, encode_splits
 from finespun.data.splits import SPLITS
 from finespun.errors import DataError
 from finespun.models.addresses import file_digest, resolve
@@ -51,13 +51,13 @@ def prepare(config: RunConfig, artifacts: Artifacts, folder: Path) -> None:
     data, task = config.data, targets.build("task", config.task)
     path = artifacts.project / data.path
     options: dict[str, Any] = {"file_format": data.format, "delimiter": data.delimiter, "encoding": data.encoding}
-    tokenizer = load_tokenizer(resolve(config.model, artifacts.project, weights=False))
+    encoder = task.encoder(resolve(config.model, artifacts.project, weights=False))
     report = check_rows(sources.read(path, **options), data, task)
     _tell(report, artifacts.state / "data_problems.csv")
-    labels = list(data.labels or sorted(report.targets))
+    labels = task.label_names(data.labels or report.answers, data.columns)
     left_out = report.left_out | beyond_limit(sources.read(path, **options), data, task, report.left_out)
     profile = encode_splits(
-        sources.read(path, **options), data=data, task=task, tokenizer=tokenizer, labels=labels, folder=folder,
+        sources.read(path, **options), data=data, task=task, encoder=encoder, labels=labels, folder=folder,
         left_out=left_out,
     )  # fmt: skip
     schema = {

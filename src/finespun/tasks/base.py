@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finespun.config.sections import Section
 
 if TYPE_CHECKING:
-    import numpy as np
+    from pathlib import Path
+
     import pyarrow as pa
     import torch
-    from numpy.typing import NDArray
-    from tokenizers import Tokenizer
     from torchmetrics import MetricCollection
 
+Values = Mapping[str, Any]  # role -> what a row says: a text, or a list of texts
 Columns = dict[str, "pa.Array"]
+Outputs = Sequence[NDArray[np.float64]]  # one array a row of prepared data
+Problem = tuple[str, str, str]  # a field of `data.checks`, a role, what to do
 
 
 class Batch(NamedTuple):
     """What one forward pass is given.
 
-    `inputs` are the model's keyword arguments, (rows, length) each; `targets` (rows,); `weights` (rows,) is what each row
+    `inputs` are the model's keyword arguments, (rows, ...) each; `targets` (rows, ...); `weights` (rows,) is what each row
     counts in the gradient of its optimizer step: the inverse of the step's number of rows on all devices, times its label's
     weight; the first `counted` rows count, the rest (a row that keeps a device busy in a short last step) weigh nothing;
     `rows` are positions in the split.
@@ -32,32 +40,81 @@ class Batch(NamedTuple):
     counted: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """What a task says of outputs whose answers are known.
+
+    `scores` is given weights (resamples, units), how often each unit is counted, and returns name -> (resamples,): all ones
+    give the plain value, the counts of a bootstrap sample that sample's. A unit is a row, or a document that was cut up.
+    `table` has a value a unit: what a person reads. `actual` and `predicted` are pairs for a picture: names of `classes`, or
+    numbers where there are none.
+    """
+
+    units: int
+    scores: Callable[[NDArray[np.float64]], dict[str, NDArray[np.float64]]]
+    table: dict[str, Any]
+    actual: Sequence[Any]
+    predicted: Sequence[Any]
+    classes: Sequence[str] = ()
+
+
+class Encoder(Protocol):
+    """What a task needs of a checkpoint to turn rows into columns and columns into tensors; the task alone knows more of it."""
+
+
 class Task(Protocol):
-    """One kind of task. A task is given plain options, checks them itself, and knows no paths and no trainer."""
+    """One kind of task. A task is given plain options, checks them itself, and knows no trainer."""
 
     roles: tuple[str, ...]  # columns of the user's data that it needs; the first is what the model reads
+    optional_roles: tuple[str, ...]  # those that it can also make use of
+    answer_roles: tuple[str, ...]  # those that hold the answer: not there when predicting
+    model_columns: tuple[str, ...]  # columns of prepared data that a batch is made of, beside `target`
+    headline: tuple[str, ...]  # the scores that a summary shows
     monitor: str  # the validation metric that decides early stopping and the best epoch
     monitor_mode: str
-    max_length: int
+    auto_class: str  # the Auto class of transformers that holds the model
+    processor: str  # the Auto class of what is saved beside it
+    decides: bool  # whether `decide` chooses anything
+    deterministic: bool  # a row's inputs are the same in each epoch: what a frozen part makes of them may be kept
 
-    def content(self, values: Mapping[str, str]) -> str:
+    def content(self, values: Values) -> str:
         """What makes two rows the same row."""
 
-    def target(self, values: Mapping[str, str]) -> str:
-        """The answer that a row gives, as text."""
+    def answers(self, values: Values) -> Sequence[str]:
+        """The labels that a row gives."""
 
-    def problems(self, values: Mapping[str, str], labels: Sequence[str] | None) -> Iterator[tuple[str, str, str]]:
-        """Yields (check, role, remedy) for everything wrong with one row."""
+    def problems(self, values: Values, labels: Sequence[str] | None) -> Iterator[Problem]:
+        """Yields everything wrong with one row; of answers only if there are any."""
 
-    def encode(self, rows: Sequence[Mapping[str, str]], tokenizer: Tokenizer, labels: Sequence[str] | None) -> Columns:
-        """Turns rows into columns; `length` (tokens) and `truncated` are among them, targets where `labels` are given."""
+    def label_names(self, found: Iterable[str], columns: Mapping[str, Any]) -> list[str]:
+        """What the model's outputs are called, given the labels in the data and the columns by role."""
 
-    def collate(self, columns: Mapping[str, Sequence[Any]], pad_token_id: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """Turns columns of some rows into the model's inputs and the targets."""
+    def encoder(self, folder: Path) -> Encoder:
+        """Reads what encoding needs from a checkpoint's folder, without torch.
 
-    @property
-    def auto_class(self) -> str:
-        """The Auto class of transformers that holds the model."""
+        Raises:
+            ModelError: it is not there, or cannot be read.
+        """
+
+    def encode(self, rows: Sequence[Values], encoder: Any, labels: Sequence[str] | None) -> Columns:
+        """Turns rows into columns; `length` and `truncated` are among them, `target` where `labels` are given.
+
+        A row may become several; then a column `source` says which row each one is of.
+        """
+
+    def collate(
+        self, columns: Mapping[str, Sequence[Any]], encoder: Any
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
+        """Turns columns of some rows into the model's inputs and, where they have any, the targets."""
+
+    def processor_options(self) -> dict[str, Any]:
+        """Changes to the processor that is saved beside the model."""
+
+    def given(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """What the user's row said, by role, without the answer, from a row of prepared data."""
+
+    def for_processor(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """How transformers' own processor would be called for a row of prepared data, to give the same inputs."""
 
     def model_options(self, labels: Sequence[str]) -> dict[str, Any]:
         """Changes to the model's configuration."""
@@ -65,23 +122,46 @@ class Task(Protocol):
     def loss(self, logits: torch.Tensor, targets: torch.Tensor, *, training: bool = False) -> torch.Tensor:
         """Returns the loss of each row, shape (rows,); what regularises it (label smoothing) only in training."""
 
-    def metrics(self, num_labels: int) -> MetricCollection:
+    def metrics(self, labels: Sequence[str]) -> MetricCollection:
         """The metrics of validation, without their prefix."""
 
     def outputs(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
-        """What evaluation keeps of each row: probabilities, (rows, labels)."""
+        """What is kept of a batch's logits: probabilities or numbers, (rows, ...)."""
 
-    def predictions(self, outputs: NDArray[np.float64], labels: Sequence[str]) -> dict[str, list[Any]]:
-        """Columns that a person reads, one value a row: the answer and how sure the model is."""
+    def decide(self, rows: pa.Table, outputs: Outputs, labels: Sequence[str]) -> dict[str, Any]:
+        """What is chosen on the validation split (a threshold); kept in the model's configuration."""
 
-    def scores(
-        self, targets: NDArray[np.int64], outputs: NDArray[np.float64], weights: NDArray[np.float64], labels: Sequence[str]
-    ) -> dict[str, NDArray[np.float64]]:
-        """Everything to be reported, for each row of `weights`.
+    def settled(self, config: Mapping[str, Any]) -> Self:
+        """The task with what `decide` once chose, from the model's configuration."""
 
-        `weights` (resamples, rows) says how often each row is counted: all ones give the plain value, the counts of a
-        bootstrap sample give that sample's.
-        """
+    def predictions(self, rows: pa.Table, outputs: Outputs, labels: Sequence[str], *, top_k: int) -> list[dict[str, Any]]:
+        """What a person reads of each row that was asked for (`rows` may hold several of one `row`), the likeliest first."""
 
-    def baselines(self, train: pa.Table, split: pa.Table, labels: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    def judge(self, rows: pa.Table, outputs: Outputs, labels: Sequence[str]) -> Judgement:
+        """Everything to be reported of outputs for rows of prepared data."""
+
+    def baselines(self, train: pa.Table, split: pa.Table, labels: Sequence[str]) -> dict[str, Outputs]:
         """Outputs of simple methods, fitted on `train`, for the rows of `split`."""
+
+
+class Defaults(Section):
+    """What most tasks answer alike."""
+
+    optional_roles: ClassVar[tuple[str, ...]] = ()
+    decides: ClassVar[bool] = False
+
+    @property
+    def deterministic(self) -> bool:
+        return True
+
+    def label_names(self, found: Iterable[str], columns: Mapping[str, Any]) -> list[str]:
+        return sorted(found)
+
+    def processor_options(self) -> dict[str, Any]:
+        return {}
+
+    def decide(self, rows: pa.Table, outputs: Outputs, labels: Sequence[str]) -> dict[str, Any]:
+        return {}
+
+    def settled(self, config: Mapping[str, Any]) -> Self:
+        return self

@@ -197,7 +197,8 @@ class Run:
 
     def log_data(self, split: str, schema: Mapping[str, Any]) -> None:
         """Records a split of prepared data that this run used, with its digest."""
-        columns = [{"type": "string", "name": column, "required": True} for column in schema["columns"].values()]
+        names = [name for given in schema["columns"].values() for name in ([given] if isinstance(given, str) else given)]
+        columns = [{"type": "string", "name": name, "required": True} for name in names]
         digest = schema["digests"][split]
         dataset = Dataset(
             name=f"{schema['name']}-{split}",
@@ -211,12 +212,12 @@ class Run:
         with forgiving("take the data sets"):
             self.client.log_inputs(self.id, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])])
 
-    def log_model(self, folder: Path, examples: Sequence[str]) -> None:
+    def log_model(self, folder: Path, examples: Sequence[Mapping[str, Any]], answers: Sequence[Mapping[str, Any]]) -> None:
         """Logs the fine-tuned model so that `mlflow.pyfunc.load_model` predicts from a DataFrame; no pickle is written."""
         from finespun.tracking.served import log_served_model  # noqa: PLC0415  (imports pandas)
 
         with forgiving(f"take the model of {folder}"), mlflow.start_run(run_id=self.id):
-            log_served_model(folder, examples)
+            log_served_model(folder, examples, answers)
 
 
 def flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pandas as pd
-from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, Schema
+from mlflow.models import infer_signature
 
 SCRIPT = Path(__file__).with_name("served_script.py")
-REQUIREMENTS = ("torch", "transformers", "safetensors", "pandas")
+CODE = Path(__file__).parents[1]
+REQUIREMENTS = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "pydantic",
+    "omegaconf",
+    "tqdm",
+)
 
 
-def log_served_model(folder: Path, examples: Sequence[str]) -> None:
-    """Logs `folder` under the active run as `model`, with signature and input example."""
-    signature = ModelSignature(
-        inputs=Schema([ColSpec("string", "text")]),
-        outputs=Schema([ColSpec("string", "label"), ColSpec("double", "probability")]),
-    )
+def log_served_model(folder: Path, examples: Sequence[Mapping[str, Any]], answers: Sequence[Mapping[str, Any]]) -> None:
+    """Logs `folder` under the active run as `model`; its signature is that of some examples and their answers."""
+    given = pd.DataFrame(list(examples))
     mlflow.pyfunc.log_model(
         name="model",
         python_model=str(SCRIPT),
         artifacts={"model": str(folder)},
-        signature=signature,
-        input_example=pd.DataFrame({"text": list(examples)}),
+        code_paths=[str(CODE)],
+        signature=infer_signature(given, pd.DataFrame(list(answers))),
+        input_example=given,
         pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS],
     )

@@ -40,11 +40,11 @@ class Plan:
 class FineTuner(pl.LightningModule):
     """Trains any transformers model whose output has `logits`, on any Task."""
 
-    def __init__(self, *, model: nn.Module, task: Task, num_labels: int, plan: Plan) -> None:
+    def __init__(self, *, model: nn.Module, task: Task, labels: Sequence[str], plan: Plan) -> None:
         super().__init__()
         self.strict_loading = False  # what is frozen and replayed is not among the weights that a checkpoint holds
         self.model, self.task, self.plan = model, task, plan
-        self.val_metrics = task.metrics(num_labels).clone(prefix="val/")
+        self.val_metrics = task.metrics(labels).clone(prefix="val/")
         self.val_loss = MeanMetric()
         self.gradient_norm: torch.Tensor | None = None
 

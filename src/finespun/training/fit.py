@@ -18,7 +18,7 @@ from finespun.data.loader import BatchLoader
 from finespun.data.prepared import PreparedData
 from finespun.errors import InterruptError, MachineError
 from finespun.strategies.base import Tuning
-from finespun.tasks.base import Task
+from finespun.tasks.base import Encoder, Task
 from finespun.training.callbacks import Progress, Sink, StepLog
 from finespun.training.checkpoints import Saver, Store, StoreIO
 from finespun.training.fine_tuner import FineTuner, Plan
@@ -75,7 +75,7 @@ def fit(
     tuning: Tuning,
     task: Task,
     prepared: PreparedData,
-    pad_token_id: int,
+    encoder: Encoder,
     hardware: Hardware,
     store: Store,
     sink: Sink,
@@ -98,7 +98,7 @@ def fit(
     if runtime.gradient_checkpointing:
         model.activation_checkpointing_enable()  # type: ignore[operator]  # every transformers model has it
     passes = passes_of_step(config.trainer.batch_size, world_size(), runtime.device_batch_size)
-    common: dict[str, Any] = {"task": task, "pad_token_id": pad_token_id, "runtime": runtime}
+    common: dict[str, Any] = {"task": task, "encoder": encoder, "runtime": runtime}
     train = make_loader(
         prepared, "train", step_rows=config.trainer.batch_size, seed=config.seed, passes=passes,
         imbalance=config.trainer.imbalance, **common,
@@ -111,7 +111,7 @@ def fit(
     cache: dict[str, Any] = {"folder": features or Path(), "gigabytes": gigabytes, "precision": hardware.precision}
     with replayed(model, tuning.groups, (train, val), **cache) as loaders:
         job = _Job(
-            config=config, tuning=tuning, plan=plan, task=task, num_labels=len(prepared.labels), passes=passes, store=store,
+            config=config, tuning=tuning, plan=plan, task=task, labels=prepared.labels, passes=passes, store=store,
             sink=sink,
         )  # fmt: skip
         saver, steps = job.run(hardware, *loaders, find_unused_parameters=len(phases) > 1)
@@ -127,7 +127,7 @@ class _Job:
     tuning: Tuning
     plan: Plan
     task: Task
-    num_labels: int
+    labels: list[str]
     passes: int
     store: Store
     sink: Sink
@@ -137,7 +137,7 @@ class _Job:
     ) -> tuple[Saver, int]:
         """Leaves the best weights in the model; returns who knows which those are, and the number of steps."""
         task, store = self.task, self.store
-        module = FineTuner(model=self.tuning.model, task=task, num_labels=self.num_labels, plan=self.plan)
+        module = FineTuner(model=self.tuning.model, task=task, labels=self.labels, plan=self.plan)
         history, padding = History(store.folder / "history.csv"), train.batches.padding_share
         log = StepLog(history, self.sink, monitor=task.monitor, padding_share=padding)
         seconds = self.config.runtime.checkpoint_seconds

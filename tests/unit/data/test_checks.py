@@ -50,7 +50,7 @@ def test_dropping_leaves_rows_out_and_counts_them() -> None:
     drop = Checks(empty_text="drop", unknown_label="drop", duplicate="drop", conflicting_labels="drop")
     report = checked(BAD, checks=drop)
     assert report.left_out == {3, 4, 5, 6}
-    assert report.targets == {"positive": 1}
+    assert report.answers == {"positive": 1}
 
 
 def test_a_filter_is_declared_and_counted() -> None:

@@ -10,12 +10,13 @@ from pydantic import ValidationError
 from transformers import AutoTokenizer
 
 from finespun.config.sections import DataConfig, ModelConfig
-from finespun.data.encode import Profile, beyond_limit, encode_splits, load_tokenizer
+from finespun.data.encode import Profile, beyond_limit, encode_splits
 from finespun.data.prepared import PreparedData
 from finespun.data.sources import Line
 from finespun.data.splits import normalise, split_of
 from finespun.errors import DataError, ModelError
 from finespun.models.addresses import resolve
+from finespun.tasks.text import TextEncoder
 from finespun.tasks.text_classification import TextClassification
 from helpers import ROWS, real_rows
 
@@ -30,7 +31,7 @@ def encode(folder: Path, tokenizer: Path, count: int = 300, max_length: int = 16
     data = DataConfig(path=ROWS.name, columns={"text": "text", "label": "sentiment"})
     task = TextClassification(max_length=max_length, label_smoothing=0.0, monitor="val/accuracy", monitor_mode="max")
     return encode_splits(
-        lines(count), data=data, task=task, tokenizer=load_tokenizer(tokenizer), labels=LABELS, folder=folder, left_out={5}
+        lines(count), data=data, task=task, encoder=TextEncoder.read(tokenizer), labels=LABELS, folder=folder, left_out={5}
     )
 
 
@@ -68,7 +69,7 @@ def test_a_group_stays_in_one_split(tmp_path: Path, tiny_bert: Path) -> None:
     )  # type: ignore[arg-type]
     task = TextClassification(max_length=16, label_smoothing=0.0, monitor="val/accuracy", monitor_mode="max")
     encode_splits(
-        grouped, data=data, task=task, tokenizer=load_tokenizer(tiny_bert), labels=LABELS, folder=tmp_path, left_out=set()
+        grouped, data=data, task=task, encoder=TextEncoder.read(tiny_bert), labels=LABELS, folder=tmp_path, left_out=set()
     )
     authors = [
         {number % 7 for number in PreparedData(tmp_path).open(split)["row"].to_pylist()} for split in ("train", "val", "test")
@@ -83,20 +84,20 @@ def test_an_empty_split_is_an_error(tmp_path: Path, tiny_bert: Path) -> None:
 
 def test_a_label_without_training_rows_is_an_error(tmp_path: Path, tiny_bert: Path) -> None:
     rows = [Line(number, {**line.row, "sentiment": "negative"}) for number, line in enumerate(lines(100), 2)]
-    data = DataConfig(path="a.csv", columns={"text": "text", "label": "sentiment"})
+    data = DataConfig(path="a.csv", columns={"text": "text", "label": "sentiment"}, labels=tuple(LABELS))
     task = TextClassification(max_length=16, label_smoothing=0.0, monitor="val/accuracy", monitor_mode="max")
     with pytest.raises(DataError, match="the label positive has no row in the training split"):
         encode_splits(
-            rows, data=data, task=task, tokenizer=load_tokenizer(tiny_bert), labels=LABELS, folder=tmp_path, left_out=set()
+            rows, data=data, task=task, encoder=TextEncoder.read(tiny_bert), labels=LABELS, folder=tmp_path, left_out=set()
         )
 
 
 def test_a_folder_without_a_fast_tokenizer_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"has no tokenizer.json"):
-        load_tokenizer(tmp_path)
+        TextEncoder.read(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(ModelError, match="is not a tokenizer that can be read"):
-        load_tokenizer(tmp_path)
+        TextEncoder.read(tmp_path)
 
 
 def test_prepared_data_that_are_not_there_are_named(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from finespun.data.batches import Batches
 from finespun.data.loader import BatchLoader, Rows, lengths_of, take
+from finespun.tasks.text import TextEncoder
 from finespun.tasks.text_classification import TextClassification
 
 TASK = TextClassification(max_length=8, label_smoothing=0.0, monitor="val/accuracy", monitor_mode="max")
@@ -31,7 +32,7 @@ def test_take_gives_rows_in_the_order_asked_across_chunks() -> None:
 
 def test_batches_are_padded_and_masked() -> None:
     source = table(30, 4)
-    loader = BatchLoader(Rows(source, TASK, pad_token_id=99), Batches(lengths_of(source), step_rows=7, seed=None))
+    loader = BatchLoader(Rows(source, TASK, TextEncoder(None, 99)), Batches(lengths_of(source), step_rows=7, seed=None))
     seen = []
     for batch in loader:
         ids, mask = batch.inputs["input_ids"], batch.inputs["attention_mask"]
@@ -47,7 +48,9 @@ def test_a_loader_with_workers_gives_the_same_batches_and_can_be_taken_up() -> N
     source = table(30, 4)
 
     def rows(workers: int, done: int) -> list[list[int]]:
-        loader = BatchLoader(Rows(source, TASK, 0), Batches(lengths_of(source), step_rows=4, seed=1), num_workers=workers)
+        loader = BatchLoader(
+            Rows(source, TASK, TextEncoder(None, 0)), Batches(lengths_of(source), step_rows=4, seed=1), num_workers=workers
+        )
         loader.load_state_dict({"epoch": 2, "batch": done})
         loader.batches.set_epoch(2)
         return [batch.rows.tolist() for batch in loader]
@@ -57,7 +60,7 @@ def test_a_loader_with_workers_gives_the_same_batches_and_can_be_taken_up() -> N
 
 def test_the_position_that_is_saved_is_the_one_that_training_set() -> None:
     source = table(30, 4)
-    loader = BatchLoader(Rows(source, TASK, 0), Batches(lengths_of(source), step_rows=4, seed=1))
+    loader = BatchLoader(Rows(source, TASK, TextEncoder(None, 0)), Batches(lengths_of(source), step_rows=4, seed=1))
     next(iter(loader))
     assert loader.state_dict() == {"epoch": 0, "batch": 0}
     loader.position = {"epoch": 1, "batch": 5}
@@ -78,7 +81,7 @@ def test_rows_weigh_what_their_label_does_and_a_filler_weighs_nothing() -> None:
     source = table(5, 4)
     row_weights = np.array([1.0, 3.0, 1.0, 3.0, 1.0])
     batches = Batches(lengths_of(source), step_rows=5, seed=None, world_size=2, rank=1, passes=3)
-    found = list(BatchLoader(Rows(source, TASK, 0, row_weights), batches))
+    found = list(BatchLoader(Rows(source, TASK, TextEncoder(None, 0), row_weights), batches))
     for batch in found:
         expected = row_weights[batch.rows.numpy()] / 5
         expected[batch.counted :] = 0

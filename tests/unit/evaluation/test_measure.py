@@ -17,6 +17,7 @@ from finespun.config.targets import build
 from finespun.data.prepared import PreparedData
 from finespun.evaluation import measure as measuring
 from finespun.evaluation.measure import bootstrap, headline, measure, score
+from finespun.tasks.base import Judgement
 from helpers import real_rows
 from small_run import LABELS, small_config
 
@@ -37,11 +38,15 @@ def drawn(rows: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     return targets, outputs
 
 
+def judged(targets: NDArray[np.int64], outputs: NDArray[np.float64]) -> Judgement:
+    return TASK.judge(pa.table({"row": range(len(targets)), "target": targets}), list(outputs), LABELS)
+
+
 def test_intervals_are_those_of_scipy() -> None:
     targets, outputs = drawn(400)
     right = (outputs.argmax(axis=1) == targets).astype(float)
     theirs = scipy_bootstrap((right,), np.mean, n_resamples=4000, method="percentile", rng=1).confidence_interval
-    ours = bootstrap(TASK, targets, outputs, LABELS, config(resamples=4000))["accuracy"]
+    ours = bootstrap(judged(targets, outputs), config(resamples=4000))["accuracy"]
     assert 0.7 < right.mean() < 0.9
     assert ours["low"] == pytest.approx(theirs.low, abs=0.006)
     assert ours["high"] == pytest.approx(theirs.high, abs=0.006)
@@ -50,8 +55,8 @@ def test_intervals_are_those_of_scipy() -> None:
 def test_intervals_hold_the_value_and_narrow_with_rows_and_confidence() -> None:
     def interval(rows: int, confidence: float) -> dict[str, float]:
         targets, outputs = drawn(rows)
-        values = score(TASK, targets, outputs, LABELS)
-        bounds = bootstrap(TASK, targets, outputs, LABELS, config(confidence=confidence))
+        values = score(judged(targets, outputs))
+        bounds = bootstrap(judged(targets, outputs), config(confidence=confidence))
         assert bounds.keys() == values.keys()
         assert all(bounds[name]["low"] < value < bounds[name]["high"] for name, value in values.items())
         return bounds["f1_macro"]
@@ -64,10 +69,10 @@ def test_intervals_hold_the_value_and_narrow_with_rows_and_confidence() -> None:
 
 def test_intervals_are_the_same_each_time_and_whatever_is_held_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     targets, outputs = drawn(150)
-    before = bootstrap(TASK, targets, outputs, LABELS, config(resamples=300))
-    assert bootstrap(TASK, targets, outputs, LABELS, config(resamples=300)) == before
+    before = bootstrap(judged(targets, outputs), config(resamples=300))
+    assert bootstrap(judged(targets, outputs), config(resamples=300)) == before
     monkeypatch.setattr(measuring, "CHUNK_CELLS", 150 * 7)
-    again = bootstrap(TASK, targets, outputs, LABELS, config(resamples=300))
+    again = bootstrap(judged(targets, outputs), config(resamples=300))
     assert again["log_loss"] == pytest.approx(before["log_loss"])
     assert again["accuracy"] == pytest.approx(before["accuracy"])
 
@@ -93,13 +98,14 @@ def test_a_split_is_measured_row_by_row(prepared: PreparedData) -> None:
     table = prepared.open("val")
     _, outputs = drawn(table.num_rows)
     found = measure(task=TASK, prepared=prepared, split="val", outputs=outputs, config=config(resamples=100))
+    judged = found.judgement
     assert found.predictions["row"].to_pylist() == table["row"].to_pylist()
     assert found.predictions["text"].to_pylist() == table["text"].to_pylist()
     assert found.predictions["probability/positive"].to_pylist() == outputs[:, 1].tolist()
-    assert found.predictions["label"].to_pylist() == found.actual == [LABELS[target] for target in table["target"].to_pylist()]
-    assert found.predictions["predicted"].to_pylist() == found.predicted == [LABELS[best] for best in outputs.argmax(axis=1)]
-    assert found.scores["accuracy"] == pytest.approx(accuracy_score(found.actual, found.predicted))
-    assert found.scores["f1_macro"] == pytest.approx(f1_score(found.actual, found.predicted, average="macro"))
+    assert found.predictions["label"].to_pylist() == judged.actual == [LABELS[target] for target in table["target"].to_pylist()]
+    assert found.predictions["predicted"].to_pylist() == judged.predicted == [LABELS[best] for best in outputs.argmax(axis=1)]
+    assert found.scores["accuracy"] == pytest.approx(accuracy_score(judged.actual, judged.predicted))
+    assert found.scores["f1_macro"] == pytest.approx(f1_score(judged.actual, judged.predicted, average="macro"))
     assert found.intervals.keys() == found.scores.keys()
     assert found.baselines == {}
 

@@ -13,13 +13,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from finespun.config.targets import build
 from finespun.data.sources import CHUNK
 from finespun.errors import DataError, ModelError
 from finespun.evaluation.predict_file import predict_file
+from finespun.evaluation.predictor import Predictor
 from helpers import real_rows, write_csv
-from small_run import LABELS
+from small_run import LABELS, small_config
+
+TASK = build("task", small_config().task)
 
 Rows = list[dict[str, Any]]
+
+
+def write_record(place: Path, columns: dict[str, str]) -> None:
+    """The part of `run.json` that predicting reads."""
+    task = {**TASK.model_dump(), "_target_": "finespun.tasks.text_classification.TextClassification", "max_length": 64}
+    (place / "run.json").write_text(json.dumps({"columns": columns, "task": task}))
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
     place = tmp_path_factory.mktemp("model") / "finetuned"
     model.save_pretrained(place)
     tokenizer.save_pretrained(place)
+    write_record(place, {"text": "text", "label": "label"})
     return place
 
 
@@ -89,10 +100,10 @@ def test_every_row_is_answered_as_transformers_would(
 ) -> None:
     rows = numbered(30)
     output = tmp_path / "new folder" / f"out.{target}"
-    count = predict_file(write(tmp_path / f"in.{source}", rows), output, folder=folder, text_column=None)
+    count = predict_file(write(tmp_path / f"in.{source}", rows), output, folder=folder, columns={})
     answered = read(output)
-    assert count == len(answered) == 30
-    assert [list(row) for row in answered] == [["id", "text", "stars", "label", "probability"]] * 30
+    assert count == (len(answered), 0) == (30, 0)
+    assert [list(row) for row in answered] == [["id", "text", "stars", "label", "probability", "error"]] * 30
     assert [{name: row[name] for name in rows[0]} for row in answered] == rows
     assert {row["label"] for row in answered} == set(LABELS)
     for row in answered:
@@ -105,18 +116,19 @@ def test_every_row_is_answered_as_transformers_would(
 def test_other_types_and_missing_texts_are_kept(tmp_path: Path, folder: Path, one_by_one: Any) -> None:
     rows = [{"text": "fine", "n": 1, "tags": ["a", "b"], "score": 0.5}, {"text": None, "n": None, "tags": [], "score": None}]
     output = tmp_path / "out.parquet"
-    predict_file(write(tmp_path / "in.parquet", rows), output, folder=folder, text_column=None)
+    predict_file(write(tmp_path / "in.parquet", rows), output, folder=folder, columns={})
     answered = read(output)
     assert [{name: row[name] for name in rows[0]} for row in answered] == rows
-    assert (answered[1]["label"], answered[1]["probability"]) == (one_by_one("")[0], pytest.approx(one_by_one("")[1], abs=2e-6))
+    assert answered[0]["label"] == one_by_one("fine")[0]
+    assert (answered[1]["label"], answered[1]["probability"], answered[1]["error"]) == (None, None, "text is empty")
 
 
 def test_columns_of_the_user_with_our_names_stay(tmp_path: Path, folder: Path) -> None:
     rows = [{"text": row["text"], "label": "mine", "probability": "0.1"} for row in real_rows(5)]
     output = tmp_path / "out.csv"
-    predict_file(write_csv(tmp_path / "in.csv", rows), output, folder=folder, text_column=None)
+    predict_file(write_csv(tmp_path / "in.csv", rows), output, folder=folder, columns={})
     answered = read(output)
-    assert list(answered[0]) == ["text", "label", "probability", "predicted_label", "predicted_probability"]
+    assert list(answered[0]) == ["text", "label", "probability", "predicted_label", "predicted_probability", "error"]
     assert all((row["label"], row["probability"]) == ("mine", "0.1") for row in answered)
     assert all(row["predicted_label"] in LABELS and 0.5 <= float(row["predicted_probability"]) <= 1 for row in answered)
 
@@ -127,9 +139,9 @@ def test_the_column_is_the_one_that_was_trained_on_or_the_one_that_is_named(
     good, bad = (next(row["text"] for row in real_rows(40) if one_by_one(row["text"])[0] == label) for label in LABELS)
     source = write_csv(tmp_path / "in.csv", [{"review": good, "summary": bad}])
     ours = shutil.copytree(folder, tmp_path / "ours")
-    (ours / "run.json").write_text(json.dumps({"columns": {"text": "review"}}))
-    predict_file(source, tmp_path / "trained.csv", folder=ours, text_column=None)
-    predict_file(source, tmp_path / "named.csv", folder=ours, text_column="summary")
+    write_record(ours, {"text": "review", "label": "label"})
+    predict_file(source, tmp_path / "trained.csv", folder=ours, columns={})
+    predict_file(source, tmp_path / "named.csv", folder=ours, columns={"text": "summary"})
     assert read(tmp_path / "trained.csv")[0]["label"] == LABELS[0]
     assert read(tmp_path / "named.csv")[0]["label"] == LABELS[1]
 
@@ -137,20 +149,20 @@ def test_the_column_is_the_one_that_was_trained_on_or_the_one_that_is_named(
 def test_a_column_that_is_not_there_is_named(tmp_path: Path, folder: Path) -> None:
     source = write_csv(tmp_path / "in.csv", [{"review": "fine", "id": "1"}])
     with pytest.raises(DataError) as caught:
-        predict_file(source, tmp_path / "out.csv", folder=folder, text_column="reviews")
-    message = "in.csv:2: has no column 'reviews' (did you mean 'review'?); it has: id, review; set --text-column"
+        predict_file(source, tmp_path / "out.csv", folder=folder, columns={"text": "reviews"})
+    message = "in.csv:2: has no column 'reviews' (did you mean 'review'?); it has: id, review; set --column text=NAME"
     assert str(caught.value).endswith(message)
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
 
 
 def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="nowhere: holds no fine-tuned model; run `dvc repro` first, or name one"):
-        predict_file(tmp_path / "in.csv", tmp_path / "out.csv", folder=tmp_path / "nowhere", text_column=None)
+        predict_file(tmp_path / "in.csv", tmp_path / "out.csv", folder=tmp_path / "nowhere", columns={})
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(DataError, match=r"in\.csv: there is no such file"):
-        predict_file(tmp_path / "in.csv", tmp_path / "out.csv", folder=folder, text_column=None)
+        predict_file(tmp_path / "in.csv", tmp_path / "out.csv", folder=folder, columns={})
 
 
 def test_standard_input_is_a_text_a_line_and_standard_output_is_csv(
@@ -158,10 +170,11 @@ def test_standard_input_is_a_text_a_line_and_standard_output_is_csv(
 ) -> None:
     texts = ["a fine film, with a comma", "", "naïve"]
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(texts) + "\n"))
-    assert predict_file(Path("-"), Path("-"), folder=folder, text_column="ignored") == 3
+    assert predict_file(Path("-"), Path("-"), folder=folder, columns={}) == (3, 1)
     answered = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [row["text"] for row in answered] == texts
-    assert [row["label"] for row in answered] == [one_by_one(text)[0] for text in texts]
+    assert [row["label"] for row in answered] == [one_by_one(text)[0] if text else "" for text in texts]
+    assert [row["error"] for row in answered] == ["", "text is empty", ""]
 
 
 def test_more_rows_than_a_chunk_come_in_order(tmp_path: Path, folder: Path, one_by_one: Any) -> None:
@@ -169,7 +182,7 @@ def test_more_rows_than_a_chunk_come_in_order(tmp_path: Path, folder: Path, one_
     count = CHUNK + 100
     source = write(tmp_path / "in.jsonl", [{"id": n, "text": texts[n * 7 % 50]} for n in range(count)])
     output = tmp_path / "out.jsonl"
-    assert predict_file(source, output, folder=folder, text_column=None) == count
+    assert predict_file(source, output, folder=folder, columns={}) == (count, 0)
     expected = {text: one_by_one(text)[0] for text in texts}
     answered = read(output)
     assert [row["id"] for row in answered] == list(range(count))
@@ -179,14 +192,52 @@ def test_more_rows_than_a_chunk_come_in_order(tmp_path: Path, folder: Path, one_
 def test_nothing_of_the_users_is_written_over(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "in.csv"
     path.write_text("text,label,predicted_label\na film,mine,also mine\n")
-    predict_file(path, tmp_path / "out.jsonl", folder=folder, text_column="text")
+    predict_file(path, tmp_path / "out.jsonl", folder=folder, columns={})
     row = json.loads((tmp_path / "out.jsonl").read_text())
     assert (row["label"], row["predicted_label"]) == ("mine", "also mine")
     assert row["predicted_predicted_label"] in {"negative", "positive"}
 
 
 def test_a_pretrained_model_without_a_head_gives_no_answers(tiny_bert: Path, tmp_path: Path) -> None:
-    path = tmp_path / "in.csv"
-    path.write_text("text\na film\n")
+    path = write_csv(tmp_path / "in.csv", [{"text": "a film"}])
+    plain = shutil.copytree(tiny_bert, tmp_path / "plain")
+    with pytest.raises(ModelError, match="holds no fine-tuned model"):
+        predict_file(path, tmp_path / "out.csv", folder=plain, columns={})
+    write_record(plain, {"text": "text"})
     with pytest.raises(ModelError, match="is no fine-tuned"):
-        predict_file(path, tmp_path / "out.csv", folder=tiny_bert, text_column="text")
+        predict_file(path, tmp_path / "out.csv", folder=plain, columns={})
+
+
+def test_a_bad_row_is_said_and_does_not_end_the_job_unless_it_is_to(folder: Path, tmp_path: Path) -> None:
+    source = write_csv(tmp_path / "in.csv", [{"text": "a film"}, {"text": "  "}, {"text": "another"}])
+    assert predict_file(source, tmp_path / "out.csv", folder=folder, columns={}) == (3, 1)
+    assert [row["error"] for row in read(tmp_path / "out.csv")] == ["", "text is empty", ""]
+    with pytest.raises(DataError, match=r"in.csv:3: text is empty; mend the row"):
+        predict_file(source, tmp_path / "strict.csv", folder=folder, columns={}, strict=True)
+    assert not (tmp_path / "strict.csv").exists()
+
+
+def test_several_answers_come_the_likeliest_first(folder: Path, tmp_path: Path) -> None:
+    source = write_csv(tmp_path / "in.csv", [{"text": row["text"]} for row in real_rows(5)])
+    predict_file(source, tmp_path / "out.csv", folder=folder, columns={}, top_k=5)
+    for row in read(tmp_path / "out.csv"):
+        assert {row["label"], row["label_2"]} == set(LABELS)
+        assert float(row["probability"]) >= float(row["probability_2"])
+        assert float(row["probability"]) + float(row["probability_2"]) == pytest.approx(1, abs=2e-6)
+
+
+def test_a_batch_that_memory_does_not_hold_is_cut(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    whole = Predictor(folder).predict([{"text": row["text"]} for row in real_rows(20)])
+    predictor = Predictor(folder)
+    forward = predictor._forward
+
+    def small(table: pa.Table, rows: Any) -> Any:
+        if len(rows) > 3:
+            raise torch.OutOfMemoryError
+        return forward(table, rows)
+
+    monkeypatch.setattr(predictor, "_forward", small)
+    cut = predictor.predict([{"text": row["text"]} for row in real_rows(20)])
+    assert [row["label"] for row in cut] == [row["label"] for row in whole]

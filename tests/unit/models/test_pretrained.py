@@ -10,8 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from finespun.config.targets import build
 from finespun.errors import ModelError
-from finespun.models.pretrained import load_model, load_tokenizer, pad_token_id, require_same_tokens, with_head_dropout
+from finespun.models.pretrained import load_model, load_processor, require_same_tokens, with_head_dropout
+from small_run import small_config
 
 AUTO = "AutoModelForSequenceClassification"
 
@@ -53,17 +55,18 @@ def test_a_pickle_is_not_opened(tmp_path: Path, tiny_bert: Path) -> None:
 
 
 def test_other_tokens_than_transformers_gives_are_refused(tiny_bert: Path) -> None:
-    tokenizer = load_tokenizer(tiny_bert)
+    tokenizer = load_processor("AutoTokenizer", tiny_bert, {})
     ids = tokenizer("a good film")["input_ids"]
-    require_same_tokens(tokenizer, pa.table({"text": ["a good film"], "input_ids": [ids]}), tiny_bert)
-    with pytest.raises(ModelError, match=r"tokenizer.json and AutoTokenizer disagree on 'a good film'"):
-        require_same_tokens(tokenizer, pa.table({"text": ["a good film"], "input_ids": [ids[::-1]]}), tiny_bert)
-    assert pad_token_id(tokenizer) == 0
+    task, row = build("task", small_config().task), {"row": [7], "text": ["a good film"]}
+    require_same_tokens(tokenizer, task, pa.table({**row, "input_ids": [ids]}), tiny_bert)
+    with pytest.raises(ModelError, match=r"tokenizer.json and AutoTokenizer disagree on row 7"):
+        require_same_tokens(tokenizer, task, pa.table({**row, "input_ids": [ids[::-1]]}), tiny_bert)
+    assert task.encoder(tiny_bert).pad_token_id == tokenizer.pad_token_id == 0
 
 
 def test_a_folder_without_tokenizer_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="holds no tokenizer that can be read"):
-        load_tokenizer(tmp_path)
+    with pytest.raises(ModelError, match="Tokenizer: none that can be read"):
+        load_processor("AutoTokenizer", tmp_path, {})
 
 
 def test_the_heads_dropout_is_set_where_there_is_one(tmp_path: Path, tiny_bert: Path) -> None:

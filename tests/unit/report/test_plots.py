@@ -15,6 +15,7 @@ from matplotlib.image import imread
 
 from finespun.config.sections import ReportConfig
 from finespun.report import plots
+from finespun.tasks.base import Judgement
 
 ACTUAL = ["no"] * 5 + ["yes"] * 4 + ["maybe"]
 PREDICTED = ["no"] * 4 + ["yes"] * 6
@@ -74,10 +75,28 @@ def test_a_label_that_never_occurs_and_twelve_labels_are_drawn(tmp_path: Path, d
     assert imread(tmp_path / "confusion.png").std() > 0
 
 
+def judged(actual: list[Any], predicted: list[Any], classes: list[str]) -> Judgement:
+    return Judgement(units=len(actual), scores=lambda _: {}, table={}, actual=actual, predicted=predicted, classes=classes)
+
+
+def test_numbers_are_drawn_as_points_and_counted_in_ranges(tmp_path: Path, drawn: list[Figure]) -> None:
+    actual = [float(number) for number in range(100)]
+    predicted = [value + 1 for value in actual]
+    config = ReportConfig(confusion_title="c", training_title="t")
+    plots.evaluation(judged=judged(actual, predicted, []), history=HISTORY, monitor="val/loss", folder=tmp_path, config=config)
+    found = rows(tmp_path / "confusion.csv")
+    assert len(found) == 100
+    assert len({row["actual"] for row in found}) == 10
+    assert sum(row["actual"] == row["predicted"] for row in found) == 91  # the last of nine ranges steps over
+    points = drawn[0].axes[0].collections[0].get_offsets()
+    assert np.asarray(points).tolist() == [[a, p] for a, p in zip(actual, predicted, strict=True)]
+
+
 def test_training_keeps_every_step_and_metric(tmp_path: Path, drawn: list[Figure]) -> None:
     plots.training(HISTORY, folder=tmp_path, monitor="val/f1_macro", title="How it learned")
     found = rows(tmp_path / "training.csv")
-    assert list(found[0]) == ["step", "train/loss", "val/f1_macro", "val/loss"]
+    assert list(found[0]) == ["step", "train/loss", "val/f1_macro", "val/loss", "monitored"]
+    assert all(row["monitored"] == row["val/f1_macro"] for row in found)
     assert [int(row["step"]) for row in found] == list(range(1, 61))
     assert [float(row["train/loss"]) for row in found] == [1 / step for step in range(1, 61)]
     assert {row["step"]: row["val/f1_macro"] for row in found if row["val/f1_macro"]} == {"30": "0.6", "60": "0.8"}
@@ -94,7 +113,7 @@ def test_training_keeps_every_step_and_metric(tmp_path: Path, drawn: list[Figure
 
 def test_a_run_of_one_step_is_drawn(tmp_path: Path) -> None:
     plots.training(HISTORY[:1], folder=tmp_path, monitor="val/loss", title="short")
-    assert rows(tmp_path / "training.csv") == [{"step": "1", "train/loss": "1.0"}]
+    assert rows(tmp_path / "training.csv") == [{"step": "1", "train/loss": "1.0", "monitored": ""}]
     assert (tmp_path / "training.png").read_bytes().startswith(PNG)
 
 
@@ -103,7 +122,7 @@ def test_the_same_results_make_the_same_bytes_and_a_title_makes_others(tmp_path:
         folder = tmp_path / name
         folder.mkdir()
         plots.evaluation(
-            actual=ACTUAL, predicted=PREDICTED, labels=LABELS, history=HISTORY, monitor="val/loss", folder=folder,
+            judged=judged(ACTUAL, PREDICTED, LABELS), history=HISTORY, monitor="val/loss", folder=folder,
             config=ReportConfig(confusion_title=title, training_title="t"),
         )  # fmt: skip
         return {path.name: path.read_bytes() for path in folder.iterdir()}

@@ -15,6 +15,7 @@ from finespun.report.summary import show
 SCORES = {"accuracy": 0.81234, "f1_macro": 0.79, "f1_micro": 0.81234, "log_loss": 0.4567}
 DETAILS: dict[str, Any] = {
     "confidence": 0.9,
+    "shown": ["accuracy", "f1_macro", "log_loss"],
     "scores": {name: {"value": value, "low": value - 0.02, "high": value + 0.02} for name, value in SCORES.items()},
     "baselines": {
         "majority_class": {"accuracy": 0.5, "f1_macro": 0.333, "log_loss": 0.693},

@@ -24,7 +24,7 @@ def test_the_loss_is_one_number_a_row() -> None:
 def test_metrics_over_batches_are_those_of_the_whole() -> None:
     torch.manual_seed(0)
     logits, targets = torch.randn(50, 3), torch.randint(0, 3, (50,))
-    metrics = TASK.metrics(3)
+    metrics = TASK.metrics(["a", "b", "c"])
     for start in range(0, 50, 16):
         metrics.update(logits[start : start + 16], targets[start : start + 16])
     whole = f1_score(targets, logits.argmax(1), average="macro")
@@ -36,16 +36,17 @@ def test_outputs_are_softmax_and_predictions_are_read_by_people() -> None:
     outputs = TASK.outputs(logits)
     assert outputs.sum(axis=1) == pytest.approx([1, 1])
     assert outputs[1] == pytest.approx(torch.tensor(logits[1]).softmax(0).numpy(), abs=1e-7)
-    assert TASK.predictions(outputs, ["no", "yes"]) == {"label": ["no", "yes"], "probability": [1.0, 0.880797]}
+    found = TASK.predictions(pa.table({"row": [0, 1]}), list(outputs), ["no", "yes"], top_k=1)
+    assert found == [{"label": "no", "probability": 1.0}, {"label": "yes", "probability": 0.880797}]
 
 
 def test_baselines_are_fitted_on_training_rows_alone() -> None:
     train = pa.table({"text": ["good film", "great film", "bad film", "awful film"] * 5, "target": [1, 1, 0, 0] * 5})
     split = pa.table({"text": ["a great one", "an awful one", "film"]})
     found = TASK.baselines(train, split, ["bad", "good"])
-    assert found["majority_class"].tolist() == [[0.5, 0.5]] * 3
-    assert found["tfidf_logistic"].argmax(axis=1)[:2].tolist() == [1, 0]
-    assert found["tfidf_logistic"].sum(axis=1) == pytest.approx([1, 1, 1])
+    assert np.stack(found["majority_class"]).tolist() == [[0.5, 0.5]] * 3
+    assert np.stack(found["tfidf_logistic"]).argmax(axis=1)[:2].tolist() == [1, 0]
+    assert np.stack(found["tfidf_logistic"]).sum(axis=1) == pytest.approx([1, 1, 1])
 
 
 @pytest.mark.parametrize("wrong", [{"max_length": 0}, {"monitor": "val/nothing"}, {"monitor_mode": "up"}, {"maxlength": 3}])

@@ -1,0 +1,90 @@
+"""A fine-tuned model that answers rows: what `finespun predict` and the MLflow model use."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from finespun.config import targets
+from finespun.config.sections import Target
+from finespun.data.checks import role_values
+from finespun.data.loader import take
+from finespun.data.sources import Row
+from finespun.errors import ModelError
+from finespun.models.pretrained import load_model
+from finespun.tasks.base import Task
+from finespun.training.hardware import choose_accelerator
+
+BATCH_TOKENS = 4096  # of one forward pass, padding included; halved for as long as memory does not hold it
+
+
+class Predictor:
+    """A folder that `finetune` wrote, opened."""
+
+    def __init__(self, folder: Path) -> None:
+        """Loads model, task and encoder.
+
+        Raises:
+            ModelError: the folder holds no fine-tuned model, or not all of it.
+        """
+        if not (folder / "run.json").is_file():
+            raise ModelError(f"{folder}: holds no fine-tuned model; run `dvc repro` first, or name one with --model")
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        task: Task = targets.build("task", Target.model_validate(record["task"]))
+        self.device = choose_accelerator("auto")
+        self.model: Any = load_model(folder, auto_class=task.auto_class, options={}).to(self.device).eval()
+        self.task, self.encoder = task.settled(self.model.config.to_dict()), task.encoder(folder)
+        self.labels = [self.model.config.id2label[position] for position in range(self.model.config.num_labels)]
+        self.columns = {role: column for role, column in record["columns"].items() if self._reads(role)}
+        self.batch_tokens = BATCH_TOKENS
+
+    def _reads(self, role: str) -> bool:
+        return role in {*self.task.roles, *self.task.optional_roles} - {*self.task.answer_roles}
+
+    def predict(self, rows: Sequence[Row], *, top_k: int = 1) -> list[dict[str, Any]]:
+        """Returns an answer for each row; a row that cannot be answered gives `error` and nothing else."""
+        values = [role_values(row, self.columns) for row in rows]
+        problems = [next(iter(self.task.problems(each, None)), None) for each in values]
+        good = [position for position, problem in enumerate(problems) if problem is None]
+        answers = iter(self._answered([values[position] for position in good], top_k) if good else [])
+        return [
+            next(answers) if problem is None else {"error": f"{self.columns[problem[1]]} {problem[2].partition(';')[0]}"}
+            for problem in problems
+        ]
+
+    def _answered(self, values: list[dict[str, Any]], top_k: int) -> list[dict[str, Any]]:
+        columns = self.task.encode(values, self.encoder, None)
+        source = columns.pop("source", None)
+        columns["row"] = source if source is not None else pa.array(range(len(values)), pa.int64())
+        table = pa.table(columns)
+        lengths = table["length"].to_numpy()
+        order = np.argsort(-lengths, kind="stable")
+        outputs: list[Any] = [None] * len(order)
+        start = 0
+        while start < len(order):
+            rows = order[start : start + max(1, self.batch_tokens // max(1, lengths[order[start]]))]
+            try:
+                found = self._forward(table, rows)
+            except torch.OutOfMemoryError:
+                if len(rows) == 1:
+                    raise
+                self.batch_tokens //= 2
+                continue
+            for row, output in zip(rows, found, strict=True):
+                outputs[row] = output
+            start += len(rows)
+        return self.task.predictions(table, outputs, self.labels, top_k=top_k)
+
+    def _forward(self, table: pa.Table, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        known = [name for name in self.task.model_columns if name in table.column_names]
+        inputs, _ = self.task.collate(take(table.select(known), rows), self.encoder)
+        with torch.inference_mode():
+            logits = self.model(**{name: tensor.to(self.device) for name, tensor in inputs.items()}).logits
+        return self.task.outputs(logits.float().cpu().numpy())

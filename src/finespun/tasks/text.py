@@ -1,0 +1,133 @@
+"""Texts, and pairs of texts, as a task's input."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from pydantic import PositiveInt
+
+from finespun.errors import ModelError
+from finespun.tasks.base import Columns, Defaults, Problem, Values
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import torch
+    from tokenizers import Tokenizer
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """A checkpoint's fast tokenizer, and what it pads batches with."""
+
+    tokenizer: Tokenizer
+    pad_token_id: int
+
+    @classmethod
+    def read(cls, folder: Path) -> TextEncoder:
+        """Reads `tokenizer.json`, without transformers.
+
+        Raises:
+            ModelError: there is none, or it cannot be read.
+        """
+        from tokenizers import Tokenizer  # noqa: PLC0415  (configure checks tasks and needs no tokenizer)
+
+        path = folder / "tokenizer.json"
+        if not path.is_file():
+            raise ModelError(
+                f"{folder}: has no tokenizer.json (a fast tokenizer); make one with transformers:"
+                f" AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained(...)"
+            )
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # tokenizers raises nothing narrower
+            raise ModelError(f"{path}: is not a tokenizer that can be read ({error}); restore the file") from error
+        settings = folder / "tokenizer_config.json"
+        token = json.loads(settings.read_text(encoding="utf-8")).get("pad_token") if settings.is_file() else None
+        token = token["content"] if isinstance(token, dict) else token
+        return cls(tokenizer, tokenizer.token_to_id(token) or 0 if token else 0)  # attention masks hide it: any id will do
+
+
+class TextInput(Defaults):
+    """Reads `text`, or `text` and `text_pair`, up to `max_length` tokens."""
+
+    processor: ClassVar[str] = "AutoTokenizer"
+    auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
+    optional_roles: ClassVar[tuple[str, ...]] = ("text_pair",)
+    model_columns: ClassVar[tuple[str, ...]] = ("input_ids", "token_type_ids")
+
+    shown: ClassVar[tuple[str, ...]] = ("text", "text_pair")  # columns of prepared data that a person knows a row by
+
+    max_length: PositiveInt
+
+    def content(self, values: Values) -> str:
+        return "\n".join(values[role] for role in ("text", "text_pair") if role in values)
+
+    def input_problems(self, values: Values) -> Iterator[Problem]:
+        """Yields what is wrong with the texts of a row."""
+        for role in ("text", "text_pair"):
+            if role in values and not values[role].strip():
+                yield "empty_text", role, "is empty; write the text, or set data.checks.empty_text: drop"
+
+    def encoder(self, folder: Path) -> TextEncoder:
+        return TextEncoder.read(folder)
+
+    def encode_inputs(self, rows: Sequence[Values], encoder: TextEncoder) -> Columns:
+        """Returns the texts and their tokens; token types only for pairs, whose halves they tell apart."""
+        import pyarrow as pa  # noqa: PLC0415  (configure checks this class's options and needs no Arrow)
+
+        tokenizer = encoder.tokenizer
+        tokenizer.enable_truncation(self.max_length)
+        tokenizer.no_padding()
+        roles = [role for role in ("text", "text_pair") if rows and role in rows[0]]
+        given = [tuple(row[role] for role in roles) for row in rows]
+        encodings = tokenizer.encode_batch_fast([each if len(each) == 2 else each[0] for each in given])
+        columns = {role: pa.array([row[role] for row in rows], pa.string()) for role in roles}
+        columns["input_ids"] = pa.array([one.ids for one in encodings], pa.list_(pa.int32()))
+        if len(roles) == 2:
+            columns["token_type_ids"] = pa.array([one.type_ids for one in encodings], pa.list_(pa.int8()))
+        columns["length"] = pa.array([len(one.ids) for one in encodings], pa.int32())
+        columns["truncated"] = pa.array([bool(one.overflowing) for one in encodings], pa.bool_())
+        return columns
+
+    def collate_inputs(self, columns: Mapping[str, Sequence[Any]], encoder: TextEncoder) -> dict[str, torch.Tensor]:
+        """Returns ids, attention mask and, for pairs, token types: (rows, longest) each."""
+        ids, mask = pad(columns["input_ids"], encoder.pad_token_id)
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        if "token_type_ids" in columns:
+            inputs["token_type_ids"] = pad(columns["token_type_ids"], 0)[0]
+        return inputs
+
+    def processor_options(self) -> dict[str, Any]:
+        return {"model_max_length": self.max_length}
+
+    def given(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        return {role: row[role] for role in ("text", "text_pair") if role in row}
+
+    def for_processor(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        return self.given(row)
+
+    def words(self, train: pa.Table, split: pa.Table) -> tuple[Any, Any]:
+        """Returns TF-IDF weights of words and pairs of words, fitted on `train`: what simple methods see of both."""
+        from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415  (1.4 s that only reports need)
+
+        roles = [role for role in ("text", "text_pair") if role in train.column_names]
+        texts = [["\n".join(each) for each in zip(*(table[role].to_pylist() for role in roles), strict=True)]
+                 for table in (train, split)]  # fmt: skip
+        vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+        return vectorizer.fit_transform(texts[0]), vectorizer.transform(texts[1])
+
+
+def pad(ids: Sequence[Sequence[int]], value: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns whole numbers and their mask, (rows, longest) each; a row without any is one of padding."""
+    import torch  # noqa: PLC0415  (prepare encodes with these classes and imports no torch)
+
+    lengths = np.array([len(one) for one in ids])
+    mask = np.arange(max(1, lengths.max())) < lengths[:, None]
+    padded = np.full(mask.shape, value, dtype=np.int64)
+    padded[mask] = np.concatenate([np.asarray(one, dtype=np.int64) for one in ids])
+    return torch.from_numpy(padded), torch.from_numpy(mask.astype(np.int64))
