@@ -49,11 +49,27 @@ def test_files_were_found() -> None:
     assert groups - {"hydra"} == {*RunConfig.model_fields, "experiment"} - {"seed"}
 
 
+def roles(task: str) -> tuple[str, ...]:
+    target = yaml.safe_load((CONF / "task" / f"{task}.yaml").read_text())["_target_"]
+    return tuple(targets.load("task", target).roles)
+
+
+def beside(group: str, name: str) -> list[str]:
+    """The choice of a task for data that are not for the one in `conf/config.yaml`."""
+    if group != "data":
+        return []
+    columns = yaml.safe_load((CONF / "data" / f"{name}.yaml").read_text())["columns"]
+    fitting = [path.name for path in CHOICES if path.parent == Path("task") and set(roles(path.name)) <= set(columns)]
+    return [f"task={fitting[-1]}"]
+
+
 @pytest.mark.parametrize("choice", CHOICES, ids=str)
 def test_every_file_composes_and_is_valid(choice: Path) -> None:
     group, name = choice.parent.as_posix(), choice.name
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        composed = hydra_compose("config", [f"{group}={name}"])
+        composed = hydra_compose("config", [f"{group}={name}", *beside(group, name)])
+    if group == "task":  # with columns for just its roles
+        OmegaConf.update(composed, "data.columns", {role: role for role in roles(name)}, merge=False, force_add=True)
     config = check(composed, Origin(conf=CONF, choices={group: name}))
     if group in RunConfig.model_fields:
         said = yaml.safe_load((CONF / group / f"{name}.yaml").read_text())

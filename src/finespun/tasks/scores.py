@@ -49,3 +49,125 @@ def classification_scores(
 
 def _ratio(numerator: Values, denominator: Values) -> Values:
     return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
+
+
+def regression_scores(targets: Values, numbers: Values, weights: Values, *, labels: Sequence[str]) -> dict[str, Values]:
+    """Returns Pearson's and Spearman's correlation, R², RMSE, MSE and MAE: means over targets, and of each if several.
+
+    Args:
+        targets: (rows, targets), the right numbers.
+        numbers: (rows, targets), the predicted ones.
+        weights: (resamples, rows), how often each row is counted.
+        labels: names of the targets.
+
+    Returns:
+        name -> (resamples,). A correlation with a constant is 0, and so is the R² of constant targets. Spearman's ranks are
+        those among all rows: exact for the whole, and what a bootstrap of pairs of ranks gives for its samples.
+    """
+    each: dict[str, list[Values]] = {}
+    for target, number in zip(targets.T, numbers.T, strict=True):
+        total = weights.sum(axis=1)
+        error = number - target
+        mse = weights @ error**2 / total
+        variance = _covariance(target, target, weights)
+        found = {
+            "pearson": _correlation(target, number, weights),
+            "spearman": _correlation(_ranks(target), _ranks(number), weights),
+            "rmse": np.sqrt(mse),
+            "r2": np.where(variance > 0, 1 - mse / np.where(variance > 0, variance, 1), 0.0),
+            "mse": mse,
+            "mae": weights @ np.abs(error) / total,
+        }
+        for name, value in found.items():
+            each.setdefault(name, []).append(value)
+    scores = {name: np.mean(values, axis=0) for name, values in each.items()}
+    if len(labels) > 1:
+        scores |= {
+            f"{name}/{label}": value for name, values in each.items() for label, value in zip(labels, values, strict=True)
+        }
+    return scores
+
+
+def _covariance(one: Values, other: Values, weights: Values) -> Values:
+    total = weights.sum(axis=1)
+    one, other = one - one.mean(), other - other.mean()  # of like size: the difference below loses no digits
+    return np.asarray(weights @ (one * other) / total - (weights @ one / total) * (weights @ other / total))
+
+
+def _correlation(one: Values, other: Values, weights: Values) -> Values:
+    spread = np.sqrt(np.maximum(0.0, _covariance(one, one, weights) * _covariance(other, other, weights)))
+    return _ratio(_covariance(one, other, weights), np.where(spread > 1e-12, spread, 0.0))
+
+
+def _ranks(values: Values) -> Values:
+    """Ranks, the mean rank where values are equal."""
+    _, position, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return np.asarray((last - (counts - 1) / 2)[position], dtype=np.float64)
+
+
+def multi_label_scores(
+    targets: Values, probabilities: Values, weights: Values, *, thresholds: Values, labels: Sequence[str]
+) -> dict[str, Values]:
+    """Returns F1 (macro, micro, of samples), mean average precision, exact match, log loss, and each label's precision, recall.
+
+    Args:
+        targets: (rows, labels) of 0 and 1.
+        probabilities: (rows, labels), each on its own between 0 and 1.
+        weights: (resamples, rows), how often each row is counted.
+        thresholds: (labels,), from which probability on a label is given.
+        labels: names.
+
+    Returns:
+        name -> (resamples,), with 0 for what would be divided by no row, as in scikit-learn with `zero_division=0`.
+    """
+    predicted = (probabilities >= thresholds).astype(np.float64)
+    hits = predicted * targets
+    true, claimed, actual = weights @ hits, weights @ predicted, weights @ targets
+    precision, recall = _ratio(true, claimed), _ratio(true, actual)
+    total = weights.sum(axis=1)
+    sizes = predicted.sum(axis=1) + targets.sum(axis=1)
+    clipped = np.clip(probabilities, 1e-15, 1 - 1e-15)
+    row_loss = -(targets * np.log(clipped) + (1 - targets) * np.log(1 - clipped)).mean(axis=1)
+    found = {
+        "f1_macro": _ratio(2 * true, claimed + actual).mean(axis=1),
+        "f1_micro": _ratio(2 * true.sum(axis=1), (claimed + actual).sum(axis=1)),
+        "f1_samples": weights @ _ratio(2 * hits.sum(axis=1), sizes) / total,
+        "average_precision": np.mean(
+            [_average_precision(*pair, weights) for pair in zip(targets.T, probabilities.T, strict=True)], axis=0
+        ),
+        "exact_match": weights @ (predicted == targets).all(axis=1) / total,
+        "log_loss": weights @ row_loss / total,
+    }
+    for position, label in enumerate(labels):
+        found |= {f"precision/{label}": precision[:, position], f"recall/{label}": recall[:, position]}
+    return found
+
+
+def _average_precision(targets: Values, chances: Values, weights: Values) -> Values:
+    """Area under the precision-recall curve as a sum of steps; 0 where no counted row has the label."""
+    order = np.argsort(-chances, kind="stable")
+    ends = np.append(np.diff(chances[order]) != 0, True)  # equal chances are one step
+    true = np.cumsum(weights[:, order] * targets[order], axis=1)[:, ends]
+    counted = np.cumsum(weights[:, order], axis=1)[:, ends]
+    gained = np.diff(true, axis=1, prepend=0.0)
+    return _ratio((gained * _ratio(true, counted)).sum(axis=1), true[:, -1])
+
+
+def best_thresholds(targets: Values, probabilities: Values) -> Values:
+    """Returns the threshold of each label, (labels,), that gives it the highest F1; 0.5 where a label has no row.
+
+    Midway between the neighbouring probabilities, so that it does not hang on the last digits of one row's.
+    """
+    found = np.full(targets.shape[1], 0.5)
+    for label in range(targets.shape[1]):
+        order = np.argsort(-probabilities[:, label], kind="stable")
+        chances, right = probabilities[order, label], targets[order, label]
+        if not right.any():
+            continue
+        f1 = 2 * np.cumsum(right) / (np.arange(1, len(right) + 1) + right.sum())
+        f1[:-1][chances[:-1] == chances[1:]] = 0.0  # a threshold cannot part equal probabilities
+        best = int(f1.argmax())
+        below = chances[best + 1] if best + 1 < len(chances) else 0.0
+        found[label] = (chances[best] + below) / 2
+    return found

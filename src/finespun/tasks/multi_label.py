@@ -1,0 +1,143 @@
+"""Any number of labels for each text or pair of texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from finespun.tasks.base import Columns, Judgement, Outputs, Problem, Values
+from finespun.tasks.one_label import named_outputs, unknown_label
+from finespun.tasks.scores import best_thresholds, multi_label_scores
+from finespun.tasks.text import TextEncoder, TextInput
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import torch
+    from torchmetrics import MetricCollection
+
+NONE = "(none)"  # in pictures: no label on one of the sides
+
+
+class MultiLabel(TextInput):
+    """Each label is given or not, from a threshold of its own on that is chosen on the validation split for the best F1."""
+
+    roles: ClassVar[tuple[str, ...]] = ("text", "labels")
+    answer_roles: ClassVar[tuple[str, ...]] = ("labels",)
+    headline: ClassVar[tuple[str, ...]] = ("f1_macro", "f1_micro", "average_precision", "exact_match")
+    decides: ClassVar[bool] = True
+
+    delimiter: Annotated[str, Field(min_length=1)]
+    monitor: Literal["val/f1_macro", "val/f1_micro", "val/average_precision", "val/loss"]
+    monitor_mode: Literal["max", "min"]
+    thresholds: Annotated[tuple[float, ...], Field(strict=False)] | None = None  # by label; None until `decide` has chosen
+
+    def answers(self, values: Values) -> Sequence[str]:
+        given = values["labels"]
+        parts = given.split(self.delimiter) if isinstance(given, str) else given
+        return list(dict.fromkeys(part.strip() for part in parts if part.strip()))
+
+    def problems(self, values: Values, labels: Sequence[str] | None) -> Iterator[Problem]:
+        yield from self.input_problems(values)
+        if "labels" in values and labels is not None:
+            for answer in self.answers(values):
+                for kind, _, remedy in unknown_label(answer, labels):
+                    yield kind, "labels", f"{answer!r} {remedy}"
+
+    def encode(self, rows: Sequence[Values], encoder: TextEncoder, labels: Sequence[str] | None) -> Columns:
+        import pyarrow as pa  # noqa: PLC0415  (configure checks this class's options and needs no Arrow)
+
+        columns = self.encode_inputs(rows, encoder)
+        if labels is not None:
+            given = [set(self.answers(row)) for row in rows]
+            columns["target"] = pa.array([[float(label in each) for label in labels] for each in given], pa.list_(pa.float32()))
+        return columns
+
+    def collate(
+        self, columns: Mapping[str, Sequence[Any]], encoder: TextEncoder
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
+        import torch  # noqa: PLC0415  (prepare encodes with this class and imports no torch)
+
+        targets = torch.as_tensor(np.stack(columns["target"]), dtype=torch.float32) if "target" in columns else None
+        return self.collate_inputs(columns, encoder), targets
+
+    def model_options(self, labels: Sequence[str]) -> dict[str, Any]:
+        return {**named_outputs(labels), "problem_type": "multi_label_classification"}
+
+    def loss(self, logits: torch.Tensor, targets: torch.Tensor, *, training: bool = False) -> torch.Tensor:
+        from torch.nn import functional  # noqa: PLC0415
+
+        return functional.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none").mean(dim=1)
+
+    def metrics(self, labels: Sequence[str]) -> MetricCollection:
+        from finespun.tasks.over_rows import over_rows  # noqa: PLC0415  (imports torch)
+
+        scored = partial(multi_label_scores, thresholds=self._from(len(labels)), labels=labels)
+        return over_rows(("f1_macro", "f1_micro", "average_precision"), scored, self.outputs)
+
+    def outputs(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
+        return np.asarray(1 / (1 + np.exp(-np.clip(logits.astype(np.float64), -500, 500))))
+
+    def decide(self, rows: pa.Table, outputs: Outputs, labels: Sequence[str]) -> dict[str, Any]:
+        return {"label_thresholds": best_thresholds(_targets(rows), np.stack(outputs)).tolist()}
+
+    def settled(self, config: Mapping[str, Any]) -> Self:
+        chosen = config.get("label_thresholds")
+        return self.model_copy(update={"thresholds": tuple(chosen)}) if chosen and self.thresholds is None else self
+
+    def _from(self, count: int) -> NDArray[np.float64]:
+        return np.full(count, 0.5) if self.thresholds is None else np.asarray(self.thresholds)
+
+    def predictions(self, rows: pa.Table, outputs: Outputs, labels: Sequence[str], *, top_k: int) -> list[dict[str, Any]]:
+        """Returns `labels` (a list, the likeliest first) and `probabilities` of those given and of the `top_k` likeliest."""
+        found = []
+        for chances in outputs:
+            ranked = np.argsort(-chances, kind="stable")
+            given = [labels[index] for index in ranked if chances[index] >= self._from(len(labels))[index]]
+            shown = ranked[: max(top_k, len(given))]
+            found.append(
+                {"labels": given, "probabilities": {labels[index]: round(float(chances[index]), 6) for index in shown}}
+            )
+        return found
+
+    def judge(self, rows: pa.Table, outputs: Outputs, labels: Sequence[str]) -> Judgement:
+        targets, probabilities = _targets(rows), np.stack(outputs)
+        thresholds = self._from(len(labels))
+        predicted = probabilities >= thresholds
+        table: dict[str, Any] = {name: rows[name] for name in ("row", *self.shown) if name in rows.column_names}
+        for name, sets in (("labels", targets > 0), ("predicted", predicted)):
+            table[name] = [[labels[index] for index in np.flatnonzero(row).tolist()] for row in sets]
+        table |= {f"probability/{label}": probabilities[:, position] for position, label in enumerate(labels)}
+        pairs = [
+            (labels[index] if targets[row, index] else NONE, labels[index] if predicted[row, index] else NONE)
+            for row, index in np.argwhere((targets > 0) | predicted).tolist()
+        ] or [(NONE, NONE)]
+        return Judgement(
+            units=len(targets),
+            scores=lambda weights: multi_label_scores(
+                targets, probabilities, weights, thresholds=thresholds, labels=labels
+            ),
+            table=table, actual=[a for a, _ in pairs], predicted=[p for _, p in pairs], classes=[*labels, NONE],
+        )  # fmt: skip
+
+    def baselines(self, train: pa.Table, split: pa.Table, labels: Sequence[str]) -> dict[str, Outputs]:
+        from sklearn.dummy import DummyClassifier  # noqa: PLC0415  (1 s that only reports need)
+        from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
+
+        targets = _targets(train)
+        seen, asked = self.words(train, split)
+        found = np.empty((split.num_rows, len(labels)))
+        for position, column in enumerate(targets.T):
+            constant = len(set(column)) < 2
+            model = DummyClassifier() if constant else LogisticRegression(C=10.0, max_iter=1000)
+            chances = model.fit(seen, column).predict_proba(asked)
+            found[:, position] = column[0] if constant else chances[:, 1]
+        return {"label_shares": [targets.mean(axis=0)] * split.num_rows, "tfidf_logistic": list(found)}
+
+
+def _targets(rows: pa.Table) -> NDArray[np.float64]:
+    return np.stack(rows["target"].to_numpy()).astype(np.float64)

@@ -1,0 +1,182 @@
+"""Numbers and sets of labels as answers: scores equal scikit-learn's and scipy's, thresholds are chosen, problems named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from sklearn import metrics
+
+from finespun.tasks.multi_label import NONE, MultiLabel
+from finespun.tasks.scores import best_thresholds, multi_label_scores, regression_scores
+from finespun.tasks.text import TextEncoder
+from finespun.tasks.text_regression import TextRegression
+
+NUMBERS = TextRegression(max_length=16, loss_function="mse", huber_delta=1.0, monitor="val/pearson", monitor_mode="max")
+SETS = MultiLabel(max_length=16, delimiter=";", monitor="val/f1_macro", monitor_mode="max")
+LABELS = ["funny", "sad", "slow"]
+
+
+def numbers(seed: int, rows: int = 50) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.Generator(np.random.Philox(seed))
+    targets = random.normal(3, 2, (rows, 2)).round(1)
+    return targets, targets * 0.7 + random.normal(0, 1, (rows, 2))
+
+
+def sets(seed: int, rows: int = 60) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.Generator(np.random.Philox(seed))
+    targets = (random.random((rows, 3)) < [0.5, 0.2, 0.05]).astype(float)
+    return targets, np.clip(targets * 0.3 + random.random((rows, 3)) * 0.7, 0, 1).round(2)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10_000))
+def test_regression_scores_equal_scipy_and_scikit_learn(seed: int) -> None:
+    targets, found = numbers(seed)
+    ours = regression_scores(targets, found, np.ones((1, 50)), labels=["a", "b"])
+    for position, label in enumerate(["a", "b"]):
+        target, number = targets[:, position], found[:, position]
+        theirs = {
+            "pearson": stats.pearsonr(target, number).statistic,
+            "spearman": stats.spearmanr(target, number).statistic,
+            "r2": metrics.r2_score(target, number),
+            "rmse": metrics.root_mean_squared_error(target, number),
+            "mse": metrics.mean_squared_error(target, number),
+            "mae": metrics.mean_absolute_error(target, number),
+        }
+        assert {name: ours[f"{name}/{label}"][0] for name in theirs} == pytest.approx(theirs, abs=1e-9)
+    assert ours["pearson"][0] == pytest.approx((ours["pearson/a"][0] + ours["pearson/b"][0]) / 2)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10_000))
+def test_weights_are_the_same_as_repeating_rows(seed: int) -> None:
+    targets, found = numbers(seed)
+    rows = np.random.Generator(np.random.Philox(seed + 1)).integers(0, 50, 50)
+    ours = regression_scores(targets, found, np.bincount(rows, minlength=50)[None].astype(float), labels=["a", "b"])
+    again = regression_scores(targets[rows], found[rows], np.ones((1, 50)), labels=["a", "b"])
+    for name in ("pearson", "r2", "rmse", "mae"):
+        assert ours[name][0] == pytest.approx(again[name][0], abs=1e-9), name
+
+
+def test_a_constant_answer_has_no_correlation() -> None:
+    targets, _ = numbers(1)
+    scores = regression_scores(targets, np.full_like(targets, 0.1), np.ones((1, 50)), labels=["a", "b"])
+    assert (scores["pearson"][0], scores["spearman"][0]) == (0.0, 0.0)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10_000))
+def test_multi_label_scores_equal_scikit_learn(seed: int) -> None:
+    targets, chances = sets(seed)
+    thresholds = np.array([0.5, 0.4, 0.6])
+    predicted = chances >= thresholds
+    ours = multi_label_scores(targets, chances, np.ones((1, 60)), thresholds=thresholds, labels=LABELS)
+    theirs = {
+        f"f1_{kind}": metrics.f1_score(targets, predicted, average=kind, zero_division=0)
+        for kind in ("macro", "micro", "samples")
+    }
+    theirs["exact_match"] = metrics.accuracy_score(targets, predicted)
+    precision = metrics.precision_score(targets, predicted, average=None, zero_division=0)
+    theirs |= {f"precision/{label}": precision[position] for position, label in enumerate(LABELS)}
+    if targets.any(axis=0).all():
+        theirs["average_precision"] = metrics.average_precision_score(targets, chances)
+    assert {name: ours[name][0] for name in theirs} == pytest.approx(theirs, abs=1e-9)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10_000))
+def test_no_other_threshold_gives_a_better_f1(seed: int) -> None:
+    targets, chances = sets(seed)
+    chosen = best_thresholds(targets, chances)
+    for label in range(3):
+        if not targets[:, label].any():
+            assert chosen[label] == 0.5
+            continue
+        found = metrics.f1_score(targets[:, label], chances[:, label] >= chosen[label])
+        tried = [metrics.f1_score(targets[:, label], chances[:, label] >= each) for each in np.unique(chances[:, label])]
+        assert found == pytest.approx(max(tried))
+
+
+def test_thresholds_are_chosen_on_one_split_and_used_on_another() -> None:
+    rows = pa.table({"row": [2, 3], "text": ["a", "b"], "target": [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]})
+    outputs = [np.array([0.4, 0.1, 0.2]), np.array([0.1, 0.1, 0.3])]
+    chosen = SETS.decide(rows, outputs, LABELS)
+    assert chosen == {"label_thresholds": pytest.approx([0.25, 0.5, 0.25])}
+    settled = SETS.settled(chosen)
+    assert [each["labels"] for each in settled.predictions(rows, outputs, LABELS, top_k=1)] == [["funny"], ["slow"]]
+    assert [each["labels"] for each in SETS.predictions(rows, outputs, LABELS, top_k=1)] == [[], []]
+    assert SETS.predictions(rows, outputs, LABELS, top_k=2)[0]["probabilities"] == {"funny": 0.4, "slow": 0.2}
+    judged = settled.judge(rows, outputs, LABELS)
+    assert judged.table["predicted"] == [["funny"], ["slow"]]
+    assert judged.scores(np.ones((1, 2)))["exact_match"][0] == 1.0
+    missed = SETS.judge(rows, outputs, LABELS)
+    assert list(zip(missed.actual, missed.predicted, strict=True)) == [("funny", NONE), ("slow", NONE)]
+
+
+@pytest.mark.parametrize(
+    ("given", "found"), [("funny; sad ;", ["funny", "sad"]), (["sad", "funny", "sad"], ["sad", "funny"]), ("", [])]
+)
+def test_labels_are_a_list_or_delimited_text(given: object, found: list[str]) -> None:
+    assert SETS.answers({"text": "a", "labels": given}) == found
+
+
+def test_a_label_outside_the_list_is_named() -> None:
+    problems = list(SETS.problems({"text": "a", "labels": "funny;sadd"}, LABELS))
+    assert [(kind, role) for kind, role, _ in problems] == [("unknown_label", "labels")]
+    assert problems[0][2].startswith("'sadd' is not one of funny, sad, slow (did you mean 'sad'?)")
+
+
+@pytest.mark.parametrize("wrong", ["", "three", "nan", "inf", ["1", "x"]])
+def test_what_is_no_number_is_named(wrong: object) -> None:
+    assert [(kind, role) for kind, role, _ in NUMBERS.problems({"text": "a", "target": wrong}, None)] == [
+        ("bad_target", "target")
+    ]
+    assert list(NUMBERS.problems({"text": "a", "target": "-3.5e-1"}, None)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs"), [("mse", torch.nn.MSELoss()), ("mae", torch.nn.L1Loss()), ("huber", torch.nn.HuberLoss(delta=0.5))]
+)
+def test_losses_of_rows_are_those_of_torch(name: str, theirs: torch.nn.Module) -> None:
+    task = NUMBERS.model_copy(update={"loss_function": name, "huber_delta": 0.5})
+    logits, targets = torch.randn(6, 2), torch.randn(6, 2)
+    losses = task.loss(logits, targets)
+    assert losses.shape == (6,)
+    assert losses.mean().item() == pytest.approx(theirs(logits, targets).item(), abs=1e-6)
+
+
+def test_validation_metrics_are_the_scores_of_all_rows() -> None:
+    targets, found = (torch.tensor(each, dtype=torch.float32) for each in numbers(7))
+    collection = NUMBERS.metrics(["a", "b"])
+    for start in range(0, 50, 16):
+        collection.update(found[start : start + 16], targets[start : start + 16])
+    ours = regression_scores(targets.double().numpy(), found.double().numpy(), np.ones((1, 50)), labels=["a", "b"])
+    values = collection.compute()
+    assert {name: value.item() for name, value in values.items()} == pytest.approx(
+        {name: ours[name][0] for name in values}, abs=1e-5
+    )
+
+
+def test_pairs_are_read_as_the_tokenizer_reads_them(tiny_bert: Path) -> None:
+    from transformers import AutoTokenizer
+
+    rows = [{"text": "a good film", "text_pair": "it is bad", "target": "1"}, {"text": "b", "text_pair": "c", "target": "2"}]
+    encoder = TextEncoder.read(tiny_bert)
+    columns = NUMBERS.encode(rows, encoder, ["target"])
+    theirs = AutoTokenizer.from_pretrained(tiny_bert)(
+        [r["text"] for r in rows], [r["text_pair"] for r in rows], truncation=True, max_length=16
+    )
+    assert columns["input_ids"].to_pylist() == theirs["input_ids"]
+    inputs, targets = NUMBERS.collate(
+        {name: columns[name].to_numpy(zero_copy_only=False) for name in ("input_ids", "token_type_ids", "target")}, encoder
+    )
+    assert set(inputs) == {"input_ids", "attention_mask", "token_type_ids"}
+    assert targets.tolist() == [[1.0], [2.0]]
+    assert NUMBERS.content(rows[0]) == "a good film\nit is bad"
