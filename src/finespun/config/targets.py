@@ -70,8 +70,13 @@ def _check_ours(section: str, target: Target) -> list[tuple[str, str]]:
     try:
         build(section, target)
     except ValidationError as error:
-        known = load(section, target.target).model_fields
-        return [(".".join(map(str, e["loc"])), describe(e, known)) for e in error.errors()]
+        ours = load(section, target.target)
+        why = getattr(ours, "refuses", {})  # a strategy says why options of others make no sense with it
+        found = [(".".join(map(str, e["loc"])), e) for e in error.errors()]
+        return [
+            (key, f"makes no sense with {ours.__name__}: {why[key]}" if key in why else describe(e, ours.model_fields))
+            for key, e in found
+        ]
     except ConfigError as error:
         return [("_target_", error.problems[0].partition(": ")[2])]
     return []

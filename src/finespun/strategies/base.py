@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,19 +28,35 @@ class Group:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Solution:
+    """A linear layer whose weights are found at once: `solve(features, targets, row_weights, outputs)` gives both."""
+
+    layer: Any
+    name: str
+    solve: Callable[..., tuple[Any, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Tuning:
     """A model made ready, and what trains in it. Parameters in no group stay frozen.
 
     `merge` turns the trained model into a plain transformers model, writing what it merged into the folder it is given.
+    With a `solution` there are no gradient steps.
     """
 
     model: nn.Module
     groups: Sequence[Group]
     merge: Callable[[nn.Module, Path], nn.Module] | None = None
+    solution: Solution | None = None
 
 
 class Strategy(Protocol):
-    """A way of fine-tuning. It is given plain options, checks them itself, and knows no trainer."""
+    """A way of fine-tuning. It is given plain options, checks them itself, and knows no trainer.
+
+    `refuses` says of options of other strategies why they make no sense with this one.
+    """
+
+    refuses: Mapping[str, str]
 
     def tune(self, model: nn.Module) -> Tuning:
         """Returns the model, adapted where the strategy says so, and its groups from bottom to top."""

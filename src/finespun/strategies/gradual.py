@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import PositiveFloat, PositiveInt
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
 class Gradual(Section):
     """The head trains in the first epoch; `blocks_per_epoch` more layers join at the start of each later one."""
+
+    refuses: ClassVar[Mapping[str, str]] = {
+        "blocks": "all blocks train in the end, blocks_per_epoch more at each epoch; take strategy: last_n",
+    }
 
     blocks_per_epoch: PositiveInt
     layer_decay: Share

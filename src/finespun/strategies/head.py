@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import PositiveFloat
 
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
 
 class Head(Section):
     """Trains what comes after the last block; `train_pooler` says whether the backbone's own pooler is part of it."""
+
+    refuses: ClassVar[Mapping[str, str]] = {
+        "layer_decay": "only the head trains: no layer below it has a rate; take strategy: llrd or last_n",
+        "blocks": "no block trains; take strategy: last_n",
+    }
 
     train_pooler: bool
     head_lr_scale: PositiveFloat

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import NonNegativeInt, PositiveFloat
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 class LastN(Section):
     """Trains the last `blocks` blocks, of whichever kind the model has (layers of an encoder, stages of a conv net)."""
+
+    refuses: ClassVar[Mapping[str, str]] = {}
 
     blocks: NonNegativeInt
     freeze_embeddings: bool

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import PositiveFloat
 
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 
 class Llrd(Section):
     """Each layer's rate is `layer_decay` times that of the layer above it."""
+
+    refuses: ClassVar[Mapping[str, str]] = {
+        "blocks": "all blocks train; take strategy: last_n, which takes layer_decay",
+    }
 
     layer_decay: Share
     head_lr_scale: PositiveFloat

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import PositiveFloat, PositiveInt
 
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 
 class Lora(Section):
     """Trains low-rank updates of the blocks' linear layers, and the head; the saved model is merged, plain transformers."""
+
+    refuses: ClassVar[Mapping[str, str]] = {
+        "layer_decay": "adapters train at one rate, and what is below them not at all; take strategy: llrd",
+        "head_lr_scale": "adapters and head have one rate, lr_scale",
+    }
 
     rank: PositiveInt
     alpha: PositiveInt

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import PositiveFloat, PositiveInt
 
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 
 class LpFt(Section):
     """The head trains alone for `probe_epochs`, then all parameters do."""
+
+    refuses: ClassVar[Mapping[str, str]] = {
+        "layer_decay": "after the probe all layers train at one rate; take strategy: gradual, which takes layer_decay",
+    }
 
     probe_epochs: PositiveInt
     head_lr_scale: PositiveFloat

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import PositiveInt
 
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 
 class ReinitTop(Section):
     """Draws new weights for the last `blocks` blocks and what the backbone has above them, then trains everything."""
+
+    refuses: ClassVar[Mapping[str, str]] = {
+        "head_lr_scale": "the new blocks and the head have the full rate already, layer_decay lowers the others",
+    }
 
     blocks: PositiveInt
     layer_decay: Share

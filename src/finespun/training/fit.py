@@ -29,6 +29,7 @@ from finespun.training.launch import rank, world_size
 from finespun.training.loading import EVALUATION_ROWS, make_loader
 from finespun.training.optimization import optimizer_factory, scheduler_factory
 from finespun.training.phases import Phases, describe, freeze_all_but
+from finespun.training.solving import solve
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +105,14 @@ def fit(
         imbalance=config.trainer.imbalance, **common,
     )  # fmt: skip
     val = make_loader(prepared, "val", step_rows=EVALUATION_ROWS, **common)
+    if tuning.solution:
+        if hardware.accelerator != "cpu":
+            model.to(hardware.accelerator)
+        best = solve(
+            model, tuning.solution, task, train, val, config=config, labels=prepared.labels,
+            folder=features if runtime.feature_cache_gb else None, history=History(store.folder / "history.csv"), sink=sink,
+        )  # fmt: skip
+        return Fitted(tuning=tuning, phases=phases, best_epoch=0, best_score=best, steps=1)
     gigabytes = runtime.feature_cache_gb if features and world_size() == 1 else 0.0
     if gigabytes:
         model.to(hardware.accelerator)

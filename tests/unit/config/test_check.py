@@ -58,6 +58,23 @@ def test_all_problems_are_told_at_once_each_with_file_and_key(artifacts: Artifac
     assert len(found) == len(expected)
 
 
+@pytest.mark.parametrize(
+    ("strategy", "option", "why"),
+    [
+        ("head", "layer_decay", "only the head trains"),
+        ("full", "layer_decay", "all parameters train at one rate; take strategy: llrd"),
+        ("features", "head_lr_scale", "scikit-learn finds the weights"),
+        ("lora", "layer_decay", "adapters train at one rate"),
+    ],
+)
+def test_a_combination_that_makes_no_sense_is_explained(artifacts: Artifacts, strategy: str, option: str, why: str) -> None:
+    edit(artifacts.params, strategy=strategy)
+    edit(artifacts.conf / "strategy" / f"{strategy}.yaml", **{option: 0.9})
+    (problem,) = problems(artifacts)
+    assert problem.startswith(f"conf/strategy/{strategy}.yaml: {option}: makes no sense with ")
+    assert why in problem
+
+
 def test_a_missing_value_is_named(artifacts: Artifacts) -> None:
     edit(artifacts.conf / "optimizer" / "adamw.yaml", lr="???")
     assert problems(artifacts) == ["conf/optimizer/adamw.yaml: lr: is '???'; give it a value"]
