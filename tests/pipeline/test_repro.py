@@ -131,7 +131,7 @@ def test_dvc_answers_as_its_documentation_promises(finished: Project, tmp_path: 
     finished.run("dvc", "plots", "show", "--out", str(tmp_path))
     page = (tmp_path / "index.html").read_text()
     assert "Confusion matrix (validation)" in page
-    assert "Validation metric" in page
+    assert "The monitored validation metric" in page
     assert all(name in finished.run("dvc", "dag").stdout for name in ALL)
     assert finished.run("dvc", "params", "diff").stdout == ""
 

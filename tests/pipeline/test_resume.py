@@ -75,7 +75,9 @@ def test_kill_9_and_dvc_repro_again_gives_the_same_bits_and_one_run(finished: Pr
 
 def test_a_stage_whose_dvc_is_killed_ends_and_a_second_is_turned_away(slow: Project) -> None:
     with training(slow) as process:
+        os.killpg(process.pid, signal.SIGSTOP)  # else a few steps may end before the second has begun
         second = slow.run("python", "-m", "finespun.stages", "finetune", check=False)
+        os.killpg(process.pid, signal.SIGCONT)
         assert second.returncode == 75
         assert "is already training this very configuration" in second.stderr
         assert "Traceback" not in second.stderr
