@@ -81,6 +81,7 @@ def fit(
     run = _Run(
         config=config, tuning=tuning, task=task, labels=prepared.labels, hardware=hardware, store=store, phases=phases,
         recorder=Recorder(History(store.folder / "history.csv"), sink), passes=passes,
+        plan=_plan(config, tuning, task, steps_an_epoch=len(train) // passes),
         features=features if runtime.feature_cache_gb and task.deterministic and world_size() == 1 else None,
     )  # fmt: skip
     return run.solved(train, val) if tuning.solution else run.trained(train, val)
@@ -100,6 +101,7 @@ class _Run:
     passes: int
     features: Path | None
     phases: list[str]
+    plan: Plan
 
     def solved(self, train: BatchLoader, val: BatchLoader) -> Fitted:
         """Finds the weights of the last layer at once."""
@@ -119,7 +121,7 @@ class _Run:
         from finespun.training.lightning_loop import LightningLoop  # noqa: PLC0415  (5 CPU seconds that a head need not pay)
 
         loop = LightningLoop(
-            config=self.config, tuning=self.tuning, plan=self._plan(train), task=self.task, labels=self.labels,
+            config=self.config, tuning=self.tuning, plan=self.plan, task=self.task, labels=self.labels,
             passes=self.passes, store=self.store, recorder=self.recorder,
         )  # fmt: skip
         gigabytes = self.config.runtime.feature_cache_gb if self.features else 0.0
@@ -146,7 +148,7 @@ class _Run:
             for split, loader in (("train", train), ("val", val))
         )
         loop = HeadLoop(
-            head, plan=self._plan(train), task=self.task, labels=self.labels, config=self.config, store=self.store,
+            head, plan=self.plan, task=self.task, labels=self.labels, config=self.config, store=self.store,
             recorder=self.recorder,
         )  # fmt: skip
         found = loop.run(seen, unseen, train.batches, train.rows.row_weights)
@@ -157,15 +159,15 @@ class _Run:
         model = self.tuning.model.to(self.hardware.accelerator)
         return to_device(loader.rows[Part(np.arange(count), 1 / count, count)], next(model.parameters()).device)
 
-    def _plan(self, train: BatchLoader) -> Plan:
-        config = self.config
-        return Plan(
-            groups=self.tuning.groups,
-            optimizer=optimizer_factory(config.optimizer),
-            scheduler=scheduler_factory(config.scheduler, monitor_mode=self.task.monitor_mode),
-            total_steps=len(train) // self.passes * config.trainer.max_epochs,
-            seed=config.seed,
-        )
-
     def _fitted(self, *, epoch: int, score: float, steps: int) -> Fitted:
         return Fitted(tuning=self.tuning, phases=self.phases, best_epoch=epoch, best_score=score, steps=steps)
+
+
+def _plan(config: RunConfig, tuning: Tuning, task: Task, *, steps_an_epoch: int) -> Plan:
+    return Plan(
+        groups=tuning.groups,
+        optimizer=optimizer_factory(config.optimizer),
+        scheduler=scheduler_factory(config.scheduler, monitor_mode=task.monitor_mode),
+        total_steps=steps_an_epoch * config.trainer.max_epochs,
+        seed=config.seed,
+    )
