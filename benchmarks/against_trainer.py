@@ -67,9 +67,9 @@ def sgemm() -> float:
 
 
 def ours(
-    rows: Rows, folder: Path, *, epochs: int = 1, strategy: str = "full", features: Path | None = None
+    rows: Rows, folder: Path, *, epochs: int = 1, strategy: str = "full", features: Path | None = None, model: Any = None
 ) -> Callable[[], Any]:
-    """Makes a run of finespun's."""
+    """Makes a run of finespun's, of MiniLM unless another model is given."""
     artifacts = Artifacts(project=ROOT, out=ROOT)
     config, composed = compose(artifacts)
     composed = composed.copy()
@@ -92,9 +92,9 @@ def ours(
     store = folder / "store"
     store.mkdir()
     task = targets.build("task", config.task)
-    tuning = targets.build("strategy", config.strategy).tune(fresh_model())
+    tuning = targets.build("strategy", config.strategy).tune(model or fresh_model())
     return lambda: fit(
-        config=config, tuning=tuning, task=task, prepared=PreparedData(folder), encoder=task.encoder(weights),
+        config=config, tuning=tuning, task=task, prepared=PreparedData(folder), encoder=task.encoder(weights()),
         hardware=choose(config.runtime, "32-true"), store=Store(store), sink=lambda _metrics, _step: None, features=features,
     )  # fmt: skip
 

@@ -68,7 +68,8 @@ def find_head(model: nn.Module, groups: Sequence[Group], example: Batch) -> Head
         example: some rows to try it on.
     """
     missing = {id(parameter) for group in groups for parameter in group.parameters.values()}
-    wanted, calls = _calls(model.eval(), example)
+    logits, calls = _calls(model.eval(), example)
+    wanted = logits
     chain: list[_Call] = []
     for call in reversed(calls):  # a module ends after those inside it: the outermost is met first
         inside = any(call.name.startswith(f"{chosen.name}.") for chosen in chain)
@@ -85,7 +86,7 @@ def find_head(model: nn.Module, groups: Sequence[Group], example: Batch) -> Head
     for first_token in (False,) if wanted.ndim == 2 else (True,) if wanted.ndim == 3 else ():
         with torch.inference_mode():
             found = modules(wanted[:, :1] if first_token else wanted)
-        if found.shape == calls[-1].output.shape and torch.allclose(found, calls[-1].output, atol=TOLERANCE):
+        if found.shape == logits.shape and torch.allclose(found, logits, atol=TOLERANCE):
             return Head(name=chain[0].name, modules=modules, width=wanted.shape[-1], first_token=first_token)
     return None
 

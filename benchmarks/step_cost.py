@@ -1,0 +1,111 @@
+"""What a step costs beyond a bare torch loop over the same batches: in Lightning's loop, and for a head alone.
+
+The bare loop does what must be done (forward, loss, backward, clipping, optimizer, schedule, validation each epoch) and nothing
+else. Arms run in turn; minima of a step's milliseconds are compared. The model is tiny, so that the harness is what is seen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from against_trainer import BATCH, Rows, lognormal_rows, ours
+from torch import nn
+from torch.nn.functional import cross_entropy
+from transformers import BertConfig, BertForSequenceClassification, get_linear_schedule_with_warmup
+
+EPOCHS, ROWS, ROUNDS = 3, 6400, 3
+STEPS = EPOCHS * ROWS // BATCH
+Batch = tuple[dict[str, torch.Tensor], torch.Tensor]
+
+
+def tiny() -> BertForSequenceClassification:
+    """A BERT of one small layer."""
+    torch.manual_seed(0)
+    return BertForSequenceClassification(
+        BertConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, vocab_size=30522)
+    )
+
+
+def bare(forward: Callable[[Batch], torch.Tensor], parameters: list[nn.Parameter], batches: list[Batch], val: Batch) -> None:
+    """The loop that one would write by hand."""
+    optimizer = torch.optim.AdamW(parameters, lr=5e-5, weight_decay=0.01, fused=True)
+    schedule = get_linear_schedule_with_warmup(optimizer, 0, STEPS)
+    for _ in range(EPOCHS):
+        for batch in batches:
+            cross_entropy(forward(batch), batch[1]).backward()
+            nn.utils.clip_grad_norm_(parameters, 1.0, foreach=True)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+        with torch.inference_mode():
+            cross_entropy(forward(val), val[1])
+
+
+def bare_whole(rows: Rows) -> float:
+    """Seconds of the bare loop over the whole tiny model, on batches made beforehand, grouped by length like ours."""
+    ordered = sorted(rows, key=lambda row: len(row["input_ids"]))
+    batches = []
+    for start in range(0, len(rows), BATCH):
+        part = ordered[start : start + BATCH]
+        ids = nn.utils.rnn.pad_sequence([torch.tensor(row["input_ids"]) for row in part], batch_first=True)
+        inputs = {"input_ids": ids, "attention_mask": (ids > 0).long()}
+        batches.append((inputs, torch.tensor([row["labels"] for row in part])))
+    model = tiny()
+    model.train()
+    started = time.perf_counter()
+    bare(lambda batch: model(**batch[0]).logits, list(model.parameters()), batches, batches[0])
+    return time.perf_counter() - started
+
+
+def bare_head(rows: Rows, width: int = 384) -> float:
+    """Seconds of the bare loop over a pooler and a classifier of MiniLM's width."""
+    head = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Dropout(0.1), nn.Linear(width, 2))
+    features, targets = torch.randn(len(rows), width), torch.tensor([row["labels"] for row in rows])
+    started = time.perf_counter()
+    batches = list(zip(features.split(BATCH), targets.split(BATCH), strict=True))
+    bare(lambda batch: head(batch[0]), list(head.parameters()), batches, (features[:32], targets[:32]))  # type: ignore[arg-type]
+    return time.perf_counter() - started
+
+
+def timed(run: Callable[[], object]) -> float:
+    """Seconds of a run whose output nobody needs."""
+    started = time.perf_counter()
+    with contextlib.redirect_stdout(io.StringIO()):
+        run()
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    """Prints both comparisons."""
+    rows = lognormal_rows(ROWS)
+    found: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as cache:
+        for number in range(ROUNDS + 1):  # the first round warms up and computes the activations
+            with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two:
+                whole = ours(rows, Path(one), epochs=EPOCHS, model=tiny())
+                head = ours(rows, Path(two), epochs=EPOCHS, strategy="head", features=Path(cache))
+                times = {
+                    "bare, whole": bare_whole(rows), "finespun, whole": timed(whole),
+                    "bare, head": bare_head(rows), "finespun, head": timed(head),
+                }  # fmt: skip
+            for name, seconds in times.items():
+                found.setdefault(name, []).extend([seconds] if number else [])
+    milliseconds = {name: 1000 * min(seconds) / STEPS for name, seconds in found.items()}
+    print(
+        f"{STEPS} steps of {BATCH} rows, {ROUNDS} rounds\n\n| loop | bare, ms a step | finespun, ms a step | more |\n|---|---|---|---|"
+    )
+    for kind in ("whole", "head"):
+        mine, other = milliseconds[f"finespun, {kind}"], milliseconds[f"bare, {kind}"]
+        print(f"| {kind} | {other:.3f} | {mine:.3f} | {mine - other:+.3f} |")
+    print(json.dumps({name: [round(each, 2) for each in seconds] for name, seconds in found.items()}))
+
+
+if __name__ == "__main__":
+    main()
