@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from finespun.errors import ModelError, listed
+from finespun.models import module as _module  # noqa: F401  (registers modules of the user's own with the Auto classes)
 
 if TYPE_CHECKING:
     import pyarrow as pa

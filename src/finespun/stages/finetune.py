@@ -24,6 +24,7 @@ from finespun.models.pretrained import Loaded, load, load_processor, require_sam
 from finespun.stages.launching import on_devices
 from finespun.tasks.base import Encoder, Task
 from finespun.tracking.client import Run, Tracker, run_name
+from finespun.tracking.earlier import localised
 from finespun.tracking.lineage import input_digests, require_unchanged, stage_digest, tags
 from finespun.training.callbacks import Sink
 from finespun.training.checkpoints import Store
@@ -43,7 +44,8 @@ def run(artifacts: Artifacts) -> None:
 def finetune(config: RunConfig, artifacts: Artifacts, hardware: Hardware) -> None:
     """Does the stage in one of its processes; rank zero holds the lock, writes, and talks to MLflow."""
     prepared = PreparedData(artifacts.prepared)
-    folder = ready(config.model, artifacts.project, auto_class=targets.build("task", config.task).auto_class)
+    model = localised(config.model, config.runtime, artifacts)
+    folder = ready(model, artifacts.project, auto_class=targets.build("task", config.task).auto_class)
     inputs = input_digests(artifacts, "finetune") | {"weights": weights_digest(folder)}
     store = Store(artifacts.state / "checkpoints" / stage_digest(artifacts, "finetune", config, inputs, on=hardware.precision))
     train = partial(_train, config, folder, prepared, hardware, store, features=_features(artifacts, inputs, hardware))

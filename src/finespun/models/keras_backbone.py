@@ -1,0 +1,117 @@
+"""Keras models as torch modules: read from .keras and .h5 files without running code in them, cut below their head."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from finespun.errors import ModelError, did_you_mean, listed
+
+
+def _keras() -> Any:
+    os.environ["KERAS_BACKEND"] = "torch"
+    try:
+        import keras  # noqa: PLC0415  (an extra; its backend is chosen when it is imported)
+    except ImportError as error:
+        raise ModelError(f"Keras cannot be imported ({error}); install it: pip install 'finespun[keras]'") from error
+    if keras.backend.backend() != "torch":
+        raise ModelError(f"Keras was imported with its backend {keras.backend.backend()}; set KERAS_BACKEND=torch")
+    return keras
+
+
+class _Layer(nn.Module):
+    """The numbers of one Keras layer: what trains as parameters, what does not (moving means, seeds) as buffers."""
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        for number, variable in enumerate(layer.trainable_variables):
+            self.register_parameter(str(number), nn.Parameter(variable.value.detach().clone()))
+        for number, variable in enumerate(layer.non_trainable_variables):
+            self.register_buffer(f"buffer{number}", variable.value.detach().clone())
+
+
+class KerasBackbone(nn.Module):
+    """A Keras model that computes with tensors of its own, so that they can be loaded, moved and trained as any module's.
+
+    It trains (dropout, batch statistics) only where all of its layers do: a partly frozen one runs in inference mode.
+    """
+
+    def __init__(self, architecture: str) -> None:
+        super().__init__()
+        net = _keras().saving.deserialize_keras_object(json.loads(architecture), safe_mode=True)
+        net.trainable = True
+        self._net = (net,)  # in a tuple: its own tensors are none of this module's
+        weighted = [layer for layer in net.layers if layer.variables]
+        self.layers = nn.ModuleList(_Layer(layer) for layer in weighted)
+        self._places = [
+            self._place(variables, weighted) for variables in (net.trainable_variables, net.non_trainable_variables)
+        ]
+        self._channels_last = len(net.inputs[0].shape) == 4 and net.inputs[0].shape[-1] in {1, 3, 4}
+
+    @staticmethod
+    def _place(variables: Sequence[Any], layers: Sequence[Any]) -> list[tuple[int, str]]:
+        """Where this module keeps each of the variables that Keras wants in its own order."""
+        named = {
+            id(variable): (position, f"{prefix}{number}")
+            for position, layer in enumerate(layers)
+            for prefix, mine in (("", layer.trainable_variables), ("buffer", layer.non_trainable_variables))
+            for number, variable in enumerate(mine)
+        }
+        return [named[id(variable)] for variable in variables]
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Returns what the layer below the cut gives, for images (rows, channels, height, width) or rows of numbers."""
+        given = pixel_values.permute(0, 2, 3, 1) if self._channels_last else pixel_values
+        trained, kept = ([getattr(self.layers[at], name) for at, name in places] for places in self._places)
+        training = self.training and all(layer.training for layer in self.layers)
+        with _keras().device(str(given.device)):
+            features, after = self._net[0].stateless_call(trained, kept, given, training=training)
+        with torch.no_grad():
+            for ours, new in zip(kept, after, strict=True):
+                ours.copy_(new)
+        return torch.as_tensor(features)
+
+
+def read(path: Path, cut: str | None) -> tuple[dict[str, Any], dict[str, torch.Tensor], int]:
+    """Reads a Keras file; returns what a KerasBackbone of all below the cut is called with, its tensors, and its width.
+
+    Args:
+        path: a model that `model.save` wrote, as .keras or .h5.
+        cut: the layer that the new head stands for; None: the last Dense.
+
+    Raises:
+        ModelError: the file cannot be read, holds weights alone or code (a Lambda layer), or has no such layer.
+    """
+    keras = _keras()
+    if path.name.endswith(".weights.h5"):
+        raise ModelError(f"{path}: holds weights without their architecture; save the whole model: model.save('model.keras')")
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except (ValueError, TypeError, OSError, KeyError, AttributeError, ImportError) as error:
+        reason = " ".join(str(error).split())[:200]
+        what = "has a Lambda layer, which is code; nothing was run" if "Lambda" in reason else "cannot be read by Keras"
+        raise ModelError(f"{path}: {what} ({reason}); save the model from layers of Keras's own") from error
+    backbone = _below(keras, model, cut, path)
+    if len(backbone.inputs) != 1 or len(backbone.outputs) != 1 or len(backbone.outputs[0].shape) != 2:
+        raise ModelError(
+            f"{path}: must have one input and give one row of numbers a row below {cut or 'its head'}; set model.cut"
+        )
+    weighted = [layer for layer in backbone.layers if layer.variables]
+    tensors = nn.ModuleList(_Layer(layer) for layer in weighted).state_dict(prefix="layers.")
+    return {"architecture": backbone.to_json()}, tensors, int(backbone.outputs[0].shape[-1])
+
+
+def _below(keras: Any, model: Any, cut: str | None, path: Path) -> Any:
+    names = [layer.name for layer in model.layers]
+    dense = [layer.name for layer in model.layers if isinstance(layer, keras.layers.Dense)]
+    if cut is not None and cut not in names:
+        raise ModelError(f"model.cut: {path} has no layer {cut!r}{did_you_mean(cut, names)}; it has: {listed(names)}")
+    if cut is None and not dense:
+        raise ModelError(f"{path}: has no Dense layer to be replaced; name the layer that the head stands for as model.cut")
+    return keras.Model(model.inputs, model.get_layer(cut or dense[-1]).input)
