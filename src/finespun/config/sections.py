@@ -152,7 +152,7 @@ class ModelConfig(Section):
             raise ValueError("mapping is for weights of a config or a module; leave it out")
         if self.cut and (self.checkpoint or self.config):
             raise ValueError("cut is for a module or Keras weights; leave it out")
-        if self.tokenizer and self.processor:
+        if self.tokenizer and self.processor is not None:
             raise ValueError("say tokenizer for texts or processor for images, not both")
         return self
 

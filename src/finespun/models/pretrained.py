@@ -107,7 +107,7 @@ def load(
     try:
         model, report = getattr(transformers, auto_class).from_pretrained(
             folder, **options, dtype="float32", trust_remote_code=trust_remote_code, use_safetensors=True,
-            output_loading_info=True, ignore_mismatched_sizes=new_head,
+            output_loading_info=True, ignore_mismatched_sizes=True,
         )  # fmt: skip
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]

@@ -6,7 +6,9 @@ import argparse
 import json
 import pickle
 import re
-from collections.abc import Iterable, Mapping
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ Shapes = Mapping[str, torch.Size]
 PICKLES = (".pth", ".pt", ".bin", ".ckpt")
 SUFFIXES = (".safetensors", *PICKLES, ".index.json", ".keras", ".h5")
 WRAPPED_IN = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "module", "net", "teacher")
-PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.", "encoder.")  # what wrappers put before every name
+WRAPPERS = ("module", "_orig_mod", "model", "net", "network", "backbone", "encoder")  # what they put before every name
 INERT: list[Any] = [argparse.Namespace]  # the settings that training scripts keep beside their weights: data, not code
 
 
@@ -85,7 +87,8 @@ def _read_one(path: Path) -> Found:
 
 def _unpickled(path: Path) -> Any:
     try:
-        with torch.serialization.safe_globals(INERT):
+        with torch.serialization.safe_globals(INERT), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickles of other kinds than torch.save's, which are refused anyway
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         asked = re.search(r"GLOBAL ([\w.]+)", str(error))
@@ -96,7 +99,7 @@ def _unpickled(path: Path) -> Any:
             f' whoever made this one, convert it where it can do no harm: python -c "import torch, safetensors.torch as s;'
             f" c = torch.load('{path.name}', weights_only=False); s.save_file(c.get('state_dict', c), 'weights.safetensors')\""
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except Exception as error:  # torch's reader fails on junk in every way that there is
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ModelError(f"{path}: cannot be read: it is cut short or was not written by torch.save ({reason})") from error
 
@@ -145,12 +148,21 @@ def renamed(tensors: Tensors, mapping: str | Mapping[str, str], expected: Shapes
 
 
 def _unprefixed(tensors: Tensors, known: set[str]) -> Tensors:
-    """Takes wrappers' prefixes off for as long as more names are then known."""
-    for prefix in PREFIXES:
-        shorter = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-        if len(shorter) == len(tensors) and len(known & shorter.keys()) > len(known & tensors.keys()):
-            return _unprefixed(shorter, known)
-    return tensors
+    """Takes off what wrappers put before every name, where more names are then known."""
+    fitting = Counter(prefix for name in tensors for prefix in _prefixes(name) if name.removeprefix(prefix) in known)
+    prefix, count = max(fitting.items(), key=lambda pair: (pair[1], -len(pair[0])), default=("", 0))
+    if not prefix or count <= len(known & tensors.keys()):
+        return tensors
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+
+
+def _prefixes(name: str) -> Iterator[str]:
+    """Yields the beginnings of a name that can be wrappers', the shortest first."""
+    parts = name.split(".")
+    for position, part in enumerate(parts):
+        yield "".join(f"{each}." for each in parts[:position])
+        if part not in WRAPPERS:
+            return
 
 
 def _by_rules(tensors: Tensors, rules: Mapping[str, str], path: Path) -> Tensors:

@@ -43,8 +43,8 @@ def _fetched(address: str, runtime: RuntimeConfig, artifacts: Artifacts) -> Path
     except (MlflowException, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(
-            f"model.checkpoint: {address}: MLflow at {tracker.uri} has no such model ({reason}); `finespun ui` shows the runs and"
-            " models that there are"
+            f"model.checkpoint: {address}: MLflow at {tracker.uri} has no such model ({reason}); `finespun ui` shows the"
+            " runs and models that there are"
         ) from error
     found = sorted(folder.rglob("config.json"), key=lambda path: len(path.parts))
     if not found:
