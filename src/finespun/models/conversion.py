@@ -56,12 +56,12 @@ def ready(model: ModelConfig, project: Path, *, auto_class: str) -> Path:
 
 def _require_consent(folder: Path, model: ModelConfig) -> None:
     try:
-        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+        target = str(json.loads((folder / "config.json").read_text(encoding="utf-8")).get("target", ""))
     except (ValueError, AttributeError) as error:
         raise ModelError(f"{folder}/config.json: is no JSON that can be read ({error}); restore the file") from error
-    if kind == ModuleConfig.model_type and not model.trust_remote_code:
+    if target and not target.startswith("finespun.models.") and not model.trust_remote_code:
         raise ModelError(
-            f"model.checkpoint: {folder}: names a Python class that would be imported and run; set"
+            f"model.checkpoint: {folder}: names the class {target}, which would be imported and run; set"
             " model.trust_remote_code: true if you trust it"
         )
 

@@ -39,7 +39,8 @@ class _Layer(nn.Module):
 class KerasBackbone(nn.Module):
     """A Keras model that computes with tensors of its own, so that they can be loaded, moved and trained as any module's.
 
-    It trains (dropout, batch statistics) only where all of its layers do: a partly frozen one runs in inference mode.
+    `layers` are its layers that can train, `others` those that have numbers all the same (a dropout's seed). It trains
+    (dropout, batch statistics) only where all of its layers do: a partly frozen one runs in inference mode.
     """
 
     def __init__(self, architecture: str) -> None:
@@ -47,31 +48,38 @@ class KerasBackbone(nn.Module):
         net = _keras().saving.deserialize_keras_object(json.loads(architecture), safe_mode=True)
         net.trainable = True
         self._net = (net,)  # in a tuple: its own tensors are none of this module's
-        weighted = [layer for layer in net.layers if layer.variables]
-        self.layers = nn.ModuleList(_Layer(layer) for layer in weighted)
-        self._places = [
-            self._place(variables, weighted) for variables in (net.trainable_variables, net.non_trainable_variables)
-        ]
+        self._places: dict[int, tuple[str, int, str]] = {}
+        self.layers = self._held("layers", [layer for layer in net.layers if layer.trainable_variables])
+        self.others = self._held("others", [layer for layer in net.layers if layer.variables and not layer.trainable_variables])
         self._channels_last = len(net.inputs[0].shape) == 4 and net.inputs[0].shape[-1] in {1, 3, 4}
 
-    @staticmethod
-    def _place(variables: Sequence[Any], layers: Sequence[Any]) -> list[tuple[int, str]]:
-        """Where this module keeps each of the variables that Keras wants in its own order."""
-        named = {
-            id(variable): (position, f"{prefix}{number}")
-            for position, layer in enumerate(layers)
-            for prefix, mine in (("", layer.trainable_variables), ("buffer", layer.non_trainable_variables))
-            for number, variable in enumerate(mine)
-        }
-        return [named[id(variable)] for variable in variables]
+    def _held(self, among: str, layers: Sequence[Any]) -> nn.ModuleList:
+        for position, layer in enumerate(layers):
+            for prefix, variables in (("", layer.trainable_variables), ("buffer", layer.non_trainable_variables)):
+                for number, variable in enumerate(variables):
+                    self._places[id(variable)] = (among, position, f"{prefix}{number}")
+        return nn.ModuleList(_Layer(layer) for layer in layers)
+
+    def _mine(self, variables: Sequence[Any]) -> list[torch.Tensor]:
+        """This module's tensors for variables of Keras's, in the order that it wants them."""
+        places = [self._places[id(variable)] for variable in variables]
+        return [getattr(self.get_submodule(f"{among}.{position}"), name) for among, position, name in places]
+
+    def take(self, net: Any) -> None:
+        """Takes over the numbers of a Keras model of the same architecture."""
+        (own,) = self._net
+        with torch.no_grad():
+            for mine, theirs in zip(self._mine(own.variables), net.variables, strict=True):
+                mine.copy_(theirs.value)
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Returns what the layer below the cut gives, for images (rows, channels, height, width) or rows of numbers."""
         given = pixel_values.permute(0, 2, 3, 1) if self._channels_last else pixel_values
-        trained, kept = ([getattr(self.layers[at], name) for at, name in places] for places in self._places)
+        (net,) = self._net
+        kept = self._mine(net.non_trainable_variables)
         training = self.training and all(layer.training for layer in self.layers)
         with _keras().device(str(given.device)):
-            features, after = self._net[0].stateless_call(trained, kept, given, training=training)
+            features, after = net.stateless_call(self._mine(net.trainable_variables), kept, given, training=training)
         with torch.no_grad():
             for ours, new in zip(kept, after, strict=True):
                 ours.copy_(new)
@@ -102,9 +110,10 @@ def read(path: Path, cut: str | None) -> tuple[dict[str, Any], dict[str, torch.T
         raise ModelError(
             f"{path}: must have one input and give one row of numbers a row below {cut or 'its head'}; set model.cut"
         )
-    weighted = [layer for layer in backbone.layers if layer.variables]
-    tensors = nn.ModuleList(_Layer(layer) for layer in weighted).state_dict(prefix="layers.")
-    return {"architecture": backbone.to_json()}, tensors, int(backbone.outputs[0].shape[-1])
+    options = {"architecture": backbone.to_json()}
+    made = KerasBackbone(**options)
+    made.take(backbone)
+    return options, made.state_dict(), int(backbone.outputs[0].shape[-1])
 
 
 def _below(keras: Any, model: Any, cut: str | None, path: Path) -> Any:

@@ -111,7 +111,9 @@ def load(
         )  # fmt: skip
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise ModelError(f"{folder}: {auto_class} cannot load it: {reason}; choose another model or task") from error
+        trust = "if you trust it, set model.trust_remote_code: true (finespun predict: --trust-remote-code)"
+        remedy = trust if "contains custom code" in reason else "choose another model or task"
+        raise ModelError(f"{folder}: {auto_class} cannot load it: {reason}; {remedy}") from error
     tensors = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith(COUNTER)}
     shapes = {name: (ours, theirs) for name, theirs, ours in report["mismatched_keys"]}
     new = [name for name in tensors if name in shapes or name in report["missing_keys"]]

@@ -109,7 +109,8 @@ def _log_model(tracked: Run, folder: Path, config: RunConfig, prepared: Prepared
     task, columns = targets.build("task", config.task), prepared.schema["columns"]
     given = [task.given(row) for row in prepared.open("train").slice(0, 3).to_pylist()]
     examples = [{columns[role]: value for role, value in row.items()} for row in given]
-    tracked.log_model(folder, examples, Predictor(folder).predict(examples))
+    predictor = Predictor(folder, trust_remote_code=config.model.trust_remote_code)
+    tracked.log_model(folder, examples, predictor.predict(examples))
 
 
 def _features(artifacts: Artifacts, inputs: dict[str, str], hardware: Hardware) -> Path:
