@@ -90,8 +90,11 @@ from transformers import BertConfig, BertForSequenceClassification
 
 open("ran", "w").close()
 
+class MyConfig(BertConfig):
+    model_type = "mine"
+
 class Mine(BertForSequenceClassification):
-    config_class = BertConfig
+    config_class = MyConfig
 """
 
 
@@ -103,7 +106,7 @@ def test_code_that_comes_with_a_model_runs_only_with_consent(
     folder = shutil.copytree(tiny_bert, tmp_path / "model")
     (folder / "modeling_mine.py").write_text(REMOTE)
     config = json.loads((folder / "config.json").read_text())
-    config |= {"model_type": "mine", "auto_map": {"AutoConfig": "modeling_mine.BertConfig", AUTO: "modeling_mine.Mine"}}
+    config |= {"model_type": "mine", "auto_map": {"AutoConfig": "modeling_mine.MyConfig", AUTO: "modeling_mine.Mine"}}
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match="cannot load it: .*trust_remote_code"):
         load_model(folder, auto_class=AUTO, options={}, new_head=True)
