@@ -37,7 +37,7 @@ class Rows(Dataset[Batch]):
 class BatchLoader(DataLoader[Batch]):
     """A DataLoader of whole batches that can say and be told its position (Lightning saves it with the loops)."""
 
-    def __init__(self, rows: Dataset[Batch], batches: Batches, *, num_workers: int = 0, pin_memory: bool = False) -> None:
+    def __init__(self, rows: Any, batches: Batches, *, num_workers: int = 0, pin_memory: bool = False) -> None:
         super().__init__(
             rows,
             sampler=batches,

@@ -26,10 +26,10 @@ from finespun.tasks.base import Encoder, Task
 from finespun.tracking.client import Run, Tracker, run_name
 from finespun.tracking.earlier import localised
 from finespun.tracking.lineage import input_digests, require_unchanged, stage_digest, tags
-from finespun.training.callbacks import Sink
 from finespun.training.checkpoints import Store
 from finespun.training.fit import Fitted, fit
 from finespun.training.hardware import Hardware, choose
+from finespun.training.history import Sink
 from finespun.training.launch import rank
 from finespun.training.loading import EVALUATION_ROWS, make_loader
 

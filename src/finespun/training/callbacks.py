@@ -1,46 +1,44 @@
-"""What is recorded and shown while a model trains, without waiting for the device at each step."""
+"""What happens beside Lightning's loop: recording, showing, phases, checkpoints and taking a run up from them."""
 
 from __future__ import annotations
 
-import math
+import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, TQDMProgressBar
+from lightning_fabric.plugins.io import CheckpointIO
+from pytorch_lightning.callbacks import Callback, Checkpoint, TQDMProgressBar, WeightAveraging
 from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 
-from finespun.errors import DivergedError
+from finespun.data.loader import BatchLoader
+from finespun.errors import InterruptError
 from finespun.tasks.base import Batch
+from finespun.training.checkpoints import Signals, Store
 from finespun.training.fine_tuner import FineTuner
-from finespun.training.history import History
-from finespun.training.launch import rank
+from finespun.training.history import Recorder
+from finespun.training.phases import begin_epoch
 
-FLUSH_STEPS = 25
-Sink = Callable[[Mapping[str, float], int], None]  # metrics, step
+if TYPE_CHECKING:
+    from finespun.strategies.base import Group
+
+AGREE_EVERY = 10  # batches between two agreements of several processes on whether to save
 
 
 class StepLog(Callback):
-    """Keeps each step's loss and gradient norm on the device and hands them on every `FLUSH_STEPS` steps.
+    """Lightning's way to a Recorder. The loss is this rank's estimate where several processes train."""
 
-    Rank zero records; the loss is its share's estimate where several processes train.
-    """
-
-    def __init__(self, history: History, sink: Sink, *, monitor: str, padding_share: Callable[[], float]) -> None:
-        self.history, self.sink, self.monitor, self.padding_share = history, sink, monitor, padding_share
-        self.pending: list[tuple[int, float, torch.Tensor]] = []
+    def __init__(self, recorder: Recorder, *, padding_share: Callable[[], float]) -> None:
+        self.recorder, self.padding_share = recorder, padding_share
         self.loss: torch.Tensor | None = None
-        self.recent_loss = float("nan")
-        self.rows = 0
-        self.rate = 0.0
-        self.epoch = 0
-        self.since = time.perf_counter()
+        self.rows, self.rate = 0, 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.since = time.perf_counter()
+        self.recorder.restart_clock()
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int) -> None:
         self.rate = max(group["lr"] for group in trainer.optimizers[0].param_groups)  # before the schedule moves it on
@@ -49,7 +47,6 @@ class StepLog(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, FineTuner)
-        self.epoch = trainer.current_epoch
         # Lightning has divided the loss by the passes of a step; their sum is this rank's estimate of the step's mean.
         share = outputs["loss"].detach()
         self.loss = share if self.loss is None else self.loss + share
@@ -57,66 +54,139 @@ class StepLog(Callback):
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         assert pl_module.gradient_norm is not None
-        self.pending.append(
-            (trainer.global_step, self.rate, torch.stack([self.loss, pl_module.gradient_norm.to(self.loss.device)]))
-        )
-        self.loss = None
-        if len(self.pending) >= FLUSH_STEPS:
-            self.flush()
-
-    def flush(self) -> None:
-        """Hands on what is pending: the only place that waits for the device.
-
-        Raises:
-            DivergedError: a loss is not a number.
-        """
-        if not self.pending:
-            return
-        values = torch.stack([pair for _, _, pair in self.pending]).tolist()
-        speed = self.rows / (time.perf_counter() - self.since)
-        for (step, rate, _), (loss, norm) in zip(self.pending, values, strict=True):
-            metrics = {"train/loss": loss, "train/learning_rate": rate, "train/gradient_norm": norm}
-            if step == self.pending[-1][0]:
-                metrics["train/samples_per_second"] = speed
-            self._record(metrics, step)
-            if not math.isfinite(loss):
-                raise DivergedError(
-                    f"step {step}: train/loss is {loss} (gradient norm {norm}); lower optimizer.lr, lengthen the warm-up or set"
-                    " trainer.gradient_clip_norm"
-                )
-        self.recent_loss = sum(loss for loss, _ in values) / len(values)
-        self.pending, self.rows, self.since = [], 0, time.perf_counter()
-
-    def _record(self, metrics: Mapping[str, float], step: int) -> None:
-        if rank():
-            return
-        self.history.add(metrics, step=step, epoch=self.epoch)
-        self.sink(metrics, step)
+        self.recorder.step(
+            trainer.global_step, epoch=trainer.current_epoch, rate=self.rate, rows=self.rows, loss=self.loss,
+            norm=pl_module.gradient_norm,
+        )  # fmt: skip
+        self.loss, self.rows = None, 0
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.flush()
+        self.recorder.flush()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
-        metrics |= {"epoch": float(trainer.current_epoch), "train/padding_share": self.padding_share()}
-        self._record(metrics, trainer.global_step)
-        self.since = time.perf_counter()
+        share = self.padding_share()
+        self.recorder.validated(metrics, trainer.global_step, epoch=trainer.current_epoch, padding_share=share)
 
 
 class Progress(TQDMProgressBar):
     """One line: epoch, batches, rate, time left, the recent training loss and the last validation metrics."""
 
-    def __init__(self, step_log: StepLog) -> None:
+    def __init__(self, recorder: Recorder, monitor: str) -> None:
         super().__init__(refresh_rate=10 if sys.stderr.isatty() else 100)
-        self.step_log = step_log
+        self.recorder, self.monitor = recorder, monitor
 
     def get_metrics(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
-        shown: dict[str, int | str | float | dict[str, float]] = {"loss": f"{self.step_log.recent_loss:.3f}"}
-        watched = {name: trainer.callback_metrics.get(name) for name in ("val/loss", self.step_log.monitor)}
+        shown: dict[str, int | str | float | dict[str, float]] = {"loss": f"{self.recorder.recent_loss:.3f}"}
+        watched = {name: trainer.callback_metrics.get(name) for name in ("val/loss", self.monitor)}
         return shown | {name: f"{float(value):.3f}" for name, value in watched.items() if value is not None}
 
     def init_validation_tqdm(self) -> Tqdm:
         """Shows no second bar: validation is short, and its result appears on the first."""
         return Tqdm(disable=True)
+
+
+class Phases(Callback):
+    """Begins each epoch in its phase, also one that is taken up in the middle."""
+
+    def __init__(self, groups: Sequence[Group]) -> None:
+        self.groups = groups
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        begin_epoch(pl_module, self.groups, trainer.current_epoch)  # Lightning starts no epoch that it takes up inside
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        begin_epoch(pl_module, self.groups, trainer.current_epoch)
+
+
+class StoreIO(CheckpointIO):
+    """Lightning's way to a Store."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        self.store.write(checkpoint, Path(path).name)
+
+    def load_checkpoint(self, path: Any, map_location: Any | None = None, weights_only: bool | None = None) -> dict[str, Any]:
+        return dict(self.store.read(Path(path)))
+
+    def remove_checkpoint(self, path: Any) -> None:
+        raise AssertionError("the Store removes its files itself")
+
+
+class Saver(Checkpoint):
+    """Saves the state inside epochs, the best weights after them, and on a signal; puts a run back where it stood.
+
+    The state is only ever saved between two batches of one epoch: there Lightning restarts exactly. What an epoch's end
+    changes (the best epoch, early stopping) is in the state that the next epoch's first batch saves.
+    """
+
+    def __init__(self, store: Store, loader: BatchLoader, *, monitor: str, mode: str, seconds: float, flush: Any) -> None:
+        self.store, self.loader, self.flush = store, loader, flush
+        self.monitor, self.sign, self.seconds = monitor, 1 if mode == "max" else -1, seconds
+        self.best_score, self.best_epoch, self.best_file = float("-inf"), -1, ""
+        self.epoch_ended = False
+        self.saved_at = time.monotonic()
+        self.signals = Signals()
+        self.average: WeightAveraging | None = None  # whose weights are validated, where there is one
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"score": self.best_score, "epoch": self.best_epoch, "file": self.best_file}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best_score, self.best_epoch, self.best_file = (state_dict[key] for key in ("score", "epoch", "file"))
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):  # Lightning has set its own by now; `listening` puts the first ones back
+            signal.signal(number, self.signals.remember if trainer.is_global_zero else signal.SIG_IGN)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        done = batch_idx + 1
+        self.loader.position = {"epoch": trainer.current_epoch, "batch": done}
+        between_steps = done % trainer.accumulate_grad_batches == 0 and done < trainer.num_training_batches
+        if between_steps and self._agree(trainer, done):
+            self.save(trainer)
+            heard = self.signals.heard
+            heard = heard if trainer.world_size == 1 else trainer.strategy.broadcast(heard)
+            if heard:
+                raise InterruptError(heard, "interrupted; a checkpoint is saved: start again to go on from here")
+
+    def _agree(self, trainer: pl.Trainer, done: int) -> bool:
+        due = self.epoch_ended or self.signals.heard is not None or time.monotonic() - self.saved_at >= self.seconds
+        if trainer.world_size == 1:
+            return due
+        steps = done // trainer.accumulate_grad_batches
+        return bool((self.seconds == 0 or steps == 1 or steps % AGREE_EVERY == 0) and trainer.strategy.broadcast(due))
+
+    def save(self, trainer: pl.Trainer) -> None:
+        """Saves the training state; never one whose loss is not a number."""
+        self.flush()
+        path = self.store.folder / f"state-{trainer.global_step:09d}.ckpt"
+        if trainer.is_global_zero:
+            path.with_suffix(".best").write_text(self.best_file)
+        trainer.save_checkpoint(path)
+        if trainer.is_global_zero:
+            self.store.prune()
+        self.epoch_ended, self.saved_at = False, time.monotonic()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.epoch_ended = True
+        score = self.sign * float(trainer.callback_metrics[self.monitor])
+        if score > self.best_score:
+            self.best_score, self.best_epoch = score, trainer.current_epoch
+            self.best_file = f"best-{trainer.global_step:09d}.ckpt"
+            weights = trainer.strategy.lightning_module_state_dict()
+            if self.average is not None:
+                assert self.average._average_model is not None  # noqa: SLF001  (Lightning has no other way to it)
+                weights = self.average._average_model.module.state_dict()  # noqa: SLF001
+            if trainer.is_global_zero:
+                self.store.write(weights, self.best_file)
+
+    def load_best(self, module: pl.LightningModule) -> None:
+        """Puts the weights of the best epoch into the module."""
+        module.load_state_dict(self.store.read(self.store.folder / self.best_file), strict=module.strict_loading)

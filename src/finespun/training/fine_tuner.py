@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
@@ -13,28 +11,10 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MeanMetric
 
-from finespun.strategies.base import Group
 from finespun.tasks.base import Batch, Task
-from finespun.training.optimization import OptimizerFactory, SchedulerFactory
+from finespun.training.optimization import Plan, step_seed
 
 NEVER = 10**9  # epochs
-
-
-def step_seed(seed: int, epoch: int, batch: int, rank: int) -> int:
-    """Returns the seed of one forward pass: dropout is a function of where training is, not of how it got there."""
-    text = f"{seed}/{epoch}/{batch}/{rank}".encode()
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """How a model is to be trained."""
-
-    groups: Sequence[Group]
-    optimizer: OptimizerFactory
-    scheduler: SchedulerFactory
-    total_steps: int
-    seed: int
 
 
 class FineTuner(pl.LightningModule):

@@ -26,6 +26,7 @@ from finespun.data.loader import BatchLoader
 from finespun.errors import ModelError
 from finespun.strategies.anatomy import Anatomy, dissect
 from finespun.tasks.base import Batch
+from finespun.training.entering import arithmetic, to_device
 
 if TYPE_CHECKING:
     from finespun.strategies.base import Group
@@ -176,7 +177,7 @@ def compute(model: nn.Module, cut: Cut, loader: BatchLoader, folder: Path) -> Fe
         model.eval()
         with torch.inference_mode():
             for batch in BatchLoader(loader.rows, Batches(lengths, step_rows=ROWS_AT_ONCE, seed=None)):
-                hidden = capture(model, cut, _to(batch, model)).float().cpu().numpy()
+                hidden = capture(model, cut, to_device(batch, next(model.parameters()).device)).float().cpu().numpy()
                 if values is None:
                     shape = (int(starts[-1]), hidden.shape[-1])
                     values = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
@@ -188,16 +189,6 @@ def compute(model: nn.Module, cut: Cut, loader: BatchLoader, folder: Path) -> Fe
         np.save(partial, starts)
         partial.replace(folder / "starts.npy")
     return Features(folder)
-
-
-def _arithmetic(model: nn.Module, precision: str) -> torch.autocast:
-    dtype = torch.float16 if precision == "16-mixed" else torch.bfloat16
-    return torch.autocast(next(model.parameters()).device.type, dtype=dtype, enabled=precision.endswith("mixed"))
-
-
-def _to(batch: Batch, model: nn.Module) -> Batch:
-    device = next(model.parameters()).device
-    return batch._replace(inputs={name: tensor.to(device) for name, tensor in batch.inputs.items()})
 
 
 class FeatureRows(Dataset[Batch]):
@@ -219,7 +210,14 @@ class FeatureRows(Dataset[Batch]):
 
 @contextmanager
 def replayed(
-    model: nn.Module, groups: Sequence[Group], loaders: Sequence[BatchLoader], *, folder: Path, gigabytes: float, precision: str
+    model: nn.Module,
+    groups: Sequence[Group],
+    loaders: Sequence[BatchLoader],
+    *,
+    example: Batch | None,
+    folder: Path,
+    gigabytes: float,
+    precision: str,
 ) -> Iterator[Sequence[BatchLoader]]:
     """Yields loaders of replayed activations for a model whose frozen part is left out; the same loaders where that cannot be.
 
@@ -227,12 +225,13 @@ def replayed(
         model: on the device where it computes.
         groups: all that will ever train.
         loaders: of tokens, each of a split of its own.
+        example: some rows to try the replayed model on; None: nothing is to be kept.
         folder: where activations are kept, named by data and weights; a folder a loader and cut is made in it.
         gigabytes: the most that activations may take.
         precision: of training, so that what is replayed is what would be computed.
     """
-    with _arithmetic(model, precision):
-        cut = find_cut(model, groups, _to(next(iter(loaders[-1])), model)) if gigabytes else None
+    with arithmetic(model, precision):
+        cut = find_cut(model, groups, example) if example and "attention_mask" in example.inputs else None
     if cut is None:
         yield loaders
         return
@@ -243,7 +242,7 @@ def replayed(
         yield loaders
         return
     print(f"frozen part: {cut.blocks} blocks computed once and replayed ({size:.3f} GB in {folder / cut.name})", flush=True)  # noqa: T201
-    with _arithmetic(model, precision):
+    with arithmetic(model, precision):
         features = [compute(model, cut, loader, folder / cut.name / str(number)) for number, loader in enumerate(loaders)]
     with replaying(model, cut):
         yield [loader.with_rows(FeatureRows(loader.rows, found)) for loader, found in zip(loaders, features, strict=True)]

@@ -1,13 +1,21 @@
-"""`history.csv`: what was recorded of a run, step by step."""
+"""`history.csv`: what was recorded of a run, step by step, and recording it without waiting for the device."""
 
 from __future__ import annotations
 
 import csv
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import torch
+
+from finespun.errors import DivergedError
+from finespun.training.launch import rank
+
 COLUMNS = ("step", "epoch", "name", "value", "time")
+FLUSH_POINTS = 25
+Sink = Callable[[Mapping[str, float], int], None]  # metrics, step
 
 
 class History:
@@ -36,3 +44,71 @@ class History:
         with self.path.open("a", newline="") as file:
             now = f"{time.time():.3f}"
             csv.writer(file).writerows([step, epoch, name, repr(value), now] for name, value in metrics.items())
+
+
+class Recorder:
+    """Keeps each step's loss and gradient norm on the device and hands them on together, to the history and to a sink.
+
+    Rank zero records. With `every` above 1 a point is the mean of so many steps: where a step takes a fraction of a
+    millisecond, writing three numbers of each would cost more than the step.
+    """
+
+    def __init__(self, history: History, sink: Sink, *, every: int = 1) -> None:
+        self.history, self.sink, self.every = history, sink, every
+        self.pending: list[tuple[int, float, torch.Tensor, torch.Tensor]] = []
+        self.recent_loss = float("nan")
+        self.rows = self.epoch = 0
+        self.since = time.perf_counter()
+
+    def restart_clock(self) -> None:
+        """What follows counts for the rate of rows."""
+        self.since = time.perf_counter()
+
+    def step(self, step: int, *, epoch: int, rate: float, rows: int, loss: torch.Tensor, norm: torch.Tensor) -> None:
+        """Takes up one optimizer step; `loss` and `norm` are scalars."""
+        self.epoch = epoch
+        self.rows += rows
+        self.pending.append((step, rate, loss, norm))
+        if len(self.pending) >= FLUSH_POINTS * self.every:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hands on what is pending: the only place that waits for the device.
+
+        Raises:
+            DivergedError: a loss is not a number.
+        """
+        if not self.pending:
+            return
+        losses = torch.stack([loss for _, _, loss, _ in self.pending])
+        norms = torch.stack([norm for _, _, _, norm in self.pending])
+        speed = self.rows / (time.perf_counter() - self.since)
+        last = self.pending[-1][0]
+        for start, of_steps in enumerate(zip(torch.split(losses, self.every), torch.split(norms, self.every), strict=True)):
+            step, rate, _, _ = self.pending[min((start + 1) * self.every, len(self.pending)) - 1]
+            loss, norm = (float(values.mean()) for values in of_steps)
+            metrics = {"train/loss": loss, "train/learning_rate": rate, "train/gradient_norm": norm}
+            if step == last:
+                metrics["train/samples_per_second"] = speed
+            self.record(metrics, step)
+            if not math.isfinite(loss):
+                raise DivergedError(
+                    f"step {step}: train/loss is {loss} (gradient norm {norm}); lower optimizer.lr, lengthen the warm-up or set"
+                    " trainer.gradient_clip_norm"
+                )
+        self.recent_loss = float(losses.mean())
+        self.pending, self.rows = [], 0
+        self.restart_clock()
+
+    def record(self, metrics: Mapping[str, float], step: int) -> None:
+        """Writes metrics of one step."""
+        if rank():
+            return
+        self.history.add(metrics, step=step, epoch=self.epoch)
+        self.sink(metrics, step)
+
+    def validated(self, metrics: Mapping[str, float], step: int, *, epoch: int, padding_share: float) -> None:
+        """Writes what a validation found."""
+        self.epoch = epoch
+        self.record({**metrics, "epoch": float(epoch), "train/padding_share": padding_share}, step)
+        self.restart_clock()

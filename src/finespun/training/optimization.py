@@ -1,8 +1,10 @@
-"""Optimizers and schedules: factories from their sections, and what each parameter group is given."""
+"""Optimizers and schedules: factories from their sections, what each parameter group is given, the seed of each step."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torch.optim import Optimizer
@@ -17,6 +19,23 @@ if TYPE_CHECKING:
 
 OptimizerFactory = Callable[["Sequence[Group]"], Optimizer]
 SchedulerFactory = Callable[[Optimizer, int], LRScheduler]
+
+
+def step_seed(seed: int, epoch: int, batch: int, rank: int) -> int:
+    """Returns the seed of one forward pass: dropout is a function of where training is, not of how it got there."""
+    text = f"{seed}/{epoch}/{batch}/{rank}".encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How a model is to be trained."""
+
+    groups: Sequence[Group]
+    optimizer: OptimizerFactory
+    scheduler: SchedulerFactory
+    total_steps: int
+    seed: int
 
 
 def optimizer_factory(config: OptimizerConfig) -> OptimizerFactory:

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback
-
 from finespun.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -60,16 +57,3 @@ def describe(model: nn.Module, groups: Sequence[Group], max_epochs: int) -> list
         late = " (never reached: trainer.max_epochs is " + str(max_epochs) + ")" if start >= max_epochs else ""
         lines.append(f"epoch {start}: {', '.join(names)}: {size:,} of {total:,} parameters ({size / total:.1%}){late}")
     return lines
-
-
-class Phases(Callback):
-    """Begins each epoch in its phase, also one that is taken up in the middle."""
-
-    def __init__(self, groups: Sequence[Group]) -> None:
-        self.groups = groups
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        begin_epoch(pl_module, self.groups, trainer.current_epoch)  # Lightning starts no epoch that it takes up inside
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        begin_epoch(pl_module, self.groups, trainer.current_epoch)

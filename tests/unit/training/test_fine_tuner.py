@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from finespun.training.fine_tuner import step_seed
+from finespun.training.optimization import step_seed
 
 
 def test_each_place_in_a_run_has_its_own_seed_always_the_same() -> None:

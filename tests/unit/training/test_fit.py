@@ -13,7 +13,8 @@ import torch
 from omegaconf import OmegaConf
 
 from finespun.errors import ConfigError, DivergedError, InterruptError
-from finespun.training.checkpoints import Saver, Store
+from finespun.training.callbacks import Saver
+from finespun.training.checkpoints import Store
 from helpers import ROOT
 from small_run import Train, same_bits
 

@@ -1,0 +1,173 @@
+"""What enters a head: which modules are above everything frozen, and their inputs, computed once, in eval mode, and kept.
+
+Where only a head trains, a row is one vector (or one token) for it: a whole split fits into memory, and no step has to run
+the model. Whether the head alone says what the model says is tried before it is believed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from finespun.data.batches import Batches
+from finespun.data.loader import BatchLoader
+from finespun.errors import ConfigError
+from finespun.tasks.base import Batch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from finespun.strategies.base import Group
+
+ROWS_AT_ONCE = 64
+TOLERANCE = 1e-4  # of logits, between the whole model and the head alone
+
+
+class _CapturedError(Exception):
+    """Ends a forward pass where the head begins."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """The modules that turn what enters the first of them into logits. `first_token`: only that of each row matters."""
+
+    name: str
+    modules: nn.Sequential
+    width: int
+    first_token: bool = False
+
+
+class Entered(NamedTuple):
+    """A split: features (rows, width) or (rows, 1, width) in its order, targets (rows, ...)."""
+
+    features: torch.Tensor
+    targets: torch.Tensor
+
+
+class _Call(NamedTuple):
+    name: str
+    module: nn.Module
+    given: torch.Tensor
+    output: torch.Tensor
+
+
+def find_head(model: nn.Module, groups: Sequence[Group], example: Batch) -> Head | None:
+    """Returns the modules above everything frozen, or None where they are no chain that is given one vector a row.
+
+    Args:
+        model: the whole model, in any mode; it is left in eval mode.
+        groups: all that will ever train.
+        example: some rows to try it on.
+    """
+    missing = {id(parameter) for group in groups for parameter in group.parameters.values()}
+    wanted, calls = _calls(model.eval(), example)
+    chain: list[_Call] = []
+    for call in reversed(calls):  # a module ends after those inside it: the outermost is met first
+        inside = any(call.name.startswith(f"{chosen.name}.") for chosen in chain)
+        if call.output is not wanted or inside:
+            continue
+        if not missing and not isinstance(call.module, nn.Dropout):
+            break
+        chain.insert(0, call)
+        missing -= {id(parameter) for parameter in call.module.parameters()}
+        wanted = call.given
+    if missing or not chain:
+        return None
+    modules = nn.Sequential(*(call.module for call in chain))
+    for first_token in (False,) if wanted.ndim == 2 else (True,) if wanted.ndim == 3 else ():
+        with torch.inference_mode():
+            found = modules(wanted[:, :1] if first_token else wanted)
+        if found.shape == calls[-1].output.shape and torch.allclose(found, calls[-1].output, atol=TOLERANCE):
+            return Head(name=chain[0].name, modules=modules, width=wanted.shape[-1], first_token=first_token)
+    return None
+
+
+def _calls(model: nn.Module, example: Batch) -> tuple[torch.Tensor, list[_Call]]:
+    """Runs the model; returns its logits and the calls of modules that were given one tensor and returned one."""
+    calls: list[_Call] = []
+
+    def keep(name: str, module: nn.Module, given: tuple[Any, ...], options: dict[str, Any], output: Any) -> None:
+        if len(given) == 1 and not options and all(map(torch.is_tensor, (*given, output))):
+            calls.append(_Call(name, module, given[0], output))
+
+    handles = [
+        module.register_forward_hook(lambda *told, name=name: keep(name, *told), with_kwargs=True)
+        for name, module in model.named_modules()
+        if name
+    ]
+    try:
+        with torch.inference_mode():
+            logits = model(**example.inputs).logits
+    finally:
+        for handle in handles:
+            handle.remove()
+    return logits, calls
+
+
+def entering(model: nn.Module, head: Head, loader: BatchLoader, folder: Path | None, precision: str) -> Entered:
+    """Returns a split as the head sees it, on the model's device; computed once where there is a folder to keep it in.
+
+    Raises:
+        ConfigError: the head is not given one vector a row.
+    """
+    device = next(model.parameters()).device
+    path = folder and folder / f"into-{head.name}.npz"
+    if path and path.exists():
+        with np.load(path) as kept:
+            return Entered(*(torch.from_numpy(kept[name]).to(device) for name in ("features", "targets")))
+    rows, features, targets = [], [], []
+    with torch.inference_mode(), arithmetic(model, precision):
+        for batch in BatchLoader(loader.rows, Batches(loader.batches.lengths, step_rows=ROWS_AT_ONCE, seed=None)):
+            given = _into(model.eval(), head, to_device(batch, device)).float().cpu()
+            if given.ndim != 2 and not head.first_token:
+                reason = f"features are one vector a row, {head.name} is given {tuple(given.shape)} (an answer for each token?)"
+                raise ConfigError([f"strategy: {reason}; take strategy: head"])
+            rows.append(batch.rows)
+            features.append(given[:, :1] if head.first_token else given)
+            targets.append(batch.targets)
+    back = torch.argsort(torch.cat(rows))
+    found = Entered(torch.cat(features)[back], torch.cat(targets)[back])
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.stem}.{os.getpid()}.npz")  # trials beside this one may be computing the same
+        np.savez(partial, features=found.features.numpy(), targets=found.targets.numpy())
+        partial.replace(path)
+    return Entered(found.features.to(device), found.targets.to(device))
+
+
+def _into(model: nn.Module, head: Head, batch: Batch) -> torch.Tensor:
+    found: list[torch.Tensor] = []
+
+    def keep(_module: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        found.append(given[0])
+        raise _CapturedError
+
+    handle = head.modules[0].register_forward_pre_hook(keep)
+    try:
+        model(**batch.inputs)
+    except _CapturedError:
+        pass
+    finally:
+        handle.remove()
+    return found[0]
+
+
+@contextmanager
+def arithmetic(model: nn.Module, precision: str) -> Iterator[None]:
+    """The arithmetic of training, so that what is kept is what would be computed."""
+    dtype = torch.float16 if precision == "16-mixed" else torch.bfloat16
+    with torch.autocast(next(model.parameters()).device.type, dtype=dtype, enabled=precision.endswith("mixed")):
+        yield
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """Returns a batch whose inputs are on a device."""
+    return batch._replace(inputs={name: tensor.to(device) for name, tensor in batch.inputs.items()})

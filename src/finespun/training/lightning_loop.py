@@ -1,0 +1,127 @@
+"""Training by Lightning's Trainer: what finespun gives it and what it switches off in it."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, EarlyStopping, EMAWeightAveraging
+from pytorch_lightning.strategies import DDPStrategy
+
+from finespun.config.sections import RunConfig
+from finespun.data.loader import BatchLoader
+from finespun.errors import InterruptError, MachineError
+from finespun.strategies.base import Tuning
+from finespun.tasks.base import Task
+from finespun.training.callbacks import Phases, Progress, Saver, StepLog, StoreIO
+from finespun.training.checkpoints import Store
+from finespun.training.fine_tuner import FineTuner
+from finespun.training.hardware import Hardware
+from finespun.training.history import Recorder
+from finespun.training.launch import rank, world_size
+from finespun.training.optimization import Plan
+
+
+def make_trainer(hardware: Hardware, *, progress_bar: bool, find_unused_parameters: bool = False, **options: Any) -> pl.Trainer:
+    """Returns Lightning's Trainer on the chosen devices; what finespun does itself is switched off in it."""
+    warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning's own call of a torch function that will change
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")  # measured: batches are made in microseconds
+    warnings.filterwarnings("ignore", ".*Trying to infer the `batch_size`.*")  # metric objects count their rows themselves
+    warnings.filterwarnings("ignore", ".*eval mode at the start of training.*")
+    for greeter in ("pytorch_lightning", "lightning_fabric"):  # the stage has said what matters
+        logging.getLogger(greeter).setLevel(logging.WARNING)
+    if hardware.accelerator == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32 where a GPU has it
+    backend = "nccl" if hardware.accelerator == "cuda" else "gloo"
+    ddp = DDPStrategy(process_group_backend=backend, find_unused_parameters=find_unused_parameters)
+    return pl.Trainer(
+        accelerator="gpu" if hardware.accelerator in {"cuda", "mps"} else "cpu",
+        devices=world_size(),
+        strategy=ddp if world_size() > 1 else "auto",
+        precision=hardware.precision,  # type: ignore[arg-type]  # a Literal of Lightning's; our section checks it
+        logger=False,
+        deterministic=True,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+        enable_progress_bar=progress_bar,
+        **options,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LightningLoop:
+    """What is trained with what; `run` trains it."""
+
+    config: RunConfig
+    tuning: Tuning
+    plan: Plan
+    task: Task
+    labels: list[str]
+    passes: int
+    store: Store
+    recorder: Recorder
+
+    def run(
+        self, hardware: Hardware, train: BatchLoader, val: BatchLoader, *, find_unused_parameters: bool
+    ) -> tuple[Saver, int]:
+        """Leaves the best weights in the model; returns who knows which those are, and the number of steps."""
+        task, store = self.task, self.store
+        module = FineTuner(model=self.tuning.model, task=task, labels=self.labels, plan=self.plan)
+        log = StepLog(self.recorder, padding_share=train.batches.padding_share)
+        seconds = self.config.runtime.checkpoint_seconds
+        saver = Saver(
+            store, train, monitor=task.monitor, mode=task.monitor_mode, seconds=seconds, flush=self.recorder.flush
+        )  # fmt: skip
+        trainer = make_trainer(
+            hardware,
+            progress_bar=self.config.runtime.progress_bar,
+            max_epochs=self.config.trainer.max_epochs,
+            accumulate_grad_batches=self.passes,
+            gradient_clip_val=self.config.trainer.gradient_clip_norm,
+            find_unused_parameters=find_unused_parameters,
+            callbacks=[Phases(self.tuning.groups), *_callbacks(log, saver, task, self.config)],
+            plugins=[StoreIO(store)],
+            default_root_dir=store.folder,
+        )
+        checkpoint = store.newest()
+        if rank() == 0:
+            self.recorder.history.cut_back(int(checkpoint.stem.removeprefix("state-")) if checkpoint else -1)
+        if checkpoint:
+            print(f"taking up {checkpoint.name} ({store.folder})")  # noqa: T201
+        with saver.signals.listening():
+            _run(trainer, module, train, val, checkpoint)
+        if saver.signals.heard:
+            raise InterruptError(
+                saver.signals.heard, "interrupted after the last step; a checkpoint is saved: start again to finish"
+            )
+        saver.load_best(module)
+        return saver, trainer.global_step
+
+
+def _callbacks(log: StepLog, saver: Saver, task: Task, config: RunConfig) -> list[Callback]:
+    callbacks: list[Callback] = [log, saver]
+    if config.trainer.ema_decay:
+        saver.average = EMAWeightAveraging(use_buffers=False, decay=config.trainer.ema_decay)
+        callbacks.append(saver.average)
+    patience = config.trainer.early_stopping_patience
+    if patience is not None:
+        callbacks.append(EarlyStopping(task.monitor, patience=patience, mode=task.monitor_mode))
+    if config.runtime.progress_bar:
+        callbacks.append(Progress(log.recorder, task.monitor))
+    return callbacks
+
+
+def _run(trainer: pl.Trainer, module: FineTuner, train: BatchLoader, val: BatchLoader, checkpoint: Path | None) -> None:
+    try:
+        trainer.fit(module, train, val, ckpt_path=checkpoint)
+    except torch.OutOfMemoryError as error:
+        raise MachineError(
+            "the device's memory does not hold one forward pass; set runtime.device_batch_size to fewer rows"
+            " (the effective batch stays as it is)"
+        ) from error
