@@ -59,8 +59,10 @@ def run(overrides: tuple[str, ...]) -> None:
               help="A column to read, if it is called other than in training, such as text=review.")  # fmt: skip
 @click.option("--top-k", type=click.IntRange(min=1), default=1, show_default=True, help="Answers a row, the likeliest first.")
 @click.option("--strict", is_flag=True, help="End at the first row that cannot be answered.")
+@click.option("--trust-remote-code", is_flag=True, help="Run code that lies in the model's folder.")
 def predict(
-    source: Path, output: Path, model: Path | None, columns: tuple[str, ...], top_k: int, *, strict: bool
+    source: Path, output: Path, model: Path | None, columns: tuple[str, ...], top_k: int, *, strict: bool,
+    trust_remote_code: bool,
 ) -> None:  # fmt: skip
     """Answer each row of INPUT (CSV, JSON Lines, Parquet; a folder of images; - reads one input a line).
 
@@ -73,7 +75,9 @@ def predict(
         raise click.BadParameter(f"{wrong[0]!r} is not ROLE=COLUMN", param_hint="--column")
     chosen = dict(each.split("=", 1) for each in columns)
     folder = model or _here().finetuned
-    count, failed = predict_file(source, output, folder=folder, columns=chosen, top_k=top_k, strict=strict)
+    count, failed = predict_file(
+        source, output, folder=folder, columns=chosen, top_k=top_k, strict=strict, trust_remote_code=trust_remote_code
+    )  # fmt: skip
     bad = f", {failed:,} of them could not be answered (column error)" if failed else ""
     click.echo(f"{count:,} rows -> {output}{bad}", err=True)
 

@@ -38,6 +38,7 @@ EXCEPTED = {
     "finespun.config.targets": "finds the class that build/config.yaml names",
     "finespun.stages.launching": "where the work is done, not what it is",
     "finespun.tracking.client": "watches from the side",
+    "finespun.tracking.earlier": "fetches what build/config.yaml names",
     "finespun.tracking.lineage": "watches from the side",
     "finespun.tracking.served": "watches from the side",
     "finespun.tracking.spool": "watches from the side",

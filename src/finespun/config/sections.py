@@ -21,6 +21,8 @@ from pydantic import (
 Strings = Annotated[tuple[str, ...], Field(strict=False)]  # YAML gives lists
 Floats = Annotated[tuple[float, ...], Field(strict=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Name = Annotated[str, Field(min_length=1)]
+KERAS = (".keras", ".h5")
 Severity = Literal["error", "warn", "drop"]
 
 
@@ -106,12 +108,53 @@ class Target(BaseModel):
 
 
 class ModelConfig(Section):
-    """The pretrained model: a hub name, a local folder, or `package://NAME/path` inside an installed package."""
+    """The pretrained model: a checkpoint, or weights from elsewhere and the architecture that they are for.
 
-    checkpoint: Annotated[str, Field(min_length=1)]
+    `checkpoint` is a hub name, a local folder, `package://NAME/path` inside an installed package, or an MLflow address.
+    `config` is a configuration of transformers with its `model_type`; `module` any `torch.nn.Module` by its dotted name.
+    `docs/models.md` has an example of each.
+    """
+
+    checkpoint: Name | None = None
     revision: str | None = None
+    config: dict[str, Any] | None = None
+    module: Target | None = None
+    weights: Name | None = None  # a file, by path or package:// address
+    mapping: Literal["exact", "by_order"] | dict[str, str] = "exact"  # or {prefix in the file: prefix in the model}
+    cut: Name | None = None  # of a module or a Keras file: the layer that the new head stands for; None: the last linear one
+    tokenizer: Name | None = None  # where the weights bring none: a folder, a hub name, a package:// address
+    processor: dict[str, Any] | None = None  # the values of preprocessor_config.json
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    allow_partial: bool = False
     trust_remote_code: bool = False
     head_dropout: Annotated[float, Field(ge=0, lt=1)] | None = None  # None: the checkpoint's own
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> Self:
+        given = [name for name in ("checkpoint", "config", "module") if getattr(self, name) is not None]
+        keras = self.weights is not None and self.weights.endswith(KERAS)
+        if len(given) + keras != 1:
+            said = " and ".join([*given, *(["Keras weights"] if keras else [])]) or "none of them"
+            raise ValueError(f"say one of checkpoint, config or module, or weights that Keras saved; it says {said}")
+        if self.checkpoint and self.weights:
+            raise ValueError("checkpoint has its own weights; leave weights out, or say the architecture as config")
+        if not (self.checkpoint or self.weights):
+            raise ValueError(f"{given[0]} needs weights, or training would begin from random numbers; name their file")
+        if self.config is not None and not isinstance(self.config.get("model_type"), str):
+            raise ValueError("config needs model_type, the name of an architecture of transformers, such as bert")
+        return self
+
+    @model_validator(mode="after")
+    def _says_nothing_in_vain(self) -> Self:
+        if self.revision and not self.checkpoint:
+            raise ValueError("revision is that of a checkpoint on the hub; leave it out")
+        if self.mapping != "exact" and not (self.config or self.module):
+            raise ValueError("mapping is for weights of a config or a module; leave it out")
+        if self.cut and (self.checkpoint or self.config):
+            raise ValueError("cut is for a module or Keras weights; leave it out")
+        if self.tokenizer and self.processor is not None:
+            raise ValueError("say tokenizer for texts or processor for images, not both")
+        return self
 
 
 class OptimizerConfig(Target):

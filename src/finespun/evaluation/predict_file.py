@@ -14,7 +14,14 @@ from finespun.evaluation.predictor import Predictor
 
 
 def predict_file(
-    source: Path, output: Path, *, folder: Path, columns: Mapping[str, str], top_k: int = 1, strict: bool = False
+    source: Path,
+    output: Path,
+    *,
+    folder: Path,
+    columns: Mapping[str, str],
+    top_k: int = 1,
+    strict: bool = False,
+    trust_remote_code: bool = False,
 ) -> tuple[int, int]:
     """Predicts `source` into `output` and returns how many rows there were and how many could not be answered.
 
@@ -25,6 +32,7 @@ def predict_file(
         columns: role -> column of `source`, where they are called other than in training.
         top_k: how many answers a row is given, where there are several.
         strict: a row that cannot be answered ends the job.
+        trust_remote_code: run code that lies in `folder`.
 
     Raises:
         ModelError: `folder` holds no fine-tuned model.
@@ -33,7 +41,7 @@ def predict_file(
     for path in {source, output} - {Path("-")}:
         if not path.is_dir():
             sources.format_of(path)  # before a model is loaded and rows are read
-    predictor = Predictor(folder)
+    predictor = Predictor(folder, trust_remote_code=trust_remote_code)
     unknown = set(columns) - set(predictor.columns)
     if unknown:
         raise DataError(f"--column: {listed(unknown)} is none of what this model reads: {listed(predictor.columns)}")

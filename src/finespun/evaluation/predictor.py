@@ -28,8 +28,8 @@ BATCH_TOKENS = 4096  # of one forward pass, padding included; halved for as long
 class Predictor:
     """A folder that `finetune` wrote, opened."""
 
-    def __init__(self, folder: Path) -> None:
-        """Loads model, task and encoder.
+    def __init__(self, folder: Path, *, trust_remote_code: bool = False) -> None:
+        """Loads model, task and encoder; code that lies in the folder is run only if it is trusted.
 
         Raises:
             ModelError: the folder holds no fine-tuned model, or not all of it.
@@ -39,7 +39,8 @@ class Predictor:
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         task: Task = targets.build("task", Target.model_validate(record["task"]))
         self.device = choose_accelerator("auto")
-        self.model: Any = load_model(folder, auto_class=task.auto_class, options={}).to(self.device).eval()
+        loaded = load_model(folder, auto_class=task.auto_class, options={}, trust_remote_code=trust_remote_code)
+        self.model: Any = loaded.to(self.device).eval()
         self.task, self.encoder = task.settled(self.model.config.to_dict()), task.encoder(folder)
         self.labels = [self.model.config.id2label[position] for position in range(self.model.config.num_labels)]
         self.columns = {role: column for role, column in record["columns"].items() if self._reads(role)}

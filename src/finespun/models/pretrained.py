@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 import transformers
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from finespun.errors import ModelError, listed
+from finespun.models import module as _module  # noqa: F401  (registers modules of the user's own with the Auto classes)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,7 +25,9 @@ transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # i
 transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
-
+FIRST = 5  # names that a record has of many
+COUNTER = "num_batches_tracked"  # of batch norms: no weight, and old files have none
+LOST_SHARE = 0.01  # of the backbone's numbers that may be new
 HEAD_DROPOUTS = ("classifier_dropout", "seq_classif_dropout", "classifier_dropout_prob")  # by architecture
 
 
@@ -41,44 +46,109 @@ def with_head_dropout(folder: Path, dropout: float | None) -> dict[str, float]:
     return dict.fromkeys(names, dropout)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """What became of a checkpoint's tensors: how many the model took; names of its own that are new, and of those left over."""
+
+    matched: int
+    new: list[str]
+    left_over: list[str]
+
+    def __str__(self) -> str:
+        new = f"{len(self.new)} new" + (f" ({_first(self.new)})" if self.new else "")
+        left = f"{len(self.left_over)} left over" + (f" ({_first(self.left_over)})" if self.left_over else "")
+        return f"{self.matched} tensors matched, {new}, {left}"
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """The counts and the first names."""
+        return {
+            "matched": self.matched, "new": len(self.new), "left_over": len(self.left_over),
+            "first_new": self.new[:FIRST], "first_left_over": self.left_over[:FIRST],
+        }  # fmt: skip
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
 def load_model(
     folder: Path, *, auto_class: str, options: Mapping[str, Any], new_head: bool = False, trust_remote_code: bool = False
 ) -> Any:
-    """Loads a model with the Auto class that a task names, in float32.
+    """Loads a model with the Auto class that a task names, in float32: `load` without its report."""
+    return load(
+        folder, auto_class=auto_class, options=options, new_head=new_head, trust_remote_code=trust_remote_code
+    )[0]  # fmt: skip
+
+
+def load(
+    folder: Path,
+    *,
+    auto_class: str,
+    options: Mapping[str, Any],
+    new_head: bool = False,
+    allow_partial: bool = False,
+    trust_remote_code: bool = False,
+) -> tuple[Any, Loaded]:
+    """Loads a model with the Auto class that a task names, in float32, and says what became of the tensors.
 
     Args:
         folder: a local folder that transformers saved.
         auto_class: for example `AutoModelForSequenceClassification`.
         options: changes to the model's configuration, for example `num_labels`.
-        new_head: let the head begin from random numbers; otherwise every tensor must be in the folder.
+        new_head: let the head begin from random numbers (also where the folder's is of another shape); otherwise every tensor
+            must be in the folder.
+        allow_partial: let more than 1 % of the backbone begin from random numbers.
         trust_remote_code: run code that comes with the checkpoint.
 
     Raises:
-        ModelError: the folder cannot be read, or lacks weights that it must have.
+        ModelError: the folder cannot be read, lacks weights that it must have, or holds numbers that are none.
     """
     try:
         model, report = getattr(transformers, auto_class).from_pretrained(
             folder, **options, dtype="float32", trust_remote_code=trust_remote_code, use_safetensors=True,
-            output_loading_info=True,
+            output_loading_info=True, ignore_mismatched_sizes=True,
         )  # fmt: skip
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise ModelError(f"{folder}: {auto_class} cannot load it: {reason}; choose another model or task") from error
-    missing = set(report["missing_keys"])
-    if missing and not new_head:
-        raise ModelError(f"{folder}: is no fine-tuned {auto_class}: it lacks {listed(missing)[:200]}; name a fine-tuned model")
-    _refuse_random_backbone(folder, model, missing)
-    return model
+        trust = "if you trust it, set model.trust_remote_code: true (finespun predict: --trust-remote-code)"
+        remedy = trust if "contains custom code" in reason else "choose another model or task"
+        raise ModelError(f"{folder}: {auto_class} cannot load it: {reason}; {remedy}") from error
+    tensors = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith(COUNTER)}
+    shapes = {name: (ours, theirs) for name, theirs, ours in report["mismatched_keys"]}
+    new = [name for name in tensors if name in shapes or name in report["missing_keys"]]
+    if new and not new_head:
+        raise ModelError(f"{folder}: is no fine-tuned {auto_class}: it lacks {listed(new)[:200]}; name a fine-tuned model")
+    loaded = Loaded(matched=len(tensors) - len(new), new=new, left_over=sorted(report["unexpected_keys"]))
+    if not allow_partial:
+        _refuse_random_backbone(folder, model, loaded, shapes)
+    _refuse_broken_numbers(folder, tensors)
+    return model, loaded
 
 
-def _refuse_random_backbone(folder: Path, model: Any, missing: set[str]) -> None:
+def _refuse_random_backbone(folder: Path, model: Any, loaded: Loaded, shapes: Mapping[str, Any]) -> None:
     prefix = model.base_model_prefix + "."
-    backbone = {name: p.numel() for name, p in model.named_parameters() if name.startswith(prefix)}
-    lost = [name for name in backbone if name in missing and "pooler" not in name]
-    if sum(backbone[name] for name in lost) > 0.01 * max(1, sum(backbone.values())):
+    backbone = {name: tensor.numel() for name, tensor in model.state_dict().items() if name.startswith(prefix)}
+    lost = [name for name in loaded.new if name in backbone and "pooler" not in name]
+    share = sum(backbone[name] for name in lost) / max(1, sum(backbone.values()))
+    if share <= LOST_SHARE:
+        return
+    first = next((name for name in lost if name in shapes), lost[0])
+    why = f"it is {list(shapes[first][1])} in the file, {list(shapes[first][0])} in the model; " if first in shapes else ""
+    unused = f"; the file has, for example, {loaded.left_over[0]}" if loaded.left_over else ""
+    raise ModelError(
+        f"{folder}: {len(lost)} of the backbone's {len(backbone)} tensors ({share:.0%} of its numbers) are not in its weights"
+        f" (first: {first}; {why}training would begin from random numbers{unused}); name a checkpoint of this"
+        " architecture, correct model.config or model.mapping, or set model.allow_partial: true"
+    )
+
+
+def _refuse_broken_numbers(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    broken = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if broken:
         raise ModelError(
-            f"{folder}: {len(lost)} of the backbone's {len(backbone)} tensors are not in its weights (first: {lost[0]});"
-            " training would begin from random numbers; name a checkpoint of this architecture"
+            f"{folder}: {len(broken)} tensors hold NaN or infinity (first: {broken[0]}): the run that made them diverged, or"
+            " the file is damaged; take an earlier checkpoint or fetch it again"
         )
 
 

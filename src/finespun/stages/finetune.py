@@ -18,11 +18,13 @@ from finespun.config.sections import RunConfig
 from finespun.data.prepared import PreparedData
 from finespun.evaluation.predict import predict_split
 from finespun.evaluation.predictor import Predictor
-from finespun.models.addresses import resolve, weights_digest
-from finespun.models.pretrained import load_model, load_processor, require_same_tokens, with_head_dropout
+from finespun.models.addresses import weights_digest
+from finespun.models.conversion import ready
+from finespun.models.pretrained import Loaded, load, load_processor, require_same_tokens, with_head_dropout
 from finespun.stages.launching import on_devices
 from finespun.tasks.base import Encoder, Task
 from finespun.tracking.client import Run, Tracker, run_name
+from finespun.tracking.earlier import localised
 from finespun.tracking.lineage import input_digests, require_unchanged, stage_digest, tags
 from finespun.training.checkpoints import Store
 from finespun.training.fit import Fitted, fit
@@ -42,7 +44,8 @@ def run(artifacts: Artifacts) -> None:
 def finetune(config: RunConfig, artifacts: Artifacts, hardware: Hardware) -> None:
     """Does the stage in one of its processes; rank zero holds the lock, writes, and talks to MLflow."""
     prepared = PreparedData(artifacts.prepared)
-    folder = resolve(config.model, artifacts.project, weights=True)
+    model = localised(config.model, config.runtime, artifacts)
+    folder = ready(model, artifacts.project, auto_class=targets.build("task", config.task).auto_class)
     inputs = input_digests(artifacts, "finetune") | {"weights": weights_digest(folder)}
     store = Store(artifacts.state / "checkpoints" / stage_digest(artifacts, "finetune", config, inputs, on=hardware.precision))
     train = partial(_train, config, folder, prepared, hardware, store, features=_features(artifacts, inputs, hardware))
@@ -51,17 +54,17 @@ def finetune(config: RunConfig, artifacts: Artifacts, hardware: Hardware) -> Non
         return
     with store.lock():
         with _open_run(config, artifacts, prepared, store, inputs, hardware) as tracked:
-            fitted, processor = train(sink=tracked.log)
+            fitted, processor, loaded = train(sink=tracked.log)
             record = {"run_id": tracked.id, "tracking_uri": config.runtime.tracking_uri, "columns": prepared.schema["columns"]}
             _save(
                 fitted,
                 processor,
                 store,
                 artifacts.finetuned,
-                record | {"task": to_plain(config, ["task"])["task"], "inputs": inputs},
+                record | {"task": to_plain(config, ["task"])["task"], "loaded": loaded.plain, "inputs": inputs},
             )
             require_unchanged(artifacts, "finetune", inputs)
-            tracked.set_tags({"trained": "; ".join(fitted.phases)})
+            tracked.set_tags({"trained": "; ".join(fitted.phases), "loaded": str(loaded)})
             tracked.log({"best_epoch": fitted.best_epoch, "best_score": fitted.best_score}, fitted.steps)
             _log_model(tracked, artifacts.finetuned, config, prepared)
         store.remove()
@@ -69,17 +72,19 @@ def finetune(config: RunConfig, artifacts: Artifacts, hardware: Hardware) -> Non
 
 def _train(
     config: RunConfig, folder: Path, prepared: PreparedData, hardware: Hardware, store: Store, *, features: Path, sink: Sink
-) -> tuple[Fitted, Any]:
+) -> tuple[Fitted, Any, Loaded]:
     task, strategy = targets.build("task", config.task), targets.build("strategy", config.strategy)
     processor = load_processor(task.processor, folder, task.processor_options())
     if task.processor == "AutoTokenizer":
         require_same_tokens(processor, task, prepared.open("train").slice(0, 16), folder)
     torch.manual_seed(config.seed)  # the new head
     options = task.model_options(prepared.labels) | with_head_dropout(folder, config.model.head_dropout)
-    model = load_model(
-        folder, auto_class=task.auto_class, options=options, new_head=True,
+    model, loaded = load(
+        folder, auto_class=task.auto_class, options=options, new_head=True, allow_partial=config.model.allow_partial,
         trust_remote_code=config.model.trust_remote_code,
     )  # fmt: skip
+    if rank() == 0:
+        print(f"weights: {loaded}", flush=True)  # noqa: T201
     tuning = strategy.tune(model)
     fitted = fit(
         config=config, tuning=tuning, task=task, prepared=prepared,
@@ -87,7 +92,7 @@ def _train(
     )  # fmt: skip
     if task.decides:
         _decide(task, fitted, prepared, task.encoder(folder), config)
-    return fitted, processor
+    return fitted, processor, loaded
 
 
 def _decide(task: Task, fitted: Fitted, prepared: PreparedData, encoder: Encoder, config: RunConfig) -> None:
@@ -104,7 +109,8 @@ def _log_model(tracked: Run, folder: Path, config: RunConfig, prepared: Prepared
     task, columns = targets.build("task", config.task), prepared.schema["columns"]
     given = [task.given(row) for row in prepared.open("train").slice(0, 3).to_pylist()]
     examples = [{columns[role]: value for role, value in row.items()} for row in given]
-    tracked.log_model(folder, examples, Predictor(folder).predict(examples))
+    predictor = Predictor(folder, trust_remote_code=config.model.trust_remote_code)
+    tracked.log_model(folder, examples, predictor.predict(examples))
 
 
 def _features(artifacts: Artifacts, inputs: dict[str, str], hardware: Hardware) -> Path:

@@ -37,7 +37,9 @@ def read_record(folder: Path) -> dict[str, Any]:
 def predict_and_measure(config: RunConfig, artifacts: Artifacts, split: str) -> Measured | None:
     """Returns what was found on rank zero, None on the others."""
     prepared, task = PreparedData(artifacts.prepared), targets.build("task", config.task)
-    model = load_model(artifacts.finetuned, auto_class=task.auto_class, options={})
+    model = load_model(
+        artifacts.finetuned, auto_class=task.auto_class, options={}, trust_remote_code=config.model.trust_remote_code
+    )  # fmt: skip
     task, encoder = task.settled(model.config.to_dict()), task.encoder(artifacts.finetuned)
     loader = make_loader(
         prepared, split, task=task, encoder=encoder, step_rows=EVALUATION_ROWS, runtime=config.runtime

@@ -19,6 +19,7 @@ from finespun.data.encode import beyond_limit, encode_splits
 from finespun.data.splits import SPLITS
 from finespun.errors import DataError
 from finespun.models.addresses import file_digest, resolve
+from finespun.tracking.earlier import localised
 from finespun.tracking.lineage import input_digests, require_unchanged, stage_digest
 
 
@@ -51,7 +52,8 @@ def prepare(config: RunConfig, artifacts: Artifacts, folder: Path) -> None:
     data, task = config.data, targets.build("task", config.task)
     path = artifacts.project / data.path
     options: dict[str, Any] = {"file_format": data.format, "delimiter": data.delimiter, "encoding": data.encoding}
-    encoder = task.encoder(resolve(config.model, artifacts.project, weights=False))
+    model = localised(config.model, config.runtime, artifacts)
+    encoder = task.encoder(resolve(model, artifacts.project, weights=False))
     report = check_rows(sources.read(path, **options), data, task)
     _tell(report, artifacts.state / "data_problems.csv")
     labels = task.label_names(data.labels or report.answers, data.columns)

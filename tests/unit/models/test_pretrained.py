@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -82,3 +83,33 @@ def test_the_heads_dropout_is_set_where_there_is_one(tmp_path: Path, tiny_bert: 
 def test_a_model_without_a_trained_head_is_not_used_as_if_it_had_one(tiny_bert: Path) -> None:
     with pytest.raises(ModelError, match=r"is no fine-tuned AutoModelForSequenceClassification: it lacks classifier"):
         load_model(tiny_bert, auto_class=AUTO, options={})
+
+
+REMOTE = """
+from transformers import BertConfig, BertForSequenceClassification
+
+open("ran", "w").close()
+
+class MyConfig(BertConfig):
+    model_type = "mine"
+
+class Mine(BertForSequenceClassification):
+    config_class = MyConfig
+"""
+
+
+def test_code_that_comes_with_a_model_runs_only_with_consent(
+    tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    folder = shutil.copytree(tiny_bert, tmp_path / "model")
+    (folder / "modeling_mine.py").write_text(REMOTE)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "mine", "auto_map": {"AutoConfig": "modeling_mine.MyConfig", AUTO: "modeling_mine.Mine"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="cannot load it: .*trust_remote_code"):
+        load_model(folder, auto_class=AUTO, options={}, new_head=True)
+    assert not (tmp_path / "ran").exists()
+    load_model(folder, auto_class=AUTO, options={}, new_head=True, trust_remote_code=True)
+    assert (tmp_path / "ran").exists()
