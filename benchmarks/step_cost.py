@@ -98,9 +98,8 @@ def main() -> None:
             for name, seconds in times.items():
                 found.setdefault(name, []).extend([seconds] if number else [])
     milliseconds = {name: 1000 * min(seconds) / STEPS for name, seconds in found.items()}
-    print(
-        f"{STEPS} steps of {BATCH} rows, {ROUNDS} rounds\n\n| loop | bare, ms a step | finespun, ms a step | more |\n|---|---|---|---|"
-    )
+    print(f"{STEPS} steps of {BATCH} rows, {ROUNDS} rounds\n")
+    print("| loop | bare, ms a step | finespun, ms a step | more |\n|---|---|---|---|")
     for kind in ("whole", "head"):
         mine, other = milliseconds[f"finespun, {kind}"], milliseconds[f"bare, {kind}"]
         print(f"| {kind} | {other:.3f} | {mine:.3f} | {mine - other:+.3f} |")
