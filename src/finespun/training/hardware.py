@@ -10,6 +10,8 @@ import torch
 from finespun.config.sections import RuntimeConfig
 from finespun.errors import MachineError
 
+NATIVE_BF16 = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")  # torch has no public question for it yet
+
 
 @dataclass(frozen=True, kw_only=True)
 class Hardware:
@@ -18,6 +20,7 @@ class Hardware:
     accelerator: str  # cpu, cuda, mps
     devices: int
     precision: str
+    why: str  # this precision
 
     def __str__(self) -> str:
         name = platform.processor() or platform.machine()
@@ -25,7 +28,7 @@ class Hardware:
             name = torch.cuda.get_device_name()
         launch = "one process" if self.devices == 1 else f"DDP, {self.devices} processes"
         threads = f", {torch.get_num_threads()} threads" if self.accelerator == "cpu" else ""
-        return f"{self.devices} x {self.accelerator} ({name}{threads}), {launch}, precision {self.precision}"
+        return f"{self.devices} x {self.accelerator} ({name}{threads}), {launch}, precision {self.precision} ({self.why})"
 
 
 def choose(runtime: RuntimeConfig, precision: str = "auto") -> Hardware:
@@ -39,9 +42,8 @@ def choose(runtime: RuntimeConfig, precision: str = "auto") -> Hardware:
     devices = there if runtime.devices == "auto" else runtime.devices
     if accelerator != "cpu" and devices > there:
         raise MachineError(f"runtime.devices: {devices} asked for, {there} {accelerator} there; lower it in conf/runtime/")
-    return Hardware(
-        accelerator=accelerator, devices=devices, precision=_precision(accelerator) if precision == "auto" else precision
-    )
+    chosen, why = _precision(accelerator) if precision == "auto" else (precision, "as the configuration says")
+    return Hardware(accelerator=accelerator, devices=devices, precision=chosen, why=why)
 
 
 def choose_accelerator(asked: str) -> str:
@@ -56,13 +58,14 @@ def choose_accelerator(asked: str) -> str:
     return "cpu" if asked == "cpu" or gpu is None else gpu
 
 
-def _precision(accelerator: str) -> str:
+def _precision(accelerator: str) -> tuple[str, str]:
     """bf16 where the hardware multiplies it natively; on other CPUs it is many times slower than float32."""
     if accelerator == "cuda":
-        return "bf16-mixed" if torch.cuda.get_device_capability() >= (8, 0) else "16-mixed"
-    if accelerator == "cpu" and getattr(torch.cpu, "_is_amx_tile_supported", bool)():
-        return "bf16-mixed"
-    return "32-true"
+        native = torch.cuda.get_device_capability() >= (8, 0)
+        return ("bf16-mixed", "native on this GPU") if native else ("16-mixed", "this GPU has no native bf16")
+    if accelerator == "cpu" and any(getattr(torch.cpu, name, bool)() for name in NATIVE_BF16):
+        return "bf16-mixed", "native on this CPU"
+    return "32-true", f"no native bf16 on this {accelerator}"
 
 
 def passes_of_step(step_rows: int, devices: int, device_batch_size: int | None) -> int:

@@ -27,12 +27,18 @@ def test_auto_takes_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
         choose(runtime(accelerator="gpu", devices=8))
 
 
-@pytest.mark.parametrize(("native", "precision"), [(True, "bf16-mixed"), (False, "32-true")])
-def test_a_cpu_takes_bf16_only_where_it_is_native(monkeypatch: pytest.MonkeyPatch, native: bool, precision: str) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: native)
+@pytest.mark.parametrize(
+    ("amx", "avx512_bf16", "precision"), [(True, False, "bf16-mixed"), (False, True, "bf16-mixed"), (False, False, "32-true")]
+)
+def test_a_cpu_takes_bf16_only_where_it_is_native(
+    monkeypatch: pytest.MonkeyPatch, amx: bool, avx512_bf16: bool, precision: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
     found = choose(runtime(accelerator="cpu"))
     assert (found.accelerator, found.devices, found.precision) == ("cpu", 1, precision)
-    assert f"precision {precision}" in str(found)
+    assert f"precision {precision} (" in str(found)
+    assert f"native {'on' if amx or avx512_bf16 else 'bf16 on'} this" in str(found)
     assert choose(runtime(accelerator="cpu"), "32-true").precision == "32-true"
 
 
