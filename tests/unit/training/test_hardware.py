@@ -28,17 +28,21 @@ def test_auto_takes_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("amx", "avx512_bf16", "precision"), [(True, False, "bf16-mixed"), (False, True, "bf16-mixed"), (False, False, "32-true")]
+    ("amx", "avx512_bf16", "precision", "why"),
+    [
+        (True, False, "bf16-mixed", "native on this CPU"),
+        (False, True, "bf16-mixed", "native on this CPU"),
+        (False, False, "32-true", "no native bf16 on this cpu"),
+    ],
 )
 def test_a_cpu_takes_bf16_only_where_it_is_native(
-    monkeypatch: pytest.MonkeyPatch, amx: bool, avx512_bf16: bool, precision: str
+    monkeypatch: pytest.MonkeyPatch, amx: bool, avx512_bf16: bool, precision: str, why: str
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
     found = choose(runtime(accelerator="cpu"))
     assert (found.accelerator, found.devices, found.precision) == ("cpu", 1, precision)
-    assert f"precision {precision} (" in str(found)
-    assert f"native {'on' if amx or avx512_bf16 else 'bf16 on'} this" in str(found)
+    assert f"precision {precision} ({why})" in str(found)
     assert choose(runtime(accelerator="cpu"), "32-true").precision == "32-true"
 
 
