@@ -15,6 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from finespun.errors import ModelError, listed
 from finespun.models import module as _module  # noqa: F401  (registers modules of the user's own with the Auto classes)
+from finespun.models.forest import ForestForLabels
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -102,7 +103,8 @@ def load(
         trust_remote_code: run code that comes with the checkpoint.
 
     Raises:
-        ModelError: the folder cannot be read, lacks weights that it must have, or holds numbers that are none.
+        ModelError: the folder cannot be read, lacks weights that it must have, holds numbers that are none, or (asked for a new
+            head) is a model that cannot be trained further.
     """
     try:
         model, report = getattr(transformers, auto_class).from_pretrained(
@@ -114,6 +116,10 @@ def load(
         trust = "if you trust it, set model.trust_remote_code: true (finespun predict: --trust-remote-code)"
         remedy = trust if "contains custom code" in reason else "choose another model or task"
         raise ModelError(f"{folder}: {auto_class} cannot load it: {reason}; {remedy}") from error
+    if new_head and isinstance(model, ForestForLabels):
+        raise ModelError(
+            f"{folder}: is a random forest on a model and cannot be trained further; take the checkpoint that it was grown on"
+        )
     tensors = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith(COUNTER)}
     shapes = {name: (ours, theirs) for name, theirs, ours in report["mismatched_keys"]}
     new = [name for name in tensors if name in shapes or name in report["missing_keys"]]

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import nn
+
+
+Matrix = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,13 +33,32 @@ class Group:
         return sum(parameter.numel() for parameter in self.parameters.values())
 
 
+class Linear(NamedTuple):
+    """What a linear layer is found to hold: weight (outputs, width), bias (outputs,)."""
+
+    weight: Matrix
+    bias: Matrix
+
+
+class Trees(NamedTuple):
+    """A random forest in place of a linear layer; the arrays are those of `models.forest.Forest`."""
+
+    kind: str
+    depth: int
+    roots: NDArray[np.int64]
+    feature: NDArray[np.int64]
+    threshold: NDArray[np.float32]
+    branches: NDArray[np.int64]
+    values: Matrix
+
+
 @dataclass(frozen=True, kw_only=True)
 class Solution:
-    """A linear layer whose weights are found at once: `solve(features, targets, row_weights, outputs)` gives both."""
+    """A linear layer that is not trained in steps: `solve(features, targets, row_weights, outputs)` says what it becomes."""
 
     layer: Any
     name: str
-    solve: Callable[..., tuple[Any, Any]]
+    solve: Callable[..., Linear | Trees]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""A classical head on frozen features: scikit-learn finds the weights of the model's last linear layer."""
+"""A classical head on frozen features: scikit-learn finds what the model's last linear layer becomes."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import PositiveFloat
+from pydantic import PositiveFloat, PositiveInt
 
 from finespun.config.sections import Section
 from finespun.errors import ModelError
 from finespun.strategies.anatomy import dissect
-from finespun.strategies.base import Group, Solution, Tuning
+from finespun.strategies.base import Group, Linear, Matrix, Solution, Trees, Tuning
+from finespun.strategies.trees import grow
 
 if TYPE_CHECKING:
     from torch import nn
 
-Matrix = NDArray[np.float64]
-
 
 class Features(Section):
-    """Fits what enters the last linear layer, standardised, and folds the standardisation into that layer's weights.
+    """Fits what enters the last linear layer.
 
-    So the result is a plain transformers model, without a pickle. Numbers are fitted by ridge regression or a linear support
-    vector regression, sets of labels by one model a label. The scores of a support vector machine are margins: the
-    probabilities made of them rank as they do, but are not calibrated.
+    Linear heads are fitted to standardised features, and the standardisation is folded into the layer's weights: the result is
+    a plain transformers model. Numbers are fitted by ridge regression or a linear support vector regression, sets of labels by
+    one model a label. The scores of a support vector machine are margins: the probabilities made of them rank as they do, but
+    are not calibrated. A random forest takes the layer's place as tensors. Nothing is pickled.
     """
 
     refuses: ClassVar[Mapping[str, str]] = {
@@ -33,9 +33,11 @@ class Features(Section):
         "head_lr_scale": "scikit-learn finds the weights, without a learning rate; take strategy: head",
     }
 
-    head: Literal["logistic_regression", "linear_svm"]
+    head: Literal["logistic_regression", "linear_svm", "random_forest"]
     C: PositiveFloat  # inverse strength of the penalty, as scikit-learn has it
-    max_iter: int
+    max_iter: PositiveInt
+    trees: PositiveInt
+    min_samples_leaf: PositiveInt
 
     def tune(self, model: nn.Module) -> Tuning:
         head = dissect(model).head
@@ -48,8 +50,8 @@ class Features(Section):
         group = Group(name="last_layer", parameters=parameters)
         return Tuning(model=model, groups=[group], solution=Solution(layer=layer, name=name, solve=self.solve))
 
-    def solve(self, features: Matrix, targets: NDArray[Any], weights: Matrix | None, outputs: int) -> tuple[Matrix, Matrix]:
-        """Returns weight (outputs, width) and bias (outputs,) of the layer.
+    def solve(self, features: Matrix, targets: NDArray[Any], weights: Matrix | None, outputs: int) -> Linear | Trees:
+        """Returns what the layer becomes.
 
         Args:
             features: (rows, width).
@@ -57,6 +59,8 @@ class Features(Section):
             weights: (rows,), how much each row counts; None: all the same.
             outputs: of the layer.
         """
+        if self.head == "random_forest":
+            return grow(features, targets, weights, outputs, trees=self.trees, min_samples_leaf=self.min_samples_leaf)
         mean, spread = features.mean(axis=0), features.std(axis=0)
         spread[spread < 1e-12] = 1.0
         scaled = (features - mean) / spread
@@ -66,7 +70,7 @@ class Features(Section):
             found = [self._column(scaled, column, weights) for column in targets.T]
             weight, bias = np.stack([each for each, _ in found]), np.array([each for _, each in found])
         weight = weight / spread
-        return weight, bias - weight @ mean
+        return Linear(weight, bias - weight @ mean)
 
     def _labels(
         self, scaled: Matrix, targets: NDArray[Any], weights: Matrix | None, outputs: int

@@ -5,7 +5,7 @@ Lightning is imported only where its loop is taken.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -107,11 +107,11 @@ class _Run:
         """Finds the weights of the last layer at once."""
         assert self.tuning.solution is not None
         self.tuning.model.to(self.hardware.accelerator)
-        best = solve(
+        model, best = solve(
             self.tuning.model, self.tuning.solution, self.task, train, val, config=self.config, labels=self.labels,
             folder=self.features, recorder=self.recorder, precision=self.hardware.precision,
         )  # fmt: skip
-        return self._fitted(epoch=0, score=best, steps=1)
+        return replace(self._fitted(epoch=0, score=best, steps=1), tuning=replace(self.tuning, model=model))
 
     def trained(self, train: BatchLoader, val: BatchLoader) -> Fitted:
         """Trains in steps; what is frozen is computed once where that can be."""

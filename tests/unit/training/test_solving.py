@@ -1,4 +1,4 @@
-"""A classical head: its weights are scikit-learn's, in a plain model; nothing else changes; features are computed once."""
+"""A classical head: its answers are scikit-learn's, in a plain model; nothing else changes; features are computed once."""
 
 from __future__ import annotations
 
@@ -8,19 +8,26 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
-from finespun.errors import ConfigError
+from finespun.errors import ConfigError, ModelError
+from finespun.models.forest import Forest
+from finespun.models.pretrained import load_model
 from finespun.strategies.features import Features
 from finespun.training import entering
 from finespun.training.history import History
 from small_run import Train
 
-LR = Features(head="logistic_regression", C=0.5, max_iter=2000)
-SVM = Features(head="linear_svm", C=0.5, max_iter=5000)
-TARGET = {"_target_": "finespun.strategies.features.Features", "head": "logistic_regression", "C": 0.1, "max_iter": 2000}
+LR = Features(head="logistic_regression", C=0.5, max_iter=2000, trees=1, min_samples_leaf=1)
+SVM = Features(head="linear_svm", C=0.5, max_iter=5000, trees=1, min_samples_leaf=1)
+FOREST = Features(head="random_forest", C=1.0, max_iter=1, trees=20, min_samples_leaf=2)
+TARGET = {
+    "_target_": "finespun.strategies.features.Features", "head": "logistic_regression", "C": 0.1, "max_iter": 2000,
+    "trees": 15, "min_samples_leaf": 3,
+}  # fmt: skip
 
 
 def drawn(classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -102,3 +109,55 @@ def test_a_layer_that_answers_for_each_token_is_refused(train: Train, tmp_path: 
     monkeypatch.setattr(entering, "_into", lambda *_: torch.zeros(2, 3, 4))
     with pytest.raises(ConfigError, match=r"classifier is given \(2, 3, 4\).*take strategy: head"):
         train(tmp_path / "a", strategy=TARGET)
+
+
+def answers(features: np.ndarray, targets: np.ndarray, outputs: int, weights: np.ndarray | None = None) -> torch.Tensor:
+    """What the trees say, as tensors."""
+    trees = FOREST.solve(features, targets, weights, outputs)._asdict()
+    arrays = {name: torch.from_numpy(array) for name, array in trees.items() if isinstance(array, np.ndarray)}
+    sizes = {"trees": len(arrays["roots"]), "nodes": len(arrays["feature"]), "outputs": outputs}
+    forest = Forest(kind=trees["kind"], depth=trees["depth"], **sizes)
+    forest.load_state_dict(arrays)
+    return forest(torch.from_numpy(features.astype(np.float32)))
+
+
+def grown(kind: type, features: np.ndarray, targets: np.ndarray, weights: np.ndarray | None = None) -> object:
+    return kind(20, min_samples_leaf=2, random_state=0).fit(features, targets, sample_weight=weights)
+
+
+def test_trees_of_tensors_answer_as_those_of_scikit_learn() -> None:
+    features, targets = drawn(4)
+    features = features.astype(np.float32).astype(np.float64)
+    weights = 0.5 + (targets == 1)
+    chances = answers(features, targets, 4, weights).softmax(dim=1).numpy()
+    theirs = grown(RandomForestClassifier, features, targets, weights).predict_proba(features)
+    assert chances == pytest.approx(theirs, abs=1e-5)
+    numbers = np.stack([targets * 1.7, features[:, 0] - targets], axis=1)
+    expected = grown(RandomForestRegressor, features, numbers).predict(features)
+    assert answers(features, numbers, 2).numpy() == pytest.approx(expected, abs=1e-5)
+    one = grown(RandomForestRegressor, features, numbers[:, 0]).predict(features)
+    assert answers(features, numbers[:, :1], 1)[:, 0].numpy() == pytest.approx(one, abs=1e-5)
+    sets = np.stack([targets > 1, targets == 2, targets > 9], axis=1).astype(float)
+    each = grown(RandomForestClassifier, features, sets).predict_proba(features)
+    found = answers(features, sets, 3).sigmoid().numpy()
+    assert found[:, :2] == pytest.approx(np.stack([each[0][:, 1], each[1][:, 1]], axis=1), abs=1e-5)
+    assert found[:, 2] == pytest.approx(0, abs=1e-5)
+
+
+def test_a_label_without_rows_has_no_share_in_a_forest() -> None:
+    features, targets = drawn(2)
+    assert set(answers(features, targets * 2, 3).argmax(dim=1).tolist()) == {0, 2}
+
+
+def test_a_forest_is_saved_without_a_pickle_and_answers_the_same(train: Train, tmp_path: Path) -> None:
+    fitted = train(tmp_path / "a", strategy={**TARGET, "head": "random_forest"})
+    model, folder = fitted.tuning.model, tmp_path / "saved"
+    model.save_pretrained(folder)
+    assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors", "forest.py"}
+    again = load_model(folder, auto_class="AutoModelForSequenceClassification", options={})
+    ids = torch.arange(4, 20).reshape(2, 8)
+    with torch.inference_mode():
+        assert torch.equal(again.eval()(input_ids=ids).logits, model(input_ids=ids).logits)
+    assert again.config.id2label == model.config.id2label
+    with pytest.raises(ModelError, match="random forest.*take the checkpoint that it was grown on"):
+        load_model(folder, auto_class="AutoModelForSequenceClassification", options={}, new_head=True)
