@@ -32,7 +32,7 @@ def small_config(**changes: Any) -> RunConfig:
         "trainer": {
             "max_epochs": 3, "imbalance": "ignore", "batch_size": 16, "gradient_clip_norm": 1.0,
             "ema_decay": None,
-            "early_stopping_patience": None, "precision": "32-true",
+            "early_stopping_patience": None, "precision": "32-true", "compile": False,
         },
         "evaluation": {"bootstrap_resamples": 100, "confidence": 0.95, "baselines": False},
         "report": {"confusion_title": "c", "training_title": "t"},

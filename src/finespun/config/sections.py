@@ -195,6 +195,7 @@ class TrainerConfig(Section):
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None
     early_stopping_patience: NonNegativeInt | None
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
+    compile: bool
 
 
 class EvaluationConfig(Section):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import shutil
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, EMAWeightAveraging
 from pytorch_lightning.strategies import DDPStrategy
+from torch import nn
 
 from finespun.config.sections import RunConfig
 from finespun.data.loader import BatchLoader
@@ -72,6 +75,8 @@ class LightningLoop:
     ) -> tuple[Saver, int]:
         """Leaves the best weights in the model; returns who knows which those are, and the number of steps."""
         task, store = self.task, self.store
+        if self.config.trainer.compile:
+            _compile(self.tuning.model, hardware)
         module = FineTuner(model=self.tuning.model, task=task, labels=self.labels, plan=self.plan)
         log = StepLog(self.recorder, padding_share=train.batches.padding_share)
         seconds = self.config.runtime.checkpoint_seconds
@@ -102,6 +107,13 @@ class LightningLoop:
             )
         saver.load_best(module)
         return saver, trainer.global_step
+
+
+def _compile(model: nn.Module, hardware: Hardware) -> None:
+    compiler = os.environ.get("CXX", "g++")
+    if hardware.accelerator == "cpu" and not shutil.which(compiler):
+        raise MachineError(f"trainer.compile: {compiler} is not there, and torch.compile needs it; install it or set false")
+    model.compile(dynamic=True)  # in place: names of weights stay; lengths differ from batch to batch
 
 
 def _callbacks(log: StepLog, saver: Saver, task: Task, config: RunConfig) -> list[Callback]:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from finespun.errors import ConfigError, DivergedError, InterruptError
+from finespun.errors import ConfigError, DivergedError, InterruptError, MachineError
 from finespun.training.callbacks import Saver
 from finespun.training.checkpoints import Store
 from helpers import ROOT
@@ -228,3 +228,31 @@ def test_averaged_weights_are_what_is_validated_and_kept_and_survive_a_kill(
     )  # fmt: skip
     assert max(scores) - min(scores) < 1e-3
     assert slow.best_score == min(scores)
+
+
+def test_compiling_on_request_changes_no_more_than_last_digits(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[dict[str, Any]] = []
+    compile_module = torch.nn.Module.compile
+
+    def traced_only(self: torch.nn.Module, **options: Any) -> None:
+        compiled.append(options)
+        compile_module(self, backend="eager", **options)  # its own backend takes a minute
+
+    monkeypatch.setattr(torch.nn.Module, "compile", traced_only)
+    plain = train(tmp_path / "plain", trainer__max_epochs=1).tuning.model.state_dict()
+    assert not compiled
+    found = train(tmp_path / "compiled", trainer__max_epochs=1, trainer__compile=True).tuning.model.state_dict()
+    assert compiled == [{"dynamic": True}]
+    assert found.keys() == plain.keys()
+    assert all(torch.allclose(found[name], plain[name], atol=1e-5) for name in plain)
+
+
+def test_compiling_without_a_compiler_says_what_is_missing(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MachineError, match="trainer.compile: no-such-compiler is not there"):
+        train(tmp_path / "a", trainer__compile=True)
