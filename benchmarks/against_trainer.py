@@ -121,9 +121,9 @@ def weights() -> Path:
     return resolve(config.model, ROOT, weights=True)
 
 
-def fresh_model() -> torch.nn.Module:
+def fresh_model(seed: int = 0) -> torch.nn.Module:
     """MiniLM with a new head of two labels."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     options = {"num_labels": 2}
     return load_model(weights(), auto_class="AutoModelForSequenceClassification", options=options, new_head=True)
 
