@@ -41,9 +41,13 @@ test: check ## all checks and all tests
 	pytest
 
 bench: setup ## measure speed, side by side (benchmarks/README.md)
+	dvc repro
 	python benchmarks/start_up.py
 	python benchmarks/against_trainer.py
+	python benchmarks/model_flops.py
 	python benchmarks/frozen_backbone.py
+	python benchmarks/step_cost.py
+	python benchmarks/scaling.py
 
 lock: setup ## resolve pyproject.toml anew into the lock files (needs uv)
 	uv pip compile pyproject.toml --extra dev --extra demo --extra images --extra keras --extra bench --universal --python-version 3.11 \

@@ -5,16 +5,22 @@ Both sides of each ratio run interleaved in one go; minimum and spread are print
 
 from __future__ import annotations
 
+import csv
 import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+from helpers import make_project, make_tiny_bert  # noqa: E402
+
 ENVIRONMENT = {
     **os.environ,
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -42,6 +48,26 @@ def compare(name: str, ours: Sequence[str], theirs: Sequence[str], *, runs: int 
     )
 
 
+def whole_pipeline(runs: int = 3) -> None:
+    """Prints what a first `dvc repro` of a tiny job takes, stage by stage, less the time between first and last step."""
+    print("\n| tiny job, from nothing | wall s, min (median) | CPU s, min |\n|---|---|---|")
+    found: dict[str, list[tuple[float, float]]] = {}
+    for _ in range(runs):
+        with tempfile.TemporaryDirectory() as folder:
+            project = make_project(Path(folder) / "project", make_tiny_bert(Path(folder) / "tiny-bert")).folder
+            for stage in ("configure", "prepare", "finetune", "evaluate", "test"):
+                found.setdefault(stage, []).append(seconds(["python", "-m", "finespun.stages", stage], project))
+            shutil.rmtree(project / "mlruns")
+            shutil.rmtree(project / ".finespun")
+            found.setdefault("`dvc repro`", []).append(seconds(["dvc", "repro"], project))
+            with (project / "models" / "finetuned" / "history.csv").open(newline="") as file:
+                times = [float(row["time"]) for row in csv.DictReader(file)]
+            found.setdefault("of which steps", []).append((max(times) - min(times), 0.0))
+    for name, pairs in found.items():
+        walls, cpus = zip(*pairs, strict=True)
+        print(f"| {name} | {min(walls):.1f} ({statistics.median(walls):.1f}) | {min(cpus):.1f} |")
+
+
 def main() -> None:
     """Runs all comparisons in this checkout, after a `dvc repro` that must have nothing left to do."""
     seconds(["dvc", "repro"])
@@ -49,6 +75,7 @@ def main() -> None:
     compare("`finespun --help` : `python -c pass`", ["finespun", "--help"], ["python", "-c", "pass"])
     compare("`configure` : `python -c pass`", ["python", "-m", "finespun.stages", "configure"], ["python", "-c", "pass"])
     compare("no-op `dvc repro` : `dvc status`", ["dvc", "repro"], ["dvc", "status"])
+    whole_pipeline()
 
 
 if __name__ == "__main__":
