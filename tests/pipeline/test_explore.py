@@ -23,7 +23,8 @@ def runs(project: Project) -> list[mlflow.entities.Run]:
 
 
 def test_a_trial_writes_beside_and_a_sweep_has_a_parent(again: Project) -> None:
-    again.run("finespun", "run", "strategy=full", "optimizer.lr=0.002", "trainer.max_epochs=1", "hydra.run.dir=outputs/one")
+    for _ in range(2):  # the second time into the folder of the first
+        again.run("finespun", "run", "strategy=full", "optimizer.lr=0.002", "trainer.max_epochs=1", "hydra.run.dir=outputs/one")
     again.run("finespun", "run", "-m", "optimizer.lr=0.003,0.004", "trainer.max_epochs=1", "hydra.sweep.dir=multirun/two")
     assert again.run("git", "status", "--short").stdout == ""
     assert again.run("dvc", "status").stdout == "Data and pipelines are up to date.\n"

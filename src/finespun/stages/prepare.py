@@ -34,6 +34,8 @@ def run(artifacts: Artifacts) -> None:
         if not shared.exists():
             _in_one_move(config, artifacts, shared)
         artifacts.prepared.parent.mkdir(parents=True, exist_ok=True)
+        if artifacts.prepared.is_symlink():
+            artifacts.prepared.unlink()  # of an earlier trial in the same folder, which this one may take up
         artifacts.prepared.symlink_to(shared)
     require_unchanged(artifacts, "prepare", inputs)
 
