@@ -184,3 +184,20 @@ def require_same_tokens(tokenizer: Any, task: Task, rows: pa.Table, folder: Path
                 f"{folder}: tokenizer.json and AutoTokenizer disagree on row {row['row']} ({row['input_ids'][:8]}... and"
                 f" {tokens[:8]}...); save the tokenizer again with AutoTokenizer.from_pretrained(...).save_pretrained(...)"
             )
+
+
+def require_room(model: Any, max_length: int) -> None:
+    """Makes sure that a model has a position for each of `max_length` tokens.
+
+    Raises:
+        ModelError: its table of positions is shorter.
+    """
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
+            taken = 0 if module.padding_idx is None else module.padding_idx + 1  # RoBERTa begins to count above its padding
+            room = module.num_embeddings - taken
+            if max_length > room:
+                raise ModelError(
+                    f"task.max_length: {max_length} tokens asked for, {type(model).__name__} has positions for {room}; lower it"
+                    " in conf/task/, or take a model for longer texts"
+                )

@@ -20,7 +20,7 @@ from finespun.evaluation.predict import predict_split
 from finespun.evaluation.predictor import Predictor
 from finespun.models.addresses import weights_digest
 from finespun.models.conversion import ready
-from finespun.models.pretrained import Loaded, load, load_processor, require_same_tokens, with_head_dropout
+from finespun.models.pretrained import Loaded, load, load_processor, require_room, require_same_tokens, with_head_dropout
 from finespun.stages.launching import on_devices
 from finespun.tasks.base import Encoder, Task
 from finespun.tracking.client import Run, Tracker, run_name
@@ -83,6 +83,8 @@ def _train(
         folder, auto_class=task.auto_class, options=options, new_head=True, allow_partial=config.model.allow_partial,
         trust_remote_code=config.model.trust_remote_code,
     )  # fmt: skip
+    if hasattr(task, "max_length"):
+        require_room(model, task.max_length)
     if rank() == 0:
         print(f"weights: {loaded}", flush=True)  # noqa: T201
     tuning = strategy.tune(model)

@@ -58,7 +58,7 @@ def prepare(config: RunConfig, artifacts: Artifacts, folder: Path) -> None:
     encoder = task.encoder(resolve(model, artifacts.project, weights=False))
     report = check_rows(sources.read(path, **options), data, task)
     _tell(report, artifacts.state / "data_problems.csv")
-    labels = task.label_names(data.labels or report.answers, data.columns)
+    labels = task.label_names(data.labels or sorted(report.answers), data.columns)
     left_out = report.left_out | beyond_limit(sources.read(path, **options), data, task, report.left_out)
     profile = encode_splits(
         sources.read(path, **options), data=data, task=task, encoder=encoder, labels=labels, folder=folder,

@@ -87,7 +87,7 @@ class Task(Protocol):
         """Yields everything wrong with one row; of answers only if there are any."""
 
     def label_names(self, found: Iterable[str], columns: Mapping[str, Any]) -> list[str]:
-        """What the model's outputs are called, given the labels in the data and the columns by role."""
+        """What the model's outputs are called, given the labels in their order and the columns by role."""
 
     def encoder(self, folder: Path) -> Encoder:
         """Reads what encoding needs from a checkpoint's folder, without torch.
@@ -155,7 +155,7 @@ class Defaults(Section):
         return True
 
     def label_names(self, found: Iterable[str], columns: Mapping[str, Any]) -> list[str]:
-        return sorted(found)
+        return list(found)
 
     def processor_options(self) -> dict[str, Any]:
         return {}
