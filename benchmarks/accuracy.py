@@ -41,11 +41,20 @@ def timed(command: list[str]) -> tuple[float, float]:
 
 
 def finespun(arm: str, seed: int, epochs: int, limit: int | None) -> dict[str, float]:
-    """Runs one trial through the command line, and a look at the test split."""
-    out = FOLDER / f"{arm}-{seed}-{epochs}-{limit}"
+    """Runs one trial through the command line, and a look at the test split; an arm is a strategy and any overrides."""
+    strategy, *overrides = arm.split()
+    out = FOLDER / f"{arm.replace(' ', '-')}-{seed}-{epochs}-{limit}"
     shutil.rmtree(out, ignore_errors=True)
     rows = [f"+data.limit.rows={limit}"] if limit else []
-    command = ["finespun", "run", f"strategy={arm}", f"seed={seed}", f"trainer.max_epochs={epochs}", f"hydra.run.dir={out}"]
+    command = [
+        "finespun",
+        "run",
+        f"strategy={strategy}",
+        *overrides,
+        f"seed={seed}",
+        f"trainer.max_epochs={epochs}",
+        f"hydra.run.dir={out}",
+    ]
     wall, cpu = timed([*command, "runtime.progress_bar=false", *rows])
     timed([sys.executable, "-m", "finespun.stages", "test", "--out", str(out)])
     found = {"wall": wall, "cpu": cpu}
