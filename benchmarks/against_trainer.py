@@ -34,6 +34,7 @@ from finespun.models.pretrained import load_model
 from finespun.training.checkpoints import Store
 from finespun.training.fit import fit
 from finespun.training.hardware import choose
+from finespun.training.history import Sink
 
 ROOT = Path(__file__).resolve().parents[1]
 CAP, BATCH = 128, 32
@@ -67,9 +68,10 @@ def sgemm() -> float:
 
 
 def ours(
-    rows: Rows, folder: Path, *, epochs: int = 1, strategy: str = "full", features: Path | None = None, model: Any = None
-) -> Callable[[], Any]:
-    """Makes a run of finespun's, of MiniLM unless another model is given."""
+    rows: Rows, folder: Path, *, epochs: int = 1, strategy: str = "full", features: Path | None = None, model: Any = None,
+    sink: Sink = lambda _metrics, _step: None,
+) -> Callable[[], Any]:  # fmt: skip
+    """Makes a run of finespun's, of MiniLM unless another model is given; `sink` takes its metrics."""
     artifacts = Artifacts(project=ROOT, out=ROOT)
     config, composed = compose(artifacts)
     composed = composed.copy()
@@ -95,7 +97,7 @@ def ours(
     tuning = targets.build("strategy", config.strategy).tune(model or fresh_model())
     return lambda: fit(
         config=config, tuning=tuning, task=task, prepared=PreparedData(folder), encoder=task.encoder(weights()),
-        hardware=choose(config.runtime, "32-true"), store=Store(store), sink=lambda _metrics, _step: None, features=features,
+        hardware=choose(config.runtime, "32-true"), store=Store(store), sink=sink, features=features,
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from importlib import import_module
 from inspect import isfunction
@@ -18,6 +19,7 @@ from finespun.config import targets
 from finespun.config.check import Origin, check
 from finespun.config.compose import compose, to_plain
 from finespun.config.sections import RunConfig
+from finespun.stages.prepare import prepare
 from finespun.strategies.base import Strategy
 from finespun.tasks.base import Task
 from helpers import ROOT
@@ -75,6 +77,16 @@ def test_every_file_composes_and_is_valid(choice: Path) -> None:
         said = yaml.safe_load((CONF / group / f"{name}.yaml").read_text())
         assert said
         assert set(said) <= set(to_plain(config)[group]) | {key for key, value in said.items() if value is None}
+
+
+@pytest.mark.parametrize("name", [path.name for path in CHOICES if path.parent == Path("data")])
+def test_shipped_data_pass_their_own_checks_and_are_prepared_whole(name: str, tmp_path: Path) -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = hydra_compose("config", [f"data={name}", *beside("data", name)])
+    config = check(composed, Origin(conf=CONF, choices={}))
+    prepare(config, Artifacts(project=ROOT, out=tmp_path), tmp_path / "prepared")
+    rows = json.loads((tmp_path / "prepared" / "schema.json").read_text())["rows"]
+    assert min(rows.values()) > 100
 
 
 def test_what_is_shipped_is_valid() -> None:

@@ -106,6 +106,8 @@ def load(
         ModelError: the folder cannot be read, lacks weights that it must have, holds numbers that are none, or (asked for a new
             head) is a model that cannot be trained further.
     """
+    if not folder.is_dir():
+        raise ModelError(f"{folder}: there is no such folder; `dvc repro finetune` makes models/finetuned")
     try:
         model, report = getattr(transformers, auto_class).from_pretrained(
             folder, **options, dtype="float32", trust_remote_code=trust_remote_code, use_safetensors=True,

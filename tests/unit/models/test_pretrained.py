@@ -130,3 +130,8 @@ def test_texts_longer_than_the_model_has_positions_are_refused(tiny_bert: Path) 
     assert roberta(input_ids=torch.full((1, 32), 7)).logits.shape == (1, 2)
     with pytest.raises(ModelError, match="33 tokens asked for, .* positions for 32"):
         require_room(roberta, 33)
+
+
+def test_a_folder_that_is_not_there_is_no_hub_name(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="models/finetuned: there is no such folder; `dvc repro finetune` makes"):
+        load_model(tmp_path / "models" / "finetuned", auto_class=AUTO, options={})
