@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MeanMetric
 
 from finespun.tasks.base import Batch, Task
-from finespun.training.optimization import Plan, step_seed
+from finespun.training.optimization import Plan, seed_draws, step_seed
 
 NEVER = 10**9  # epochs
 
@@ -34,7 +34,7 @@ class FineTuner(pl.LightningModule):
         Lightning averages over accumulated passes and DDP over ranks, so the share is scaled up by both: the gradient is
         that of the mean over the step's rows, however they were cut up.
         """
-        torch.manual_seed(step_seed(self.plan.seed, self.current_epoch, batch_idx, self.global_rank))
+        seed_draws(step_seed(self.plan.seed, self.current_epoch, batch_idx, self.global_rank), self.device)
         losses = self.task.loss(self.model(**batch.inputs).logits, batch.targets, training=True)
         return (losses * batch.weights).sum() * self.trainer.world_size * self.trainer.accumulate_grad_batches
 

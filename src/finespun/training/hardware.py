@@ -42,7 +42,7 @@ def choose(runtime: RuntimeConfig, precision: str = "auto") -> Hardware:
     devices = there if runtime.devices == "auto" else runtime.devices
     if accelerator != "cpu" and devices > there:
         raise MachineError(f"runtime.devices: {devices} asked for, {there} {accelerator} there; lower it in conf/runtime/")
-    chosen, why = _precision(accelerator) if precision == "auto" else (precision, "as the configuration says")
+    chosen, why = _precision(accelerator) if precision == "auto" else (precision, "as set")
     return Hardware(accelerator=accelerator, devices=devices, precision=chosen, why=why)
 
 

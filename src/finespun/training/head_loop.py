@@ -25,9 +25,10 @@ from finespun.tasks.base import Task
 from finespun.training.checkpoints import Signals, Store
 from finespun.training.entering import Entered, Head
 from finespun.training.history import Recorder
-from finespun.training.optimization import Plan, step_seed
+from finespun.training.optimization import Plan, seed_draws, step_seed
 from finespun.training.phases import begin_epoch
 
+GATHERED = 64  # steps whose rows are put side by side at once
 POINTS_AN_EPOCH = 20  # of the training loss: each is the mean of the steps since the last
 
 
@@ -90,23 +91,29 @@ class HeadLoop:
     def _epoch(self, epoch: int, train: Entered, weights: torch.Tensor | None, batches: Batches) -> None:
         begin_epoch(self.modules, self.plan.groups, epoch)
         self.recorder.restart_clock()
-        for number, rows in self._steps(epoch, batches):
+        for number, rows, features, targets in self._steps(epoch, train, batches):
             if self.random:
-                torch.manual_seed(step_seed(self.plan.seed, epoch, number, 0))
-            losses = self.task.loss(self.modules(train.features[rows]), train.targets[rows], training=True)
+                seed_draws(step_seed(self.plan.seed, epoch, number, 0), features.device)
+            losses = self.task.loss(self.modules(features), targets, training=True)
             loss = losses.mean() if weights is None else losses @ weights[rows] / len(rows)
             torch.autograd.backward(loss)
             self._apply(loss.detach(), len(rows))
             if self._due():
                 self._save()
 
-    def _steps(self, epoch: int, batches: Batches) -> Iterator[tuple[int, torch.Tensor]]:
+    def _steps(
+        self, epoch: int, train: Entered, batches: Batches
+    ) -> Iterator[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]]:  # fmt: skip
+        """Yields number, rows, features and targets of each step still to be done; many steps are gathered at once."""
         batches.resume_at(epoch, 0)
-        steps = [torch.from_numpy(rows) for rows in batches.steps()]
-        device = self.parameters[0].device
-        for number in range(self.standing.batch, len(steps)):
-            self.standing.batch = number + 1
-            yield number, steps[number].to(device)
+        steps, device = [torch.from_numpy(rows) for rows in batches.steps()], train.features.device
+        for start in range(self.standing.batch, len(steps), GATHERED):
+            part = [rows.to(device) for rows in steps[start : start + GATHERED]]
+            rows, sizes = torch.cat(part), [len(each) for each in part]
+            gathered = zip(part, torch.split(train.features[rows], sizes), torch.split(train.targets[rows], sizes), strict=True)
+            for number, (mine, features, targets) in enumerate(gathered, start):
+                self.standing.batch = number + 1
+                yield number, mine, features, targets
 
     def _apply(self, loss: torch.Tensor, rows: int) -> None:
         rate = max(group["lr"] for group in self.optimizer.param_groups)  # before the schedule moves it on

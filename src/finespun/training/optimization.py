@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -25,6 +26,15 @@ def step_seed(seed: int, epoch: int, batch: int, rank: int) -> int:
     """Returns the seed of one forward pass: dropout is a function of where training is, not of how it got there."""
     text = f"{seed}/{epoch}/{batch}/{rank}".encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
+
+
+def seed_draws(seed: int, device: torch.device) -> None:
+    """Seeds what is drawn on a device: `torch.manual_seed` would keep a call stack for CUDA in each step, at 0.4 ms."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.default_generators[torch.cuda.current_device()].manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from finespun.config.sections import OptimizerConfig, SchedulerConfig
 from finespun.errors import ConfigError
 from finespun.strategies.base import Group
 from finespun.strategies.full import Full
-from finespun.training.optimization import optimizer_factory, scheduler_factory
+from finespun.training.optimization import optimizer_factory, scheduler_factory, seed_draws
 from finespun.training.phases import freeze_all_but
 
 ADAMW = OptimizerConfig.model_validate({"_target_": "torch.optim.AdamW", "lr": 0.1, "weight_decay": 0.5, "fused": True})
@@ -74,3 +74,11 @@ def test_warm_up_in_steps_goes_before_the_ratio() -> None:
     given = {"_target_": "x", "warmup_ratio": 0.5}
     assert SchedulerConfig.model_validate(given).warmup(100) == 50
     assert SchedulerConfig.model_validate({**given, "warmup_steps": 7}).warmup(100) == 7
+
+
+def test_seeding_draws_what_torch_would_draw() -> None:
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.rand(5)
+    seed_draws(7, torch.device("cpu"))
+    assert torch.equal(torch.rand(3), expected)
