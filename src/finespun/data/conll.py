@@ -44,7 +44,7 @@ def sentences(file: IO[str], name: str) -> Iterator[tuple[int, dict[str, Any]]]:
             continue
         if width and len(fields) != width:
             raise DataError(
-                f"{name}:{number}: has {len(fields)} columns, the lines before have {width}; put tabs or spaces between columns,"
+                f"{name}:{number}: has {len(fields)} columns, the lines before {width}; put tabs or spaces between columns,"
                 " an empty line between sentences"
             )
         if not width:
