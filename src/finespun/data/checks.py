@@ -82,7 +82,8 @@ def role_values(row: Row, columns: Mapping[str, str | Sequence[str]]) -> dict[st
 
 
 def as_text(value: Any) -> Any:
-    """Returns a value as text; lists stay lists, and what is in them becomes text (objects stay objects)."""
+    """Returns a value as text; lists (arrays of NumPy's, in a DataFrame) stay lists of texts; objects in them stay objects."""
+    value = value.tolist() if hasattr(value, "tolist") else value
     if isinstance(value, list | tuple):
         return [each if isinstance(each, dict) else as_text(each) for each in value]
     return "" if value is None else str(value)

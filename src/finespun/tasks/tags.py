@@ -80,9 +80,9 @@ def malformed(tags: Sequence[str], words: Sequence[str]) -> Iterator[str]:
     good = {tag for tag in tags if tag == OUTSIDE or TAG.fullmatch(tag)}
     for number, (tag, word) in enumerate(zip(tags, words, strict=False), 1):
         if tag not in good:
-            near = {each for each in (tag.replace("_", "-", 1), tag.upper(), f"B-{tag}") if TAG.fullmatch(each)}
             why = "is a number, not the name of a tag" if tag.isdigit() else f"is neither {OUTSIDE} nor B-TYPE or I-TYPE"
-            hint = "" if tag.isdigit() else did_you_mean(tag, good | near)
+            near = [each for each in (tag.replace("_", "-", 1), tag.upper()) if TAG.fullmatch(each)]
+            hint = f" (did you mean '{near[0]}'?)" if near else did_you_mean(tag, good)
             yield (
                 f"word {number} ({word!r}): tag {tag!r} {why}{hint}; correct it, or set task.scheme: plain if the tags are"
                 " no entities"
