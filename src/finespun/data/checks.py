@@ -39,8 +39,11 @@ class Problem:
     remedy: str
 
     def __str__(self) -> str:
-        value = self.value if len(self.value) <= 60 else self.value[:57] + "..."
-        return f"{self.line}: {self.column} {value!r}: {self.remedy}"
+        return f"{self.line}: {self.column} {_short(self.value)!r}: {self.remedy}"
+
+
+def _short(value: str) -> str:
+    return value if len(value) <= 60 else value[:57] + "..."
 
 
 @dataclass(kw_only=True)
@@ -160,7 +163,7 @@ def _repeats(
         return
     role = task.roles[0]
     if target != first_target:
-        remedy = f"same text as row {first_line} but labelled {target!r}, not {first_target!r}; correct one of them"
+        remedy = f"same text as row {first_line} but labelled {_short(target)!r}, not {_short(first_target)!r}; correct one of them"
         yield "conflicting_labels", role, f"{remedy}, or set data.checks.conflicting_labels: drop"
     else:
         yield "duplicate", role, f"same text and label as row {first_line}; remove one, or set data.checks.duplicate: drop"

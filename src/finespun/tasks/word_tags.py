@@ -107,7 +107,7 @@ class WordTags(Defaults):
         types = self._types(labels)
         counted = [Counter(kind for kind, _, _ in each) for each in (lenient & right, lenient, right, strict & right, strict)]
         counts = np.array([[each[kind] for kind in types] for each in counted], dtype=np.int64)
-        return counts.reshape(5, len(types)), np.array([(actual == found)[known].sum(), known.sum()], dtype=np.int64)
+        return counts.reshape(5, len(types)), np.array([(actual == found).sum(), known.sum()], dtype=np.int64)
 
     def _scores(self, counts: Any, words: Any, weights: Any, labels: Sequence[str]) -> dict[str, NDArray[np.float64]]:
         return tagging_scores(counts, words, weights, types=self._types(labels), plain=self._plain)

@@ -98,6 +98,13 @@ def test_plain_tags_are_scored_as_by_scikit_learn(encoder: TextEncoder, seed: in
     assert (judged.actual, judged.predicted) == (actual, predicted)
 
 
+def test_a_type_that_is_neither_there_nor_found_is_in_no_mean(encoder: TextEncoder) -> None:
+    rows = table(TASK, [{"text": TEXT, "tags": [[0, 7, "PER"]]}], encoder, BIO)
+    judged = TASK.judge(rows, [np.eye(len(BIO))[np.maximum(rows["target"][0].as_py(), 0)]], BIO)
+    scores = judged.scores(np.ones((1, 1)))
+    assert (scores["f1_macro"][0], scores["f1/LOC"][0]) == (1.0, 0.0)
+
+
 def test_weights_are_the_same_as_repeating_documents(encoder: TextEncoder) -> None:
     rows, outputs = drawn(TASK, BIO, encoder, 3)
     judged = TASK.judge(rows, outputs, BIO)
@@ -174,7 +181,8 @@ def test_what_is_wrong_with_a_row_is_named_and_nothing_falls_over(
     assert problem[:2] == (kind, "text" if kind == "empty_text" else "tags")
     assert said in problem[2]
     TASK.answers(row)
-    table(TASK, [row], encoder, BIO)  # as with data.checks: warn
+    tags = table(TASK, [row], encoder, BIO)["tags"][0].as_py()  # as with data.checks: warn
+    assert kind != "unknown_label" or set(tags) == {0}, "a type that is none of the labels is no entity"
 
 
 def test_plain_tags_may_be_anything_but_spans(encoder: TextEncoder) -> None:
@@ -241,6 +249,16 @@ def test_entities_have_the_characters_of_the_text_also_across_windows(encoder: T
     assert judged.scores(np.ones((1, 2)))["f1"][0] == 1.0
     assert judged.actual == judged.predicted == ["PER", "PER", "LOC"] * 6
     assert TASK.given(rows.to_pylist()[0]) == TASK.for_processor(rows.to_pylist()[0]) == {"text": text}
+
+
+def test_a_word_that_the_tokenizer_leaves_out_is_outside(encoder: TextEncoder) -> None:
+    row = {"text": ["Ann", "\u200b", "Lee"], "tags": ["B-PER", "I-PER", "I-PER"]}
+    rows = table(TASK, [row], encoder, BIO)
+    certain = np.eye(len(BIO))[[BIO.index("B-PER")] * rows["length"][0].as_py()]
+    assert TASK.predictions(rows, [certain], BIO, top_k=1)[0]["tags"] == ["B-PER", "O", "B-PER"]
+    assert TASK.judge(rows, [certain], BIO).table["tags"].to_pylist() == [row["tags"]]
+    told = TASK.baselines(rows, rows, BIO)["usual_tag_of_word"]
+    assert TASK.predictions(rows, told, BIO, top_k=1)[0]["tags"] == ["B-PER", "O", "I-PER"]
 
 
 def test_pictures_show_what_was_missed_and_what_is_not_there(encoder: TextEncoder) -> None:
