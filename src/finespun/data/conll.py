@@ -15,6 +15,7 @@ from finespun.errors import DataError
 CONLL_U = ["id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc"]
 DOCUMENT = re.compile(r"-DOCSTART-|#\s*newdoc\b")
 COLUMNS = re.compile(r"#\s*global\.columns\s*=\s*(.+)")
+SETTING = re.compile(r"#\s*[\w.:-]+ = ")  # a comment with as many columns as words have
 NO_WORD = re.compile(r"\d+[-.]\d+")  # ids of CoNLL-U's multiword tokens and empty nodes: their words have lines of their own
 SPACES = re.compile(r"[ \t]+")  # others, such as the no-break space, may be inside words
 
@@ -28,6 +29,7 @@ def sentences(file: IO[str], name: str) -> Iterator[tuple[int, dict[str, Any]]]:
     words: list[list[str]] = []
     names: list[str] = []
     first = width = document = 0
+    tabs: bool | None = None  # as the first word's line has it: words, and comments, may have spaces in them
     for number, raw in enumerate(chain(file, [""]), 1):
         line = raw.rstrip("\r\n")
         marks_document = DOCUMENT.match(line) is not None
@@ -37,7 +39,8 @@ def sentences(file: IO[str], name: str) -> Iterator[tuple[int, dict[str, Any]]]:
             words = []
             document += marks_document
             continue
-        fields = line.split("\t") if "\t" in line else SPACES.split(line.strip(" "))
+        divided = "\t" in line if tabs is None else tabs
+        fields = line.split("\t") if divided else SPACES.split(line.strip(" "))
         if not words and _is_comment(line, len(fields), width):
             said = COLUMNS.match(line)
             names = said[1].lower().split() if said else names
@@ -48,7 +51,7 @@ def sentences(file: IO[str], name: str) -> Iterator[tuple[int, dict[str, Any]]]:
                 " an empty line between sentences"
             )
         if not width:
-            width, names = len(fields), _names(fields, names, tabs="\t" in line)
+            width, tabs, names = len(fields), divided, _names(fields, names, tabs=divided)
         if not (names[0] == "id" and NO_WORD.fullmatch(fields[0])):
             first = first if words else number
             words.append(fields)
@@ -56,13 +59,15 @@ def sentences(file: IO[str], name: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _is_comment(line: str, columns: int, width: int) -> bool:
     """Whether a line before a sentence's first word is a comment; `#edchat O` is a word."""
-    return line.startswith("#") and (columns != width if width else line.startswith("# ") or columns == 1 or " = " in line)
+    return line.startswith("#") and (
+        SETTING.match(line) is not None or (columns != width if width else line.startswith("# ") or columns == 1)
+    )
 
 
 def _names(fields: list[str], said: list[str], *, tabs: bool) -> list[str]:
     if len(said) == len(fields):
         return said
-    if tabs and len(fields) == len(CONLL_U) and fields[0][0].isdigit():
+    if tabs and len(fields) == len(CONLL_U) and fields[0][:1].isdigit():
         return CONLL_U
     return [str(position) for position, _ in enumerate(fields, 1)]
 

@@ -13,7 +13,7 @@ from helpers import ROOT
 
 CONLL_U = """# newdoc id = d1
 # sent_id = 1
-# text = Vámonos al mar
+# text = Vámonos al mar con diez columnas en total
 1-2\tVámonos\t_\t_\t_\t_\t_\t_\t_\t_
 1\tVamos\tir\tVERB\t_\t_\t0\troot\t_\t_
 2\tnos\tnosotros\tPRON\t_\t_\t1\tobj\t_\t_
@@ -48,6 +48,8 @@ def test_documents_are_counted_and_their_marks_are_no_words(tmp_path: Path) -> N
 
 def test_comments_are_no_words_and_hashtags_are(tmp_path: Path) -> None:
     text = "# id = 7\n# a comment\n#edchat O\n# O\nnow O\n\n# two words more\n#win O\n\n# O\n"
+    assert [row["1"] for _, row in rows(tmp_path, "# id = 1\na b c d\n\n# id = 2\ne f g h\n")] == [["a"], ["e"]]
+    assert [row["1"] for _, row in rows(tmp_path, "a\tO\n\n# b\nNew York\tO\n")] == [["a"], ["New York"]]
     assert [row["1"] for _, row in rows(tmp_path, text)] == [["#edchat", "#", "now"], ["#win"], ["#"]]
 
 
