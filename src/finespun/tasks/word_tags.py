@@ -154,7 +154,7 @@ class WordTags(Defaults):
         return Judgement(
             units=len(counts), scores=partial(self._scores, np.stack(counts), np.stack(words), labels=labels),
             table=table | lists, actual=[a for a, _ in pairs], predicted=[p for _, p in pairs],
-            classes=[*self._types(labels), NONE],
+            classes=[*self._types(labels), *([NONE] if any(NONE in pair for pair in pairs) else [])],
         )  # fmt: skip
 
     def _pairs(self, actual: Sequence[str], predicted: Sequence[str]) -> list[tuple[str, str]]:

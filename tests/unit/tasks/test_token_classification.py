@@ -95,7 +95,7 @@ def test_plain_tags_are_scored_as_by_scikit_learn(encoder: TextEncoder, seed: in
     assert ours["accuracy"][0] == pytest.approx(np.mean(np.array(actual) == predicted))
     assert ours["f1_macro"][0] == pytest.approx(f1_score(actual, predicted, average="macro"))
     assert ours["f1/NOUN"][0] == pytest.approx(f1_score(actual, predicted, average=None, labels=["NOUN"])[0])
-    assert (judged.actual, judged.predicted) == (actual, predicted)
+    assert (judged.actual, judged.predicted, judged.classes) == (actual, predicted, labels)
 
 
 def test_a_type_that_is_neither_there_nor_found_is_in_no_mean(encoder: TextEncoder) -> None:
