@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from itertools import chain
 from pathlib import Path
 
 import pandas as pd
@@ -10,9 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from scipy.stats import pearsonr
+from seqeval.metrics import f1_score as entity_f1
 from sklearn.metrics import f1_score
 
-from helpers import Project, make_project, real_rows, write_csv
+from helpers import ROOT, Project, make_project, real_rows, write_csv
 
 
 def metrics(project: Project, folder: str = "test") -> dict[str, float]:
@@ -49,6 +52,56 @@ def test_numbers(tmp_path: Path, tiny_bert: Path) -> None:
     assert answers == pytest.approx(plain(project.folder / "models/finetuned", texts)[:, 0].tolist(), abs=1e-5)
     assert served(project, pd.DataFrame({"text": texts}))["predicted_rating"].tolist() == pytest.approx(answers, abs=1e-5)
     assert "pearson" in project.run("finespun", "summary").stdout
+
+
+def test_entities(tmp_path: Path, tiny_bert: Path) -> None:
+    project = make_project(tmp_path / "project", tiny_bert)
+    shutil.copyfile(ROOT / "tests" / "data" / "entities.conll", project.folder / "data" / "raw" / "entities.conll")
+    (project.folder / "conf" / "data" / "entities.yaml").write_text(
+        "path: data/raw/entities.conll\ncolumns: {text: 1, tags: 2}\n"
+    )
+    project.edit("params.yaml", data="entities", task="token_classification")
+    project.edit("conf/task/token_classification.yaml", max_length=24, stride=8)
+    project.edit("conf/trainer/default.yaml", max_epochs=10, batch_size=16)
+    project.edit("conf/optimizer/adamw.yaml", lr=0.01)
+    project.run("dvc", "repro")
+    told = pq.read_table(project.folder / "reports" / "test" / "predictions.parquet").to_pydict()
+    assert metrics(project)["f1"] == pytest.approx(entity_f1(told["tags"], told["predicted"]), abs=1e-6)
+    assert metrics(project)["f1"] > 0
+    assert "usual tag of word" in project.run("finespun", "summary").stdout
+    sentences = [*sorted(told["words"], key=len)[:6], [*chain(*told["words"])]]  # the last is longer than the model's positions
+    rows = [{"text": words} for words in sentences] + [{"text": " ".join(words)} for words in sentences] + [{"text": " "}]
+    (project.folder / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    project.run("finespun", "predict", "in.jsonl", "--output", "out.jsonl", "--top-k", "3")
+    answers = [json.loads(line) for line in (project.folder / "out.jsonl").read_text().splitlines()]
+    assert answers.pop()["error"] == "text is empty"
+    assert [answer["entities"] for answer in answers[:6]] == [answer["entities"] for answer in answers[7:13]]
+    plain = [plain_tags(project.folder / "models/finetuned", words, longest=24) for words in sentences]
+    assert [each is None for each in plain] == [False] * 6 + [True]
+    assert [answer["tags"] for answer in answers[:6]] == plain[:6]
+    assert answers[6]["tags"][20:] != ["O"] * (len(sentences[6]) - 20)
+    entities = [each for answer in answers for each in answer["entities"]]
+    texts = [" ".join(row["text"]) for row in rows[:7]]
+    assert {each["label"] for each in entities} <= {"DATE", "LOC", "ORG", "PER"}
+    assert all(each["text"] == texts[number % 7][each["start"] : each["end"]]
+               for number, answer in enumerate(answers) for each in answer["entities"])  # fmt: skip
+    for part in (slice(7), slice(7, 14)):  # lists of words; texts
+        found = served(project, pd.DataFrame(rows[part]))["entities"]
+        for ours, theirs in zip(chain(*found), chain(*(answer["entities"] for answer in answers[part])), strict=True):
+            assert ours == theirs | {"score": pytest.approx(theirs["score"], abs=1e-5)}
+
+
+def plain_tags(folder: Path, words: list[str], *, longest: int) -> list[str] | None:
+    """Tags by nothing but transformers: those of the first sub-words, for a sentence that is one window."""
+    from transformers import AutoModelForTokenClassification, AutoTokenizer
+
+    model = AutoModelForTokenClassification.from_pretrained(folder).eval()
+    encoded = AutoTokenizer.from_pretrained(folder)(words, is_split_into_words=True, return_tensors="pt")
+    if encoded["input_ids"].shape[1] > longest:
+        return None
+    with torch.no_grad():
+        best = model(**encoded).logits[0].argmax(dim=1).tolist()
+    return [model.config.id2label[best[encoded.word_ids().index(number)]] for number in range(len(words))]
 
 
 def tags(row: dict[str, str]) -> list[str]:

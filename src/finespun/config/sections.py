@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeFloat,
@@ -22,6 +23,7 @@ Strings = Annotated[tuple[str, ...], Field(strict=False)]  # YAML gives lists
 Floats = Annotated[tuple[float, ...], Field(strict=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(min_length=1)]
+Column = Annotated[str, BeforeValidator(lambda given: str(given) if type(given) is int else given)]  # of CoNLL, by position
 KERAS = (".keras", ".h5")
 Severity = Literal["error", "warn", "drop"]
 
@@ -61,6 +63,7 @@ class Checks(Section):
     empty_text: Severity = "error"
     unknown_label: Severity = "error"
     bad_target: Severity = "error"  # not a number, tags that fit no word, spans outside their text
+    bad_transition: Severity = "warn"  # tags that go on with an entity that has not begun
     bad_image: Severity = "error"
     duplicate: Severity = "warn"
     conflicting_labels: Severity = "error"
@@ -83,10 +86,10 @@ class DataConfig(Section):
     """Where rows come from, what the columns mean, how rows are split and checked."""
 
     path: str
-    format: Literal["csv", "jsonl", "parquet"] | None = None  # None: by the file's ending
+    format: Literal["csv", "jsonl", "parquet", "conll"] | None = None  # None: by the file's ending
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
     encoding: str = "utf-8"
-    columns: dict[str, str | Strings]  # role -> column, or several; `group` keeps rows of one group in one split
+    columns: dict[str, Column | Strings]  # role -> column, or several; `group` keeps rows of one group in one split
     labels: Strings | None = None  # None: those found, sorted
     filters: Annotated[tuple[Filter, ...], Field(strict=False)] = ()
     split: Split = Split()

@@ -39,8 +39,11 @@ class Problem:
     remedy: str
 
     def __str__(self) -> str:
-        value = self.value if len(self.value) <= 60 else self.value[:57] + "..."
-        return f"{self.line}: {self.column} {value!r}: {self.remedy}"
+        return f"{self.line}: {self.column} {_short(self.value)!r}: {self.remedy}"
+
+
+def _short(value: str) -> str:
+    return value if len(value) <= 60 else value[:57] + "..."
 
 
 @dataclass(kw_only=True)
@@ -82,7 +85,8 @@ def role_values(row: Row, columns: Mapping[str, str | Sequence[str]]) -> dict[st
 
 
 def as_text(value: Any) -> Any:
-    """Returns a value as text; lists stay lists, and what is in them becomes text (objects stay objects)."""
+    """Returns a value as text; lists (arrays of NumPy's, in a DataFrame) stay lists of texts; objects in them stay objects."""
+    value = value.tolist() if hasattr(value, "tolist") else value
     if isinstance(value, list | tuple):
         return [each if isinstance(each, dict) else as_text(each) for each in value]
     return "" if value is None else str(value)
@@ -159,7 +163,8 @@ def _repeats(
         return
     role = task.roles[0]
     if target != first_target:
-        remedy = f"same text as row {first_line} but labelled {target!r}, not {first_target!r}; correct one of them"
+        told, first_told = _short(target), _short(first_target)
+        remedy = f"same text as row {first_line} but labelled {told!r}, not {first_told!r}; correct one of them"
         yield "conflicting_labels", role, f"{remedy}, or set data.checks.conflicting_labels: drop"
     else:
         yield "duplicate", role, f"same text and label as row {first_line}; remove one, or set data.checks.duplicate: drop"

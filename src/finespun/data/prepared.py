@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from finespun.errors import DataError
@@ -47,3 +48,9 @@ class PreparedData:
             return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
         except (OSError, pa.ArrowInvalid) as error:
             raise DataError(f"{path}: cannot be opened ({error}); run `dvc repro --force prepare`") from error
+
+    def examples(self, split: str, count: int) -> pa.Table:
+        """Returns the first rows of a split, no two of the same row of the user's (which may have become several)."""
+        table = self.open(split)
+        first = np.flatnonzero(np.diff(table["row"].to_numpy(), prepend=-1))[:count]
+        return pa.concat_tables(table.slice(int(position), 1) for position in first)

@@ -1,4 +1,4 @@
-"""Reading and writing tables as streams of rows: CSV, JSON Lines, Parquet.
+"""Reading and writing tables as streams of rows: CSV, JSON Lines, Parquet; reading CoNLL.
 
 CSV is read as text by the standard library: nothing is guessed, "NA" stays "NA", "01" stays "01", and a row that is too
 long or too short is an error with its line, not a shifted row.
@@ -16,12 +16,14 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from finespun.data.conll import sentences
 from finespun.errors import DataError, listed
 
 Row = dict[str, Any]
 T = TypeVar("T")
 CHUNK = 4096
 FORMATS = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+READ_ONLY = {".conll": "conll", ".conllu": "conll", ".bio": "conll"}
 
 
 @dataclass(frozen=True)
@@ -32,17 +34,19 @@ class Line:
     row: Row
 
 
-def format_of(path: Path, given: str | None = None) -> str:
-    """Returns csv, jsonl or parquet.
+def format_of(path: Path, given: str | None = None, *, writing: bool = False) -> str:
+    """Returns csv, jsonl, parquet or, unless it is to be written, conll.
 
     Raises:
         DataError: the file's ending names none of them.
     """
     if given:
         return given
-    if path.suffix.lower() not in FORMATS:
-        raise DataError(f"{path}: the ending {path.suffix!r} is not one of {listed(FORMATS)}; rename it or set data.format")
-    return FORMATS[path.suffix.lower()]
+    known = FORMATS if writing else FORMATS | READ_ONLY
+    if path.suffix.lower() not in known:
+        remedy = "choose one of them" if writing else "rename it or set data.format"
+        raise DataError(f"{path}: the ending {path.suffix!r} is not one of {listed(known)}; {remedy}")
+    return known[path.suffix.lower()]
 
 
 def read(path: Path, *, file_format: str | None = None, delimiter: str = ",", encoding: str = "utf-8") -> Iterator[Line]:
@@ -63,6 +67,9 @@ def read(path: Path, *, file_format: str | None = None, delimiter: str = ",", en
         delimiter = "\t"
     try:
         with path.open(encoding="utf-8-sig" if encoding == "utf-8" else encoding, newline="") as file:
+            if kind == "conll":
+                yield from (Line(number, row) for number, row in sentences(file, path.name))
+                return
             yield from _read_csv(file, path.name, delimiter) if kind == "csv" else _read_jsonl(file, path.name)
     except UnicodeDecodeError as error:
         raise DataError(
@@ -133,7 +140,7 @@ def write(rows: Iterable[Row], path: Path) -> int:
     """
     if str(path) == "-":
         return _write_text(_alike(rows, path), sys.stdout, csv_writer)
-    kind = format_of(path)
+    kind = format_of(path, writing=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     try:

@@ -40,7 +40,7 @@ def predict_file(
     """
     for path in {source, output} - {Path("-")}:
         if not path.is_dir():
-            sources.format_of(path)  # before a model is loaded and rows are read
+            sources.format_of(path, writing=path == output)  # before a model is loaded and rows are read
     predictor = Predictor(folder, trust_remote_code=trust_remote_code)
     unknown = set(columns) - set(predictor.columns)
     if unknown:

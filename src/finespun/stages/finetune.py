@@ -76,7 +76,7 @@ def _train(
     task, strategy = targets.build("task", config.task), targets.build("strategy", config.strategy)
     processor = load_processor(task.processor, folder, task.processor_options())
     if task.processor == "AutoTokenizer":
-        require_same_tokens(processor, task, prepared.open("train").slice(0, 16), folder)
+        require_same_tokens(processor, task, prepared.examples("train", 16), folder)
     torch.manual_seed(config.seed)  # the new head
     options = task.model_options(prepared.labels) | with_head_dropout(folder, config.model.head_dropout)
     model, loaded = load(
@@ -109,7 +109,7 @@ def _decide(task: Task, fitted: Fitted, prepared: PreparedData, encoder: Encoder
 def _log_model(tracked: Run, folder: Path, config: RunConfig, prepared: PreparedData) -> None:
     """Logs the model with three training rows as its example, answered as it will answer them."""
     task, columns = targets.build("task", config.task), prepared.schema["columns"]
-    given = [task.given(row) for row in prepared.open("train").slice(0, 3).to_pylist()]
+    given = [task.given(row) for row in prepared.examples("train", 3).to_pylist()]
     examples = [{columns[role]: value for role, value in row.items()} for row in given]
     predictor = Predictor(folder, trust_remote_code=config.model.trust_remote_code)
     tracked.log_model(folder, examples, predictor.predict(examples))

@@ -12,7 +12,7 @@ from typing import Any
 from finespun.artifacts import Artifacts
 from finespun.config import targets
 from finespun.config.compose import read_for_stage, to_plain
-from finespun.config.sections import RunConfig
+from finespun.config.sections import DataConfig, RunConfig
 from finespun.data import sources
 from finespun.data.checks import Report, check_rows
 from finespun.data.encode import beyond_limit, encode_splits
@@ -67,7 +67,7 @@ def prepare(config: RunConfig, artifacts: Artifacts, folder: Path) -> None:
     schema = {
         "name": path.stem,
         "source": {"path": data.path, "sha256": file_digest(path)},
-        "columns": data.columns,
+        "columns": _columns(data, path),
         "labels": labels,
         "rows": {split: profile.rows[split] for split in SPLITS},
         "digests": {split: file_digest(folder / f"{split}.arrow") for split in SPLITS},
@@ -77,6 +77,13 @@ def prepare(config: RunConfig, artifacts: Artifacts, folder: Path) -> None:
         (folder / f"{name}.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     rows = ", ".join(f"{split} {profile.rows[split]:,}" for split in SPLITS)
     print(f"{data.path}: {report.rows:,} rows, {len(left_out):,} left out; {rows}; labels {', '.join(labels)}")  # noqa: T201
+
+
+def _columns(data: DataConfig, path: Path) -> dict[str, Any]:
+    """The columns that users of the model will be asked for; positions in a CoNLL file are no names for them."""
+    if sources.format_of(path, data.format) == "conll":
+        return {role: role for role in data.columns}
+    return dict(data.columns)
 
 
 def _tell(report: Report, path: Path) -> None:

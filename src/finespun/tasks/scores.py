@@ -171,3 +171,39 @@ def best_thresholds(targets: Values, probabilities: Values) -> Values:
         below = chances[best + 1] if best + 1 < len(chances) else 0.0
         found[label] = (chances[best] + below) / 2
     return found
+
+
+def tagging_scores(
+    counts: NDArray[np.int64], words: NDArray[np.int64], weights: Values, *, types: Sequence[str], plain: bool
+) -> dict[str, Values]:
+    """Returns precision, recall and F1 of entities (together, mean over types, of each type) and the accuracy of words.
+
+    Args:
+        counts: (units, 5, types), numbers of entities: found, claimed, there are; found and claimed of those without a fault.
+        words: (units, 2), how many have the right tag, and how many there are.
+        weights: (resamples, units), how often each unit is counted.
+        types: names.
+        plain: each word is an entity of its own and its tag the type: precision, recall and F1 together are the accuracy.
+
+    Returns:
+        name -> (resamples,). A mean over types leaves out those that are neither there nor claimed, as seqeval does.
+    """
+    found, claimed, actual, strict, strictly_claimed = np.moveaxis(np.tensordot(weights, counts, axes=1), 1, 0)
+    each = {
+        "precision": _ratio(found, claimed),
+        "recall": _ratio(found, actual),
+        "f1": _ratio(2 * found, claimed + actual),
+    }
+    met = (claimed + actual > 0).astype(np.float64)
+    scores = {} if plain else {
+        "f1": _ratio(2 * found.sum(axis=1), (claimed + actual).sum(axis=1)),
+        "precision": _ratio(found.sum(axis=1), claimed.sum(axis=1)),
+        "recall": _ratio(found.sum(axis=1), actual.sum(axis=1)),
+        "f1_strict": _ratio(2 * strict.sum(axis=1), (strictly_claimed + actual).sum(axis=1)),
+    }  # fmt: skip
+    scores |= {f"{name}_macro": _ratio((values * met).sum(axis=1), met.sum(axis=1)) for name, values in each.items()}
+    right, total = (weights @ words).T
+    scores["accuracy"] = _ratio(right, total)
+    return scores | {
+        f"{name}/{kind}": values[:, position] for name, values in each.items() for position, kind in enumerate(types)
+    }

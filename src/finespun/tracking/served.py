@@ -9,7 +9,9 @@ from typing import Any
 
 import mlflow
 import pandas as pd
-from mlflow.models import infer_signature
+from mlflow.models import ModelSignature, infer_signature
+from mlflow.types import ColSpec, Schema
+from mlflow.types.schema import AnyType, Array
 
 SCRIPT = Path(__file__).with_name("served_script.py")
 CODE = Path(__file__).parents[1]
@@ -35,7 +37,14 @@ def log_served_model(folder: Path, examples: Sequence[Mapping[str, Any]], answer
         python_model=str(SCRIPT),
         artifacts={"model": str(folder)},
         code_paths=[str(CODE)],
-        signature=infer_signature(given, pd.DataFrame(list(answers))),
+        signature=_signature(given, pd.DataFrame(list(answers))),
         input_example=given,
         pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS],
     )
+
+
+def _signature(given: pd.DataFrame, answers: pd.DataFrame) -> ModelSignature:
+    """Returns the signature of some rows and their answers; where rows have lists (words), a text will do, too."""
+    found = infer_signature(given, answers)
+    columns = [ColSpec(AnyType(), each.name) if isinstance(each.type, Array) else each for each in found.inputs]
+    return ModelSignature(inputs=Schema(columns), outputs=found.outputs)

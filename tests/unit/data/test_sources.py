@@ -44,7 +44,7 @@ def test_a_byte_order_mark_and_tabs_are_fine(tmp_path: Path) -> None:
         ("a.jsonl", b'{"text": 1}\n{"text"\n', "a.jsonl:2: is not JSON"),
         ("a.jsonl", b"[1]\n", "a.jsonl:1: holds list, not an object"),
         ("a.parquet", b"nonsense", "is not Parquet"),
-        ("a.xlsx", b"x", "the ending '.xlsx' is not one of .csv"),
+        ("a.xlsx", b"x", "the ending '.xlsx' is not one of .bio, .conll, .conllu, .csv"),
     ],
 )
 def test_a_bad_file_is_told_with_its_line(tmp_path: Path, name: str, content: bytes, message: str) -> None:
