@@ -158,3 +158,6 @@ def _check_roles(config: RunConfig) -> Iterator[tuple[str, str]]:
             f"data.columns.{role}",
             f"unknown role; the task {type(task).__name__} has {listed([*task.roles, *task.optional_roles, 'group'])}",
         )
+    for kind in task.cannot_keep:
+        if getattr(config.data.checks, kind) == "warn":
+            yield f"data.checks.{kind}", f"warn would keep rows that {type(task).__name__} cannot learn from; say error or drop"

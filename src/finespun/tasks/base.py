@@ -74,6 +74,7 @@ class Task(Protocol):
     monitor_mode: str
     auto_class: str  # the Auto class of transformers that holds the model
     processor: str  # the Auto class of what is saved beside it
+    cannot_keep: tuple[str, ...]  # fields of `data.checks` whose rows it cannot learn from: `warn` is refused
     decides: bool  # whether `decide` chooses anything
     deterministic: bool  # a row's inputs are the same in each epoch: what a frozen part makes of them may be kept
 
@@ -148,6 +149,7 @@ class Defaults(Section):
     """What most tasks answer alike."""
 
     optional_roles: ClassVar[tuple[str, ...]] = ()
+    cannot_keep: ClassVar[tuple[str, ...]] = ()
     decides: ClassVar[bool] = False
 
     @property

@@ -23,6 +23,7 @@ class OneLabel(Defaults):
     """Binary and multi-class answers."""
 
     answer_roles: ClassVar[tuple[str, ...]] = ("label",)
+    cannot_keep: ClassVar[tuple[str, ...]] = ("unknown_label", "bad_image")
     headline: ClassVar[tuple[str, ...]] = ("accuracy", "f1_macro", "log_loss")
 
     shown: ClassVar[tuple[str, ...]]

@@ -11,6 +11,7 @@ import yaml
 from finespun.artifacts import Artifacts
 from finespun.config.compose import compose, read_for_stage, write
 from finespun.errors import ConfigError
+from small_run import small_config
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -155,3 +156,12 @@ def test_what_is_written_is_read_back_equal(artifacts: Artifacts) -> None:
     write(config, composed, artifacts.config)
     seen = read_for_stage(artifacts, "finetune")
     assert (seen.optimizer, seen.trainer, seen.task) == (config.optimizer, config.trainer, config.task)
+
+
+def test_a_warning_about_rows_that_cannot_be_kept_is_refused() -> None:
+    keeping = {"path": "r.csv", "columns": {"text": "t", "label": "l"}, "checks": {"unknown_label": "warn"}}
+    with pytest.raises(
+        ConfigError, match="checks.unknown_label: warn would keep rows that TextClassification cannot learn from"
+    ):
+        small_config(data=keeping)
+    assert small_config(data={**keeping, "checks": {"unknown_label": "drop"}}).data.checks.unknown_label == "drop"
