@@ -61,7 +61,8 @@ class Checks(Section):
     empty_text: Severity = "error"
     unknown_label: Severity = "error"
     bad_target: Severity = "error"  # not a number, tags that fit no word, spans outside their text
-    bad_image: Severity = "error"
+    bad_image: Literal["error", "drop"] = "error"  # what cannot be decoded cannot be kept
+    animated_image: Severity = "warn"
     duplicate: Severity = "warn"
     conflicting_labels: Severity = "error"
 
@@ -83,7 +84,7 @@ class DataConfig(Section):
     """Where rows come from, what the columns mean, how rows are split and checked."""
 
     path: str
-    format: Literal["csv", "jsonl", "parquet"] | None = None  # None: by the file's ending
+    format: Literal["csv", "jsonl", "parquet", "images"] | None = None  # None: by the file's ending; images: a folder
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
     encoding: str = "utf-8"
     columns: dict[str, str | Strings]  # role -> column, or several; `group` keeps rows of one group in one split

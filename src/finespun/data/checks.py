@@ -159,7 +159,7 @@ def _repeats(
         return
     role = task.roles[0]
     if target != first_target:
-        remedy = f"same text as row {first_line} but labelled {target!r}, not {first_target!r}; correct one of them"
+        remedy = f"same {role} as row {first_line} but labelled {target!r}, not {first_target!r}; correct one of them"
         yield "conflicting_labels", role, f"{remedy}, or set data.checks.conflicting_labels: drop"
     else:
-        yield "duplicate", role, f"same text and label as row {first_line}; remove one, or set data.checks.duplicate: drop"
+        yield "duplicate", role, f"same {role} and label as row {first_line}; remove one, or set data.checks.duplicate: drop"

@@ -20,6 +20,7 @@ REQUIREMENTS = (
     "safetensors",
     "numpy",
     "pandas",
+    "pillow",
     "pyarrow",
     "pydantic",
     "omegaconf",

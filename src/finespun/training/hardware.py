@@ -18,6 +18,12 @@ class Hardware:
     accelerator: str  # cpu, cuda, mps
     devices: int
     precision: str
+    channels_last: bool = False
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """How the weights of convolutions lie in memory; other weights have no choice."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
 
     def __str__(self) -> str:
         name = platform.processor() or platform.machine()
@@ -25,11 +31,12 @@ class Hardware:
             name = torch.cuda.get_device_name()
         launch = "one process" if self.devices == 1 else f"DDP, {self.devices} processes"
         threads = f", {torch.get_num_threads()} threads" if self.accelerator == "cpu" else ""
-        return f"{self.devices} x {self.accelerator} ({name}{threads}), {launch}, precision {self.precision}"
+        layout = ", convolutions channels_last" if self.channels_last else ""
+        return f"{self.devices} x {self.accelerator} ({name}{threads}), {launch}, precision {self.precision}{layout}"
 
 
-def choose(runtime: RuntimeConfig, precision: str = "auto") -> Hardware:
-    """Resolves every `auto`.
+def choose(runtime: RuntimeConfig, precision: str = "auto", *, images: bool = False) -> Hardware:
+    """Resolves every `auto`. `images`: the model reads images, so its convolutions have the channels last in memory.
 
     Raises:
         MachineError: a device is asked for that is not there.
@@ -40,8 +47,9 @@ def choose(runtime: RuntimeConfig, precision: str = "auto") -> Hardware:
     if accelerator != "cpu" and devices > there:
         raise MachineError(f"runtime.devices: {devices} asked for, {there} {accelerator} there; lower it in conf/runtime/")
     return Hardware(
-        accelerator=accelerator, devices=devices, precision=_precision(accelerator) if precision == "auto" else precision
-    )
+        accelerator=accelerator, devices=devices, precision=_precision(accelerator) if precision == "auto" else precision,
+        channels_last=images,
+    )  # fmt: skip
 
 
 def choose_accelerator(asked: str) -> str:

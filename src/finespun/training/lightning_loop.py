@@ -17,7 +17,7 @@ from finespun.config.sections import RunConfig
 from finespun.data.loader import BatchLoader
 from finespun.errors import InterruptError, MachineError
 from finespun.strategies.base import Tuning
-from finespun.tasks.base import Task
+from finespun.tasks.base import Encoder, Task
 from finespun.training.callbacks import Phases, Progress, Saver, StepLog, StoreIO
 from finespun.training.checkpoints import Store
 from finespun.training.fine_tuner import FineTuner
@@ -62,6 +62,7 @@ class LightningLoop:
     tuning: Tuning
     plan: Plan
     task: Task
+    encoder: Encoder
     labels: list[str]
     passes: int
     store: Store
@@ -72,7 +73,7 @@ class LightningLoop:
     ) -> tuple[Saver, int]:
         """Leaves the best weights in the model; returns who knows which those are, and the number of steps."""
         task, store = self.task, self.store
-        module = FineTuner(model=self.tuning.model, task=task, labels=self.labels, plan=self.plan)
+        module = FineTuner(model=self.tuning.model, task=task, encoder=self.encoder, labels=self.labels, plan=self.plan)
         log = StepLog(self.recorder, padding_share=train.batches.padding_share)
         seconds = self.config.runtime.checkpoint_seconds
         saver = Saver(
