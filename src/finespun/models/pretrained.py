@@ -188,6 +188,23 @@ def require_same_pixels(processor: Any, encoder: ImageEncoder, folder: Path) -> 
             )
 
 
+def require_size(model: Any, size: tuple[int, int], folder: Path) -> None:
+    """Makes sure that a model takes images of (height, width) pixels: many with position embeddings take one size alone.
+
+    Raises:
+        ModelError: it does not.
+    """
+    try:
+        with torch.inference_mode():
+            model.eval()(pixel_values=torch.zeros(1, 3, *size))
+    except (ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"{folder}: {type(model).__name__} takes no images of {size[0]} x {size[1]} pixels ({reason}); set task.image_size to"
+            " null, or the sizes in model.processor to what the model takes"
+        ) from error
+
+
 def require_same_tokens(tokenizer: Any, task: Task, rows: pa.Table, folder: Path) -> None:
     """Makes sure that `prepare`, which reads `tokenizer.json` alone, gave the tokens that users of the model will give.
 

@@ -25,6 +25,7 @@ from finespun.models.pretrained import (
     load,
     load_processor,
     require_same_pixels,
+    require_size,
     require_same_tokens,
     with_head_dropout,
 )
@@ -96,6 +97,8 @@ def _train(
     )  # fmt: skip
     if rank() == 0:
         print(f"weights: {loaded}", flush=True)  # noqa: T201
+    if task.processor == "AutoImageProcessor":
+        require_size(model, encoder.size, folder)
     tuning = strategy.tune(model)
     fitted = fit(
         config=config, tuning=tuning, task=task, prepared=prepared,

@@ -70,6 +70,8 @@ def fit(
     phases = describe(model, tuning.groups, config.trainer.max_epochs)
     if rank() == 0:
         print("\n".join(phases), flush=True)  # noqa: T201
+    if rank() == 0 and not task.deterministic and not all(p.requires_grad for p in model.parameters()):
+        print("frozen part: computed anew each epoch, for task.augmentation changes what it is given", flush=True)  # noqa: T201
     if runtime.gradient_checkpointing:
         model.activation_checkpointing_enable()  # type: ignore[operator]  # every transformers model has it
     passes = passes_of_step(config.trainer.batch_size, world_size(), runtime.device_batch_size)
