@@ -15,7 +15,20 @@ import torch
 from PIL import Image
 
 from helpers import ROOT, Project, make_project, write_csv, write_digits
-from test_tasks import metrics, served
+
+
+def served(project: Project, paths: list[str]) -> pd.DataFrame:
+    """What the MLflow model says, asked in a process of its own."""
+    run = json.loads((project.folder / "models" / "finetuned" / "run.json").read_text())["run_id"]
+    code = (
+        "import mlflow, pandas as pd; mlflow.set_tracking_uri('sqlite:///mlruns/mlflow.db');"
+        f"model = mlflow.pyfunc.load_model('runs:/{run}/model'); rows = pd.DataFrame({{'file': {paths!r}}});"
+        "model.predict(rows).to_json('answers.json', orient='records');"
+        "model.predict(model.input_example).to_json('example.json', orient='records')"
+    )
+    project.run("python", "-c", code)
+    assert len(pd.read_json(project.folder / "example.json", orient="records")["label"]) == 3
+    return pd.read_json(project.folder / "answers.json", orient="records")
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +60,15 @@ def plain(project: Project, paths: list[str]) -> list[tuple[str, float]]:
 
 
 def some(project: Project) -> list[str]:
-    return [path.relative_to(project.folder).as_posix() for path in sorted((project.folder / "data/raw/digits").rglob("*.png"))][::7]
+    return [
+        path.relative_to(project.folder).as_posix() for path in sorted((project.folder / "data/raw/digits").rglob("*.png"))
+    ][::7]
 
 
 def test_the_reports_are_about_images(digits: Project) -> None:
     told = pq.read_table(digits.folder / "reports" / "test" / "predictions.parquet").to_pandas()
-    assert metrics(digits)["accuracy"] == pytest.approx((told["label"] == told["predicted"]).mean())
+    metrics = json.loads((digits.folder / "reports/test/metrics.json").read_text())
+    assert metrics["accuracy"] == pytest.approx((told["label"] == told["predicted"]).mean())
     assert all((digits.folder / "data/raw/digits" / name).is_file() for name in told["image"])
     details = json.loads((digits.folder / "reports/test/details.json").read_text())
     assert set(details["baselines"]) == {"majority_class", "pixels_logistic"}
@@ -65,7 +81,9 @@ def test_the_reports_are_about_images(digits: Project) -> None:
 
 def test_answers_are_those_of_plain_transformers(digits: Project) -> None:
     paths = some(digits)
-    write_csv(digits.folder / "data" / "raw" / "in.csv", [{"id": path[-8:], "file": path.removeprefix("data/raw/")} for path in paths])
+    write_csv(
+        digits.folder / "data" / "raw" / "in.csv", [{"id": path[-8:], "file": path.removeprefix("data/raw/")} for path in paths]
+    )
     digits.run("finespun", "predict", "data/raw/in.csv", "--output", "out.csv", "--top-k", "2")
     found = pd.read_csv(digits.folder / "out.csv", dtype={"label": str, "label_2": str})
     expected = plain(digits, paths)
@@ -77,7 +95,7 @@ def test_answers_are_those_of_plain_transformers(digits: Project) -> None:
         capture_output=True, check=True,
     ).stdout.splitlines()  # fmt: skip
     assert [line.split(",")[1] for line in listed[1:]] == found["label"].tolist()
-    answers = served(digits, pd.DataFrame({"file": [str(digits.folder / path) for path in paths]}))
+    answers = served(digits, [str(digits.folder / path) for path in paths])
     assert answers["probability"].tolist() == pytest.approx(found["probability"].tolist(), abs=1e-5)
 
 
@@ -97,7 +115,7 @@ def test_a_folder_with_bad_files_is_answered_all_the_same(digits: Project) -> No
     assert not rows["inbox/grey.png"]["error"]
     strict = digits.run("finespun", "predict", "inbox", "--output", "out.jsonl", "--strict", check=False)
     assert strict.returncode == 3
-    assert "half.jpg" in strict.stderr or "inbox:3" in strict.stderr
+    assert "finespun predict: inbox/half.jpg: image is damaged (Truncated File Read); mend the row" in strict.stderr
 
 
 def test_bad_images_stop_before_training(digits: Project, tmp_path: Path) -> None:

@@ -97,7 +97,8 @@ class _Job:
         if "error" in answer:
             self.failed += 1
             if self.strict:
-                raise DataError(f"{self.name}:{line.number}: {answer['error']}; mend the row, or leave --strict out")
+                place = f"{self.name}:{line.number}" if not Path(self.name).is_dir() else next(iter(line.row.values()))
+                raise DataError(f"{place}: {answer['error']}; mend the row, or leave --strict out")
 
 
 def _free(name: str, row: Row) -> str:

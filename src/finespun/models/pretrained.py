@@ -200,8 +200,8 @@ def require_size(model: Any, size: tuple[int, int], folder: Path) -> None:
     except (ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(
-            f"{folder}: {type(model).__name__} takes no images of {size[0]} x {size[1]} pixels ({reason}); set task.image_size to"
-            " null, or the sizes in model.processor to what the model takes"
+            f"{folder}: {type(model).__name__} takes no images of {size[0]} x {size[1]} pixels ({reason}); set task.image_size"
+            " to null, or the sizes in model.processor to what the model takes"
         ) from error
 
 

@@ -25,8 +25,8 @@ from finespun.models.pretrained import (
     load,
     load_processor,
     require_same_pixels,
-    require_size,
     require_same_tokens,
+    require_size,
     with_head_dropout,
 )
 from finespun.stages.launching import on_devices

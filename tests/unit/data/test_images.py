@@ -105,23 +105,18 @@ def broken(folder: Path, kind: str) -> Path:
     Image.fromarray(COLOUR).resize((200, 200)).save(folder / "whole.png")
     Image.fromarray(COLOUR).resize((200, 200)).save(folder / "whole.jpg")
     path = folder / f"{kind}.png"
-    if kind.startswith("truncated"):
-        whole = (folder / f"whole.{kind[-3:]}").read_bytes()
-        path.write_bytes(whole[: len(whole) // 2])
-    elif kind == "folder":
-        path.mkdir()
-    elif kind == "link":
-        path.symlink_to(folder / "nothing.png")
-    elif kind == "bomb":
-        bomb(path, 9400)
-    elif kind == "large":
-        bomb(path, 40_000)
-    elif kind == "floats":
-        Image.fromarray(GREY.astype(np.float32)).save(path, "TIFF")
-    elif kind == "script":
-        path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n")
-    elif kind != "missing":
-        path.write_bytes({"empty": b"", "text": b"my holiday\n", "header": b"\x89PNG\r\n\x1a\n" + b"\0" * 30}[kind])
+    whole = {ending: (folder / f"whole.{ending}").read_bytes() for ending in ("png", "jpg")}
+    bytes_of = {
+        "truncated-png": whole["png"][: len(whole["png"]) // 2], "truncated-jpg": whole["jpg"][: len(whole["jpg"]) // 2],
+        "empty": b"", "text": b"my holiday\n", "header": b"\x89PNG\r\n\x1a\n" + b"\0" * 30,
+        "script": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n",
+    }  # fmt: skip
+    makers: dict[str, Any] = {
+        "folder": path.mkdir, "link": lambda: path.symlink_to(folder / "nothing.png"), "bomb": lambda: bomb(path, 9400),
+        "large": lambda: bomb(path, 40_000), "missing": lambda: None,
+        "floats": lambda: Image.fromarray(GREY.astype(np.float32)).save(path, "TIFF"),
+    }  # fmt: skip
+    makers.get(kind, lambda: path.write_bytes(bytes_of[kind]))()
     return path
 
 
@@ -164,7 +159,15 @@ def test_paths_are_looked_for_beside_the_table_and_then_in_the_project(tmp_path:
 
 
 def test_a_folder_gives_a_row_a_file_with_the_sub_folder_as_its_label(tmp_path: Path) -> None:
-    for name in ("cat/b.png", "cat/A.PNG", "cat/deep/c.png", "dog/notes.txt", "dog/.hidden.png", ".git/x.png", "été/\u4e2d.png"):
+    for name in (
+        "cat/b.png",
+        "cat/A.PNG",
+        "cat/deep/c.png",
+        "dog/notes.txt",
+        "dog/.hidden.png",
+        ".git/x.png",
+        "été/\u4e2d.png",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "linked").symlink_to(tmp_path / "dog")  # another label for the same files: seen once only

@@ -28,7 +28,15 @@ from finespun.tasks.images import ImageInput
 from helpers import ROOT, write_digits
 
 SHIPPED = yaml.safe_load((ROOT / "conf" / "task" / "image_classification.yaml").read_text())
-CHANGED = {"flip": True, "rotation": 20.0, "translation": 0.1, "scale": 0.2, "brightness": 0.1, "contrast": 0.2, "saturation": 0.3}
+CHANGED = {
+    "flip": True,
+    "rotation": 20.0,
+    "translation": 0.1,
+    "scale": 0.2,
+    "brightness": 0.1,
+    "contrast": 0.2,
+    "saturation": 0.3,
+}
 
 
 def make_task(**options: Any) -> Any:
@@ -234,7 +242,9 @@ def test_simple_methods_see_small_grey_pictures(folder: Path, tmp_path: Path, ti
     assert all(np.allclose(each.sum(), 1) for each in found["pixels_logistic"])
 
 
-def changed(images: torch.Tensor, rows: list[int], encoder: Any, *, epoch: int = 0, seed: int = 1, **options: Any) -> torch.Tensor:
+def changed(
+    images: torch.Tensor, rows: list[int], encoder: Any, *, epoch: int = 0, seed: int = 1, **options: Any
+) -> torch.Tensor:
     task = make_task(augmentation=options or CHANGED)
     return task.augment({"pixel_values": images}, encoder, rows=torch.tensor(rows), epoch=epoch, seed=seed)["pixel_values"]
 
@@ -261,7 +271,11 @@ def test_changes_depend_on_seed_epoch_and_row_alone(batch: torch.Tensor, encoder
     assert torch.equal(changed(batch, rows, encoder), whole)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(changed(batch, rows, encoder), whole)
-    for other in (changed(batch, rows, encoder, epoch=1), changed(batch, rows, encoder, seed=2), changed(batch, rows[::-1], encoder)):
+    for other in (
+        changed(batch, rows, encoder, epoch=1),
+        changed(batch, rows, encoder, seed=2),
+        changed(batch, rows[::-1], encoder),
+    ):
         assert not any(torch.equal(one, two) for one, two in zip(other, whole, strict=True))
 
 
