@@ -15,7 +15,6 @@ from finespun.config.check import Origin, check, check_choices
 from finespun.config.sections import RunConfig
 from finespun.errors import ConfigError, MachineError
 
-
 NOT_IN_KEYS = ("size", "nfiles")  # DVC leaves keys of these names out of its run cache's key, so they are written otherwise
 MARK = "="
 
