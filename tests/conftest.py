@@ -15,6 +15,21 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_bert(tmp_path_factory.mktemp("tiny") / "tiny-bert")
 
 
+@pytest.fixture(scope="session")
+def tiny_net(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A MobileNetV2 of a tenth of the size, for images of 32 x 32 pixels, drawn at random, with its image processor."""
+    import torch
+    from transformers import MobileNetV2Config, MobileNetV2ForImageClassification, MobileNetV2ImageProcessorPil
+
+    folder = tmp_path_factory.mktemp("tiny") / "tiny-net"
+    torch.manual_seed(0)
+    config = MobileNetV2Config(depth_multiplier=0.25, tf_padding=False, layer_norm_eps=1e-5, image_size=32, num_labels=10)
+    MobileNetV2ForImageClassification(config).save_pretrained(folder)
+    side = {"height": 32, "width": 32}
+    MobileNetV2ImageProcessorPil(size={"shortest_edge": 36}, crop_size=side).save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
 def project(tmp_path: Path, tiny_bert: Path) -> Project:
     """A fresh small project, nothing run yet."""

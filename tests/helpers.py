@@ -81,7 +81,7 @@ def make_project(folder: Path, tiny_bert: Path, *, rows: int = 200) -> Project:
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.splitlines()
-    left_out = ("tests/", "docs/", "benchmarks/", "dvc.lock", "reports/", "build/", "requirements")
+    left_out = ("tests/", "docs/", "benchmarks/", "dvc.lock", "reports/", "build/", "requirements", "data/raw/d")
     for name in listed:
         if not name.startswith(left_out) and (ROOT / name).is_file():
             target = folder / name
@@ -129,4 +129,19 @@ def make_tiny_bert(folder: Path) -> Path:
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
     BertModel(BertConfig(vocab_size=len(fast), max_position_embeddings=64, **sizes)).save_pretrained(folder)
+    return folder
+
+
+def write_digits(folder: Path, count: int) -> Path:
+    """Writes real digits, evenly spread over scikit-learn's, as an image folder of 8 x 8 PNGs."""
+    import numpy as np
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    step = len(found.target) // count
+    for number in range(0, step * count, step):
+        path = folder / str(found.target[number]) / f"{number:04d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.round(found.images[number] * 255 / 16).astype(np.uint8)).save(path)
     return folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from importlib import import_module
 from inspect import isfunction
@@ -57,7 +58,10 @@ def roles(task: str) -> tuple[str, ...]:
 
 
 def beside(group: str, name: str) -> list[str]:
-    """The choice of a task for data that are not for the one in `conf/config.yaml`."""
+    """The choices that data, or an experiment, need beside them, where they are not those in `conf/config.yaml`."""
+    if group == "experiment":  # its first comment says in backticks which choices it is for
+        words = re.search(r"^# For `([^`]+)`", (CONF / group / f"{name}.yaml").read_text(), re.MULTILINE)
+        return [] if words is None else words[1].replace(": ", "=").split(", ")
     if group != "data":
         return []
     columns = yaml.safe_load((CONF / "data" / f"{name}.yaml").read_text())["columns"]

@@ -14,7 +14,7 @@ from helpers import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PROJECT_FILES = {"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE"}  # capitals that are no placeholders
-EXAMPLES = {"conf/data/tickets.yaml"}  # files that the reader is told to write
+EXAMPLES = {"conf/data/tickets.yaml", "conf/data/pets.yaml"}  # files that the reader is told to write
 UNMENTIONED = {"README.md", ".gitignore", ".dvcignore"}  # itself, and lists that git and DVC look for
 SUFFIXES = (".py", ".yaml", ".md", ".toml", ".lock")
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)

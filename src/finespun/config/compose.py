@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,9 @@ from finespun.artifacts import Artifacts
 from finespun.config.check import Origin, check, check_choices
 from finespun.config.sections import RunConfig
 from finespun.errors import ConfigError, MachineError
+
+NOT_IN_KEYS = ("size", "nfiles")  # DVC leaves keys of these names out of its run cache's key, so they are written otherwise
+MARK = "="
 
 
 def read_dials(path: Path) -> dict[str, Any]:
@@ -70,7 +73,15 @@ def write(config: RunConfig, composed: DictConfig, path: Path) -> None:
     """
     runtime = OmegaConf.to_container(composed.runtime, resolve=False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump({**to_plain(config), "runtime": runtime}, sort_keys=False), encoding="utf-8")
+    plain = _renamed({**to_plain(config), "runtime": runtime}, {name: MARK + name for name in NOT_IN_KEYS})
+    path.write_text(yaml.safe_dump(plain, sort_keys=False), encoding="utf-8")
+
+
+def _renamed(node: Any, names: Mapping[str, str]) -> Any:
+    """Returns plain values with some keys called otherwise, however deep."""
+    if isinstance(node, list):
+        return [_renamed(each, names) for each in node]
+    return {names.get(key, key): _renamed(value, names) for key, value in node.items()} if isinstance(node, dict) else node
 
 
 def to_plain(config: RunConfig, sections: Iterable[str] | None = None) -> dict[str, Any]:
@@ -132,7 +143,6 @@ def read_for_stage(artifacts: Artifacts, stage: str) -> RunConfig:
         plain = OmegaConf.to_container(OmegaConf.load(artifacts.config), resolve=True)
     except FileNotFoundError as error:
         raise MachineError(f"{artifacts.config}: is not there; `dvc repro {stage}` composes it first") from error
-    assert isinstance(plain, dict)
-    full = RunConfig.model_validate(plain)
+    full = RunConfig.model_validate(_renamed(plain, {MARK + name: name for name in NOT_IN_KEYS}))
     sections = [*declared_sections(artifacts.pipeline, stage), "runtime"]
     return StageConfig.model_construct(_fields_set=set(sections), **{section: getattr(full, section) for section in sections})

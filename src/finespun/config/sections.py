@@ -64,7 +64,8 @@ class Checks(Section):
     unknown_label: Severity = "error"
     bad_target: Severity = "error"  # not a number, tags that fit no word, spans outside their text
     bad_transition: Severity = "warn"  # tags that go on with an entity that has not begun
-    bad_image: Severity = "error"
+    bad_image: Literal["error", "drop"] = "error"  # what cannot be decoded cannot be kept
+    animated_image: Severity = "warn"
     duplicate: Severity = "warn"
     conflicting_labels: Severity = "error"
 
@@ -86,7 +87,7 @@ class DataConfig(Section):
     """Where rows come from, what the columns mean, how rows are split and checked."""
 
     path: str
-    format: Literal["csv", "jsonl", "parquet", "conll"] | None = None  # None: by the file's ending
+    format: Literal["csv", "jsonl", "parquet", "conll", "images"] | None = None  # None: by the ending; images: a folder
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
     encoding: str = "utf-8"
     columns: dict[str, Column | Strings]  # role -> column, or several; `group` keeps rows of one group in one split

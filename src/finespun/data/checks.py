@@ -164,7 +164,7 @@ def _repeats(
     role = task.roles[0]
     if target != first_target:
         told, first_told = _short(target), _short(first_target)
-        remedy = f"same text as row {first_line} but labelled {told!r}, not {first_told!r}; correct one of them"
+        remedy = f"same {role} as row {first_line} but labelled {told!r}, not {first_told!r}; correct one of them"
         yield "conflicting_labels", role, f"{remedy}, or set data.checks.conflicting_labels: drop"
     else:
-        yield "duplicate", role, f"same text and label as row {first_line}; remove one, or set data.checks.duplicate: drop"
+        yield "duplicate", role, f"same {role} and label as row {first_line}; remove one, or set data.checks.duplicate: drop"

@@ -30,6 +30,7 @@ class Profile:
     labels: dict[str, Counter[str]] = field(default_factory=lambda: {split: Counter() for split in SPLITS})
     lengths: list[int] = field(default_factory=list)
     truncated: int = 0
+    unit: str = "tokens"
 
     def plain(self, report: Report) -> dict[str, Any]:
         """Returns plain values for `profile.json`."""
@@ -42,7 +43,7 @@ class Profile:
             "warnings": report.counts("warn"),
             "rows": {split: self.rows[split] for split in SPLITS},
             "labels": {split: dict(sorted(self.labels[split].items())) for split in SPLITS},
-            "tokens": {"mean": float(np.mean(self.lengths)), **quantiles, "rows_truncated": self.truncated},
+            self.unit: {"mean": float(np.mean(self.lengths)), **quantiles, "rows_truncated": self.truncated},
         }
 
 
@@ -77,7 +78,7 @@ def encode_splits(
         DataError: a split stays empty, or a label never occurs in the training split.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    profile = Profile()
+    profile = Profile(unit=task.unit)
     with ExitStack() as stack:
         writers = {split: _Writer(folder / f"{split}.arrow", stack) for split in SPLITS}
         for split, rows in _by_split(lines, data, task, left_out):
@@ -94,7 +95,7 @@ def encode_splits(
 
 
 def _by_split(lines: Iterable[Line], data: DataConfig, task: Task, left_out: set[int]) -> Iterator[tuple[str, list[Encoded]]]:
-    for chunk in chunks(lines):
+    for chunk in chunks(lines, task.rows_at_once):
         parts: dict[str, list[Encoded]] = {split: [] for split in SPLITS}
         for line in chunk:
             if line.number in left_out:

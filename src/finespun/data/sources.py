@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from finespun.data import image_folder
 from finespun.data.conll import sentences
 from finespun.errors import DataError, listed
 
@@ -35,13 +36,15 @@ class Line:
 
 
 def format_of(path: Path, given: str | None = None, *, writing: bool = False) -> str:
-    """Returns csv, jsonl, parquet or, unless it is to be written, conll.
+    """Returns csv, jsonl, parquet or, unless it is to be written, conll, or images for a folder.
 
     Raises:
         DataError: the file's ending names none of them.
     """
     if given:
         return given
+    if path.is_dir() and not writing:
+        return "images"
     known = FORMATS if writing else FORMATS | READ_ONLY
     if path.suffix.lower() not in known:
         remedy = "choose one of them" if writing else "rename it or set data.format"
@@ -55,11 +58,10 @@ def read(path: Path, *, file_format: str | None = None, delimiter: str = ",", en
     Raises:
         DataError: the file is missing, empty, in another encoding, or a row does not fit the header.
     """
-    kind = format_of(path, file_format)
-    if not path.is_file():
-        raise DataError(f"{path}: there is no such file; put it there, or correct the path")
-    if path.stat().st_size == 0:
-        raise DataError(f"{path}: is empty (0 bytes); put your rows into it")
+    if path.is_dir():
+        yield from (Line(number, dict(row)) for number, row in enumerate(image_folder.rows(path), 1))
+        return
+    kind = _require_table(path, file_format)
     if kind == "parquet":
         yield from _read_parquet(path)
         return
@@ -77,6 +79,17 @@ def read(path: Path, *, file_format: str | None = None, delimiter: str = ",", en
         ) from error
     except LookupError as error:
         raise DataError(f"{path}: data.encoding {encoding!r} does not exist; use for example utf-8 or latin-1") from error
+
+
+def _require_table(path: Path, file_format: str | None) -> str:
+    kind = format_of(path, file_format)
+    if not path.exists():
+        raise DataError(f"{path}: there is no such file or folder; put it there, or correct the path")
+    if kind == "images":
+        raise DataError(f"{path}: is a file; data.format: images is a folder of images; leave it out for a table of paths")
+    if path.stat().st_size == 0:
+        raise DataError(f"{path}: is empty (0 bytes); put your rows into it")
+    return kind
 
 
 def _read_csv(file: IO[str], name: str, delimiter: str) -> Iterator[Line]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from finespun.data import sources
+from finespun.data import image_folder, sources
 from finespun.data.sources import Row, chunks
 from finespun.errors import DataError, did_you_mean, listed
 from finespun.evaluation.predictor import Predictor
@@ -46,6 +46,8 @@ def predict_file(
     if unknown:
         raise DataError(f"--column: {listed(unknown)} is none of what this model reads: {listed(predictor.columns)}")
     predictor.columns |= columns
+    if str(source) != "-" and not source.is_dir():
+        predictor.task = predictor.task.reading_from(source.parent, Path())
     if str(source) == "-" or source.is_dir():
         predictor.columns = {role: role for role in list(predictor.columns)[:1]}
     lines = _lines(source, next(iter(predictor.columns)))
@@ -57,8 +59,7 @@ def _lines(source: Path, role: str) -> Iterator[sources.Line]:
     if str(source) == "-":
         return (sources.Line(number, {role: line.rstrip("\n")}) for number, line in enumerate(sys.stdin, 1))
     if source.is_dir():
-        files = sorted(path for path in source.rglob("*") if path.is_file() and not path.name.startswith("."))
-        return (sources.Line(number, {role: str(path)}) for number, path in enumerate(files, 1))
+        return (sources.Line(number, {role: str(path)}) for number, path in enumerate(image_folder.files(source), 1))
     return sources.read(source)
 
 
@@ -72,7 +73,7 @@ class _Job:
     def answered(self, lines: Iterator[sources.Line]) -> Iterator[Row]:
         """Yields the rows with their answers; names of the user's columns are never taken."""
         known: list[str] | None = None  # of the first answer: a table has the same columns in each row
-        for chunk in chunks(lines):
+        for chunk in chunks(lines, self.predictor.task.rows_at_once):
             for line in chunk:
                 self._require_columns(line)
             answers = self.predictor.predict([line.row for line in chunk], top_k=self.top_k)
@@ -96,7 +97,8 @@ class _Job:
         if "error" in answer:
             self.failed += 1
             if self.strict:
-                raise DataError(f"{self.name}:{line.number}: {answer['error']}; mend the row, or leave --strict out")
+                place = f"{self.name}:{line.number}" if not Path(self.name).is_dir() else next(iter(line.row.values()))
+                raise DataError(f"{place}: {answer['error']}; mend the row, or leave --strict out")
 
 
 def _free(name: str, row: Row) -> str:

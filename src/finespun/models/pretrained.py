@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 import transformers
+from PIL import Image
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from finespun.tasks.base import Task
+    from finespun.tasks.image_encoder import ImageEncoder
 
 transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # its load report speaks of keys; ours speaks of the model
 transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -171,6 +174,43 @@ def load_processor(auto_class: str, folder: Path, options: Mapping[str, Any]) ->
     except (OSError, ValueError) as error:
         what = auto_class.removeprefix("Auto")
         raise ModelError(f"{folder}: {what}: none that can be read ({error}); save one beside the model") from error
+
+
+def require_same_pixels(processor: Any, encoder: ImageEncoder, folder: Path) -> None:
+    """Makes sure that `prepare`, which reads `preprocessor_config.json` alone, gives the numbers that users of the model will.
+
+    Raises:
+        ModelError: transformers' image processor of the same folder makes other numbers of two made-up images.
+    """
+    for width, height in ((301, 211), (37, 90)):
+        made = np.random.Generator(np.random.Philox(key=width)).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        theirs = np.asarray(processor(images=made, input_data_format="channels_last")["pixel_values"][0])
+        ours = encoder.values(encoder.pixels(Image.fromarray(made))).transpose(2, 0, 1)
+        if ours.shape != theirs.shape or not np.allclose(ours, theirs, atol=1e-5):
+            far = (
+                f"by {np.abs(ours - theirs).max():.3g}" if ours.shape == theirs.shape else f"{theirs.shape}, here {ours.shape}"
+            )
+            raise ModelError(
+                f"{folder}: {type(processor).__name__} does something that prepare does not know: other pixel values ({far});"
+                " describe its steps as those of a ViTImageProcessor in model.processor"
+            )
+
+
+def require_size(model: Any, size: tuple[int, int], folder: Path) -> None:
+    """Makes sure that a model takes images of (height, width) pixels: many with position embeddings take one size alone.
+
+    Raises:
+        ModelError: it does not.
+    """
+    try:
+        with torch.inference_mode():
+            model.eval()(pixel_values=torch.zeros(1, 3, *size))
+    except (ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"{folder}: {type(model).__name__} takes no images of {size[0]} x {size[1]} pixels ({reason}); set task.image_size"
+            " to null, or the sizes in model.processor to what the model takes"
+        ) from error
 
 
 def require_same_tokens(tokenizer: Any, task: Task, rows: pa.Table, folder: Path) -> None:

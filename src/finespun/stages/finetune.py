@@ -20,7 +20,16 @@ from finespun.evaluation.predict import predict_split
 from finespun.evaluation.predictor import Predictor
 from finespun.models.addresses import weights_digest
 from finespun.models.conversion import ready
-from finespun.models.pretrained import Loaded, load, load_processor, require_room, require_same_tokens, with_head_dropout
+from finespun.models.pretrained import (
+    Loaded,
+    load,
+    load_processor,
+    require_room,
+    require_same_pixels,
+    require_same_tokens,
+    require_size,
+    with_head_dropout,
+)
 from finespun.stages.launching import on_devices
 from finespun.tasks.base import Encoder, Task
 from finespun.tracking.client import Run, Tracker, run_name
@@ -37,7 +46,8 @@ from finespun.training.loading import EVALUATION_ROWS, make_loader
 def run(artifacts: Artifacts) -> None:
     """Trains from the pretrained weights, or from the newest checkpoint of the very same inputs."""
     config = read_for_stage(artifacts, "finetune")
-    hardware = choose(config.runtime, config.trainer.precision)
+    images = targets.build("task", config.task).processor == "AutoImageProcessor"
+    hardware = choose(config.runtime, config.trainer.precision, images=images)
     on_devices("finetune", artifacts, hardware, lambda: finetune(config, artifacts, hardware))
 
 
@@ -74,9 +84,12 @@ def _train(
     config: RunConfig, folder: Path, prepared: PreparedData, hardware: Hardware, store: Store, *, features: Path, sink: Sink
 ) -> tuple[Fitted, Any, Loaded]:
     task, strategy = targets.build("task", config.task), targets.build("strategy", config.strategy)
-    processor = load_processor(task.processor, folder, task.processor_options())
+    encoder = task.encoder(folder)
+    processor = load_processor(task.processor, folder, task.processor_options(encoder))
     if task.processor == "AutoTokenizer":
         require_same_tokens(processor, task, prepared.examples("train", 16), folder)
+    else:
+        require_same_pixels(processor, encoder, folder)
     torch.manual_seed(config.seed)  # the new head
     options = task.model_options(prepared.labels) | with_head_dropout(folder, config.model.head_dropout)
     model, loaded = load(
@@ -87,13 +100,15 @@ def _train(
         require_room(model, task.max_length)
     if rank() == 0:
         print(f"weights: {loaded}", flush=True)  # noqa: T201
+    if task.processor == "AutoImageProcessor":
+        require_size(model, encoder.size, folder)
     tuning = strategy.tune(model)
     fitted = fit(
         config=config, tuning=tuning, task=task, prepared=prepared,
-        encoder=task.encoder(folder), hardware=hardware, store=store, sink=sink, features=features,
+        encoder=encoder, hardware=hardware, store=store, sink=sink, features=features,
     )  # fmt: skip
     if task.decides:
-        _decide(task, fitted, prepared, task.encoder(folder), config)
+        _decide(task, fitted, prepared, encoder, config)
     return fitted, processor, loaded
 
 

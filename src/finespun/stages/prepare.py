@@ -20,7 +20,7 @@ from finespun.data.splits import SPLITS
 from finespun.errors import DataError
 from finespun.models.addresses import file_digest, resolve
 from finespun.tracking.earlier import localised
-from finespun.tracking.lineage import input_digests, require_unchanged, stage_digest
+from finespun.tracking.lineage import input_digests, path_digest, require_unchanged, stage_digest
 
 
 def run(artifacts: Artifacts) -> None:
@@ -53,6 +53,7 @@ def prepare(config: RunConfig, artifacts: Artifacts, folder: Path) -> None:
     """Reads twice: first every row is checked, and nothing is written unless all is well."""
     data, task = config.data, targets.build("task", config.task)
     path = artifacts.project / data.path
+    task = task.reading_from(path if path.is_dir() else path.parent, artifacts.project)
     options: dict[str, Any] = {"file_format": data.format, "delimiter": data.delimiter, "encoding": data.encoding}
     model = localised(config.model, config.runtime, artifacts)
     encoder = task.encoder(resolve(model, artifacts.project, weights=False))
@@ -66,7 +67,7 @@ def prepare(config: RunConfig, artifacts: Artifacts, folder: Path) -> None:
     )  # fmt: skip
     schema = {
         "name": path.stem,
-        "source": {"path": data.path, "sha256": file_digest(path)},
+        "source": {"path": data.path, "sha256": path_digest(path)},
         "columns": _columns(data, path),
         "labels": labels,
         "rows": {split: profile.rows[split] for split in SPLITS},

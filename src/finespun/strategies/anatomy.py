@@ -37,6 +37,8 @@ class Anatomy:
 def dissect(model: nn.Module) -> Anatomy:
     """Finds the blocks: the largest list of modules inside the backbone (stages, in a convolutional net).
 
+    Convolutions after the last of them are the topmost block: a head reads what is pooled.
+
     Raises:
         ModelError: the model has no backbone with a list of blocks.
     """
@@ -65,7 +67,19 @@ def dissect(model: nn.Module) -> Anatomy:
             head[full] = parameter
         else:
             (after if any(found) else before)[full] = parameter
+    convolution = next((full for full, parameter in after.items() if parameter.ndim == 4), None)
+    if convolution:
+        names.append(_outside(names, convolution))
+        found.append(after)
+        after = {}
     return Anatomy(embeddings=before, blocks=found, block_names=names, top=after, head=head)
+
+
+def _outside(names: list[str], parameter: str) -> str:
+    """The outermost module that holds a parameter and no block."""
+    parts = parameter.split(".")
+    paths = [".".join(parts[:depth]) for depth in range(1, len(parts))]
+    return next(path for path in paths if not any(name.startswith(f"{path}.") for name in names))
 
 
 def _size(module: nn.Module) -> int:

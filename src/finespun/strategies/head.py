@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 
 class Head(Section):
-    """Trains what comes after the last block; `train_pooler` says whether the backbone's own pooler is part of it."""
+    """Trains what comes after the last block; `train_pooler` says whether the backbone's own pooler is part of it.
+
+    A final norm alone is no pooler: it stays frozen, so that what enters the head can be kept.
+    """
 
     refuses: ClassVar[Mapping[str, str]] = {
         "layer_decay": "only the head trains: no layer below it has a rate; take strategy: llrd or last_n",
@@ -28,5 +31,6 @@ class Head(Section):
 
     def tune(self, model: nn.Module) -> Tuning:
         anatomy = dissect(model)
-        parameters = anatomy.above_blocks if self.train_pooler else anatomy.head
+        pools = self.train_pooler and any(parameter.ndim > 1 for parameter in anatomy.top.values())
+        parameters = anatomy.above_blocks if pools else anatomy.head
         return Tuning(model=model, groups=[Group(name="head", parameters=parameters, lr_scale=self.head_lr_scale)])

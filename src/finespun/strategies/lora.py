@@ -39,6 +39,11 @@ class Lora(Section):
         anatomy = dissect(model)
         heads = sorted({name.split(".")[0] for name in anatomy.head})
         chosen = sorted(self.target_modules or _linear_layers(model, anatomy.block_names))
+        if not chosen:
+            raise ModelError(
+                f"strategy: {type(model).__name__} has no linear layer in its blocks for adapters to go to; name others in"
+                " strategy.target_modules, or take strategy: last_n"
+            )
         config = LoraConfig(
             r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, use_dora=self.magnitude, target_modules=chosen,
             modules_to_save=heads,

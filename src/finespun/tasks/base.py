@@ -77,6 +77,11 @@ class Task(Protocol):
     cannot_keep: tuple[str, ...]  # fields of `data.checks` whose rows it cannot learn from: `warn` is refused
     decides: bool  # whether `decide` chooses anything
     deterministic: bool  # a row's inputs are the same in each epoch: what a frozen part makes of them may be kept
+    rows_at_once: int  # as many are encoded, written and answered together: what memory is asked to hold
+    unit: str  # what `length` counts
+
+    def reading_from(self, *folders: Path) -> Self:
+        """The task for rows that name files, relative to the first of these folders that has them."""
 
     def content(self, values: Values) -> str:
         """What makes two rows the same row."""
@@ -108,7 +113,15 @@ class Task(Protocol):
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
         """Turns columns of some rows into the model's inputs and, where they have any, the targets."""
 
-    def processor_options(self) -> dict[str, Any]:
+    def augment(
+        self, inputs: dict[str, torch.Tensor], encoder: Any, *, rows: torch.Tensor, epoch: int, seed: int
+    ) -> dict[str, torch.Tensor]:
+        """Returns inputs, on their device, changed at random for training: a function of (seed, epoch, row) alone.
+
+        `rows` are positions in the split.
+        """
+
+    def processor_options(self, encoder: Any) -> dict[str, Any]:
         """Changes to the processor that is saved beside the model."""
 
     def given(self, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,15 +164,25 @@ class Defaults(Section):
     optional_roles: ClassVar[tuple[str, ...]] = ()
     cannot_keep: ClassVar[tuple[str, ...]] = ()
     decides: ClassVar[bool] = False
+    rows_at_once: ClassVar[int] = 4096
+    unit: ClassVar[str] = "tokens"
 
     @property
     def deterministic(self) -> bool:
         return True
 
+    def reading_from(self, *folders: Path) -> Self:
+        return self
+
     def label_names(self, found: Iterable[str], columns: Mapping[str, Any]) -> list[str]:
         return list(found)
 
-    def processor_options(self) -> dict[str, Any]:
+    def augment(
+        self, inputs: dict[str, torch.Tensor], encoder: Any, *, rows: torch.Tensor, epoch: int, seed: int
+    ) -> dict[str, torch.Tensor]:
+        return inputs
+
+    def processor_options(self, encoder: Any) -> dict[str, Any]:
         return {}
 
     def decide(self, rows: pa.Table, outputs: Outputs, labels: Sequence[str]) -> dict[str, Any]:

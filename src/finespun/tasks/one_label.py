@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from finespun.errors import did_you_mean, listed
+from finespun.errors import DataError, did_you_mean, listed
 from finespun.tasks.base import Columns, Defaults, Judgement, Outputs, Problem, Values
 from finespun.tasks.scores import classification_scores
 
@@ -34,6 +34,15 @@ class OneLabel(Defaults):
 
     def answers(self, values: Values) -> Sequence[str]:
         return [values["label"]]
+
+    def label_names(self, found: Iterable[str], columns: Mapping[str, Any]) -> list[str]:
+        names = sorted(found)
+        if len(names) < 2:
+            raise DataError(
+                f"data.columns.label: {columns['label']!r} says only {listed(names)}; a classifier needs two labels or more:"
+                " look at the column (of an image folder: at its sub-folders)"
+            )
+        return names
 
     def label_problems(self, values: Values, labels: Sequence[str] | None) -> Iterator[Problem]:
         """Yields what is wrong with a row's label, if it has one."""

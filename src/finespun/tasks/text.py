@@ -102,7 +102,7 @@ class TextInput(Defaults):
             inputs["token_type_ids"] = pad(columns["token_type_ids"], 0)[0]
         return inputs
 
-    def processor_options(self) -> dict[str, Any]:
+    def processor_options(self, encoder: TextEncoder) -> dict[str, Any]:
         return {"model_max_length": self.max_length}
 
     def given(self, row: Mapping[str, Any]) -> dict[str, Any]:

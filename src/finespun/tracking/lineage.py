@@ -18,7 +18,17 @@ from finespun.config.sections import RunConfig
 from finespun.errors import DataError
 from finespun.models.addresses import file_digest
 
-PACKAGES = ("finespun", "torch", "pytorch-lightning", "transformers", "tokenizers", "torchmetrics", "numpy", "pyarrow")
+PACKAGES = (
+    "finespun",
+    "torch",
+    "pytorch-lightning",
+    "transformers",
+    "tokenizers",
+    "torchmetrics",
+    "numpy",
+    "pyarrow",
+    "pillow",
+)
 
 
 def input_digests(artifacts: Artifacts, stage: str) -> dict[str, str]:

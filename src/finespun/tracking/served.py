@@ -22,6 +22,7 @@ REQUIREMENTS = (
     "safetensors",
     "numpy",
     "pandas",
+    "pillow",
     "pyarrow",
     "pydantic",
     "omegaconf",

@@ -80,6 +80,7 @@ def find_head(model: nn.Module, groups: Sequence[Group], example: Batch) -> Head
         chain.insert(0, call)
         missing -= {id(parameter) for parameter in call.module.parameters()}
         wanted = call.given
+    wanted = as_vectors(wanted)
     if missing or not chain:
         return None
     modules = nn.Sequential(*(call.module for call in chain))
@@ -127,7 +128,7 @@ def entering(model: nn.Module, head: Head, loader: BatchLoader, folder: Path | N
     rows, features, targets = [], [], []
     with torch.inference_mode(), arithmetic(model, precision):
         for batch in BatchLoader(loader.rows, Batches(loader.batches.lengths, step_rows=ROWS_AT_ONCE, seed=None)):
-            given = _into(model.eval(), head, to_device(batch, device)).float().cpu()
+            given = as_vectors(_into(model.eval(), head, to_device(batch, device))).float().cpu()
             if given.ndim != 2 and not head.first_token:
                 reason = f"features are one vector a row, {head.name} is given {tuple(given.shape)} (an answer for each token?)"
                 raise ConfigError([f"strategy: {reason}; take strategy: head"])
@@ -159,6 +160,11 @@ def _into(model: nn.Module, head: Head, batch: Batch) -> torch.Tensor:
     finally:
         handle.remove()
     return found[0]
+
+
+def as_vectors(tensor: torch.Tensor) -> torch.Tensor:
+    """Pooled maps, (rows, width, 1, 1), as (rows, width); what is pooled no further stays as it is."""
+    return tensor.flatten(1) if tensor.ndim == 4 and tensor.shape[2:] == (1, 1) else tensor
 
 
 @contextmanager

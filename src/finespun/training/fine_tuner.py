@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MeanMetric
 
-from finespun.tasks.base import Batch, Task
+from finespun.tasks.base import Batch, Encoder, Task
 from finespun.training.optimization import Plan, seed_draws, step_seed
 
 NEVER = 10**9  # epochs
@@ -20,10 +20,10 @@ NEVER = 10**9  # epochs
 class FineTuner(pl.LightningModule):
     """Trains any transformers model whose output has `logits`, on any Task."""
 
-    def __init__(self, *, model: nn.Module, task: Task, labels: Sequence[str], plan: Plan) -> None:
+    def __init__(self, *, model: nn.Module, task: Task, encoder: Encoder, labels: Sequence[str], plan: Plan) -> None:
         super().__init__()
         self.strict_loading = False  # what is frozen and replayed is not among the weights that a checkpoint holds
-        self.model, self.task, self.plan = model, task, plan
+        self.model, self.task, self.encoder, self.plan = model, task, encoder, plan
         self.val_metrics = task.metrics(labels).clone(prefix="val/")
         self.val_loss = MeanMetric()
         self.gradient_norm: torch.Tensor | None = None
@@ -35,7 +35,10 @@ class FineTuner(pl.LightningModule):
         that of the mean over the step's rows, however they were cut up.
         """
         seed_draws(step_seed(self.plan.seed, self.current_epoch, batch_idx, self.global_rank), self.device)
-        losses = self.task.loss(self.model(**batch.inputs).logits, batch.targets, training=True)
+        inputs = self.task.augment(
+            batch.inputs, self.encoder, rows=batch.rows, epoch=self.current_epoch, seed=self.plan.seed
+        )  # fmt: skip
+        losses = self.task.loss(self.model(**inputs).logits, batch.targets, training=True)
         return (losses * batch.weights).sum() * self.trainer.world_size * self.trainer.accumulate_grad_batches
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

@@ -65,10 +65,13 @@ def fit(
         MachineError: memory or disk ran out.
     """
     model, runtime = tuning.model, config.runtime
+    model.to(memory_format=hardware.memory_format)  # type: ignore[call-overload]  # torch types it with a device alone
     freeze_all_but(model, tuning.groups)
     phases = describe(model, tuning.groups, config.trainer.max_epochs)
     if rank() == 0:
         print("\n".join(phases), flush=True)  # noqa: T201
+    if rank() == 0 and not task.deterministic and not all(p.requires_grad for p in model.parameters()):
+        print("frozen part: computed anew each epoch, for task.augmentation changes what it is given", flush=True)  # noqa: T201
     if runtime.gradient_checkpointing:
         model.activation_checkpointing_enable()  # type: ignore[operator]  # every transformers model has it
     passes = passes_of_step(config.trainer.batch_size, world_size(), runtime.device_batch_size)
@@ -79,7 +82,8 @@ def fit(
     )  # fmt: skip
     val = make_loader(prepared, "val", step_rows=EVALUATION_ROWS, **common)
     run = _Run(
-        config=config, tuning=tuning, task=task, labels=prepared.labels, hardware=hardware, store=store, phases=phases,
+        config=config, tuning=tuning, task=task, encoder=encoder, labels=prepared.labels, hardware=hardware, store=store,
+        phases=phases,
         recorder=Recorder(History(store.folder / "history.csv"), sink), passes=passes,
         plan=_plan(config, tuning, task, steps_an_epoch=len(train) // passes),
         features=features if runtime.feature_cache_gb and task.deterministic and world_size() == 1 else None,
@@ -94,6 +98,7 @@ class _Run:
     config: RunConfig
     tuning: Tuning
     task: Task
+    encoder: Encoder
     labels: list[str]
     hardware: Hardware
     store: Store
@@ -121,8 +126,8 @@ class _Run:
         from finespun.training.lightning_loop import LightningLoop  # noqa: PLC0415  (5 CPU seconds that a head need not pay)
 
         loop = LightningLoop(
-            config=self.config, tuning=self.tuning, plan=self.plan, task=self.task, labels=self.labels,
-            passes=self.passes, store=self.store, recorder=self.recorder,
+            config=self.config, tuning=self.tuning, plan=self.plan, task=self.task, encoder=self.encoder,
+            labels=self.labels, passes=self.passes, store=self.store, recorder=self.recorder,
         )  # fmt: skip
         gigabytes = self.config.runtime.feature_cache_gb if self.features else 0.0
         with replayed(

@@ -21,6 +21,12 @@ class Hardware:
     devices: int
     precision: str
     why: str  # this precision
+    channels_last: bool = False
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """How the weights of convolutions lie in memory; other weights have no choice."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
 
     def __str__(self) -> str:
         name = platform.processor() or platform.machine()
@@ -28,11 +34,13 @@ class Hardware:
             name = torch.cuda.get_device_name()
         launch = "one process" if self.devices == 1 else f"DDP, {self.devices} processes"
         threads = f", {torch.get_num_threads()} threads" if self.accelerator == "cpu" else ""
-        return f"{self.devices} x {self.accelerator} ({name}{threads}), {launch}, precision {self.precision} ({self.why})"
+        layout = ", convolutions channels_last" if self.channels_last else ""
+        precision = f"precision {self.precision} ({self.why})"
+        return f"{self.devices} x {self.accelerator} ({name}{threads}), {launch}, {precision}{layout}"
 
 
-def choose(runtime: RuntimeConfig, precision: str = "auto") -> Hardware:
-    """Resolves every `auto`.
+def choose(runtime: RuntimeConfig, precision: str = "auto", *, images: bool = False) -> Hardware:
+    """Resolves every `auto`. `images`: the model reads images, so its convolutions have the channels last in memory.
 
     Raises:
         MachineError: a device is asked for that is not there.
@@ -43,7 +51,7 @@ def choose(runtime: RuntimeConfig, precision: str = "auto") -> Hardware:
     if accelerator != "cpu" and devices > there:
         raise MachineError(f"runtime.devices: {devices} asked for, {there} {accelerator} there; lower it in conf/runtime/")
     chosen, why = _precision(accelerator) if precision == "auto" else (precision, "as set")
-    return Hardware(accelerator=accelerator, devices=devices, precision=chosen, why=why)
+    return Hardware(accelerator=accelerator, devices=devices, precision=chosen, why=why, channels_last=images)
 
 
 def choose_accelerator(asked: str) -> str:

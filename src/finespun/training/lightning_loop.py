@@ -20,7 +20,7 @@ from finespun.config.sections import RunConfig
 from finespun.data.loader import BatchLoader
 from finespun.errors import InterruptError, MachineError
 from finespun.strategies.base import Tuning
-from finespun.tasks.base import Task
+from finespun.tasks.base import Encoder, Task
 from finespun.training.callbacks import Phases, Progress, Saver, StepLog, StoreIO
 from finespun.training.checkpoints import Store
 from finespun.training.fine_tuner import FineTuner
@@ -65,6 +65,7 @@ class LightningLoop:
     tuning: Tuning
     plan: Plan
     task: Task
+    encoder: Encoder
     labels: list[str]
     passes: int
     store: Store
@@ -77,7 +78,7 @@ class LightningLoop:
         task, store = self.task, self.store
         if self.config.trainer.compile:
             _compile(self.tuning.model, hardware)
-        module = FineTuner(model=self.tuning.model, task=task, labels=self.labels, plan=self.plan)
+        module = FineTuner(model=self.tuning.model, task=task, encoder=self.encoder, labels=self.labels, plan=self.plan)
         log = StepLog(self.recorder, padding_share=train.batches.padding_share)
         seconds = self.config.runtime.checkpoint_seconds
         saver = Saver(

@@ -31,6 +31,9 @@ def solve(
     """
     if world_size() > 1:
         raise ConfigError(["strategy: features are fitted in one process; set runtime.devices: 1"])
+    if not task.deterministic:
+        reason = "strategy: features is fitted once, on each image as it is"
+        raise ConfigError([f"{reason}; set all of task.augmentation to 0, or take strategy: head"])
     layer = solution.layer
     head = Head(name=solution.name, modules=nn.Sequential(layer), width=layer.in_features)
     features, targets = entering(model, head, train, folder and folder / "train", precision)

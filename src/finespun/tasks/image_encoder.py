@@ -1,0 +1,162 @@
+"""What a checkpoint's image processor does, read from `preprocessor_config.json` without transformers, and done with Pillow."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finespun.errors import ModelError, listed
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Pixels = NDArray[np.uint8]  # (height, width, 3)
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+# What transformers' processors do where preprocessor_config.json does not say it. Processors of other names do more.
+KNOWN: dict[str, dict[str, Any]] = {
+    "ViT": {"size": 224, "resample": 2},
+    "DeiT": {"size": 256, "resample": 3, "do_center_crop": True},
+    "ConvNext": {"size": {"shortest_edge": 384}, "resample": 3, "crop_pct": 224 / 256},
+    "MobileNetV1": {"size": {"shortest_edge": 256}, "resample": 2, "do_center_crop": True},
+    "MobileNetV2": {"size": {"shortest_edge": 256}, "resample": 2, "do_center_crop": True},
+    "Bit": {
+        "size": {"shortest_edge": 224}, "resample": 3, "do_center_crop": True, "image_mean": CLIP_MEAN, "image_std": CLIP_STD,
+    },
+}  # fmt: skip
+ALIKE = {
+    "do_resize": True, "do_center_crop": False, "crop_size": 224, "do_rescale": True, "rescale_factor": 1 / 255,
+    "do_normalize": True, "image_mean": (0.5,) * 3, "image_std": (0.5,) * 3,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageEncoder:
+    """A checkpoint's image processor: to which size, by which filter, cut to what, and what becomes of each of 256 values.
+
+    `resize` is (height, width), the length of the shorter side, or None; `table` is (256, 3), the model's numbers.
+    """
+
+    resize: tuple[int, int] | int | None
+    crop: tuple[int, int] | None
+    resample: int
+    table: NDArray[np.float32]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    changes: Mapping[str, Any]  # of the processor, where the task asks for another size
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of what the model is given."""
+        size = self.crop or self.resize
+        assert isinstance(size, tuple), "checked when it was read"
+        return size
+
+    @classmethod
+    def read(cls, folder: Path, image_size: int | None) -> ImageEncoder:
+        """Reads `preprocessor_config.json`, without transformers.
+
+        Raises:
+            ModelError: there is none, it cannot be read, or it is of a kind that does more than is known here.
+        """
+        path = folder / "preprocessor_config.json"
+        if not path.is_file():
+            raise ModelError(
+                f"{folder}: has no preprocessor_config.json (an image processor); save one there with transformers, or say"
+                " what it does in model.processor"
+            )
+        try:
+            said = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise ModelError(f"{path}: is no JSON object ({error}); restore the file") from error
+        name = str(said.get("image_processor_type") or said.get("feature_extractor_type") or "none")
+        kind = name.removesuffix("Fast").removesuffix("Pil").removesuffix("ImageProcessor").removesuffix("FeatureExtractor")
+        if kind not in KNOWN:
+            raise ModelError(
+                f"{path}: image_processor_type is {name}; prepare knows what {listed(KNOWN)} do; describe the same steps"
+                " as one of them in model.processor"
+            )
+        try:
+            return _encoder(kind, ALIKE | KNOWN[kind] | {key: v for key, v in said.items() if v is not None}, path, image_size)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"{path}: size, crop_size, image_mean or image_std make no sense ({error!r}); mend it") from error
+
+    def pixels(self, image: Image.Image) -> Pixels:
+        """Returns the image resized and cut as transformers does it with Pillow."""
+        if self.resize is not None:
+            height, width = self.resize if isinstance(self.resize, tuple) else _shorter(image, self.resize)
+            image = image.resize((width, height), resample=self.resample)
+        found = np.asarray(image, dtype=np.uint8)
+        if self.crop is None:
+            return found
+        cut = np.zeros((*self.crop, 3), dtype=np.uint8)  # black where the image is smaller
+        (rows, to_rows), (columns, to_columns) = (_middle(*each) for each in zip(found.shape[:2], self.crop, strict=True))
+        cut[to_rows, to_columns] = found[rows, columns]
+        return cut
+
+    def values(self, pixels: Pixels) -> NDArray[np.float32]:
+        """Returns the model's numbers for pixels (..., 3), exactly those of transformers."""
+        found = np.empty(pixels.shape, dtype=np.float32)
+        for channel in range(3):  # looked up: 256 values a channel, made once, to the bit
+            found[..., channel] = self.table[:, channel][pixels[..., channel]]
+        return found
+
+
+def _encoder(kind: str, said: Mapping[str, Any], path: Path, image_size: int | None) -> ImageEncoder:
+    size, crop = said["size"], _pair(said["crop_size"]) if said["do_center_crop"] else None
+    size = (
+        size
+        if isinstance(size, dict)
+        else {"height": size, "width": size}
+        if kind in {"ViT", "DeiT"}
+        else {"shortest_edge": size}
+    )
+    changes: dict[str, Any] = {}
+    if image_size:
+        share = image_size / (crop[0] if crop else image_size)
+        size = {name: round(side * share) if crop else image_size for name, side in size.items()}
+        crop = (image_size, image_size) if crop else None
+        changes = {"size": size} | ({"crop_size": {"height": image_size, "width": image_size}} if crop else {})
+    resize: tuple[int, int] | int | None = None
+    if said["do_resize"]:
+        resize = int(size["shortest_edge"]) if "shortest_edge" in size else _pair(size)
+    if kind == "ConvNext" and isinstance(resize, int):
+        crop = (resize, resize)
+        resize = int(resize / said["crop_pct"]) if resize < 384 else crop
+    if crop is None and not isinstance(resize, tuple):
+        raise ModelError(
+            f"{path}: leaves images of different sizes; set do_center_crop and crop_size in model.processor, or a size with"
+            " height and width"
+        )
+    mean, std = (tuple(np.broadcast_to(said[name], 3).tolist()) for name in ("image_mean", "image_std"))
+    factor = float(said["rescale_factor"]) if said["do_rescale"] else 1.0
+    table = (np.arange(256, dtype=np.float64)[:, None].repeat(3, axis=1) * factor).astype(np.float32)
+    if said["do_normalize"]:
+        table = np.divide(table - np.array(mean, dtype=np.float32), np.array(std, dtype=np.float32), dtype=np.float32)
+    return ImageEncoder(
+        resize=resize, crop=crop, resample=int(said["resample"]), table=table, mean=mean, std=std, changes=changes
+    )  # fmt: skip
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    return (int(size["height"]), int(size["width"])) if isinstance(size, dict) else (int(size), int(size))
+
+
+def _shorter(image: Image.Image, side: int) -> tuple[int, int]:
+    short, long = sorted(image.size)
+    longer = int(side * long / short)
+    return (longer, side) if image.width <= image.height else (side, longer)
+
+
+def _middle(have: int, want: int) -> tuple[slice, slice]:
+    """Which of `have` places go to which of `want`: the middle ones; of an odd rest, as transformers rounds it."""
+    if have >= want:
+        return slice((have - want) // 2, (have - want) // 2 + want), slice(want)
+    before = -((have - want) // 2)
+    return slice(have), slice(before, before + have)

@@ -1,0 +1,45 @@
+"""What is written for DVC says every value in a way that DVC's run cache sees."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from dvc.stage.cache import _get_cache_hash
+from omegaconf import OmegaConf
+
+from finespun.artifacts import Artifacts
+from finespun.config.compose import read_for_stage, write
+from helpers import ROOT
+from small_run import small_config
+
+
+def written(folder: Path, model: dict[str, object]) -> Artifacts:
+    config = small_config(model=model)
+    artifacts = Artifacts(project=folder, out=folder)
+    (folder / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
+    write(config, OmegaConf.create({"runtime": config.runtime.model_dump()}), artifacts.config)
+    return artifacts
+
+
+def models(value: int) -> list[dict[str, object]]:
+    weights = {"weights": "a.pth"}
+    return [
+        {"checkpoint": "a", "processor": {"size": {"shortest_edge": value}, "more": [{"nfiles": value}]}},
+        {"config": {"model_type": "bert", "size": value}, **weights},
+        {"module": {"_target_": "a.B", "size": value}, **weights},
+    ]
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_dvc_does_not_take_one_size_for_another(tmp_path: Path, number: int) -> None:
+    keys = set()
+    for value in (224, 256):
+        model = models(value)[number]
+        artifacts = written(tmp_path, model)
+        params = yaml.safe_load(artifacts.config.read_text())
+        keys.add(_get_cache_hash({"cmd": "x", "deps": [], "params": {"build/config.yaml": params}, "outs": []}, key=True))
+        found = read_for_stage(artifacts, "prepare").model.model_dump(by_alias=True)
+        assert {name: found[name] for name in model} == model, "a stage reads what was said"
+    assert len(keys) == 2
