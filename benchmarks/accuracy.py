@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -43,7 +44,8 @@ def timed(command: list[str]) -> tuple[float, float]:
 def finespun(arm: str, seed: int, epochs: int, limit: int | None) -> dict[str, float]:
     """Runs one trial through the command line, and a look at the test split; an arm is a strategy and any overrides."""
     strategy, *overrides = arm.split()
-    out = FOLDER / f"{arm.replace(' ', '-')}-{seed}-{epochs}-{limit}"
+    name = re.sub(r"[^\w.]+", "-", arm)  # an equals sign would end a path of Hydra's
+    out = FOLDER / f"{name}-{seed}-{epochs}-{limit}"
     shutil.rmtree(out, ignore_errors=True)
     rows = [f"+data.limit.rows={limit}"] if limit else []
     command = [
