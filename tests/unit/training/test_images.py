@@ -189,6 +189,7 @@ def test_convolutions_have_the_channels_last_and_it_is_said(train: Train, tmp_pa
     model.save_pretrained(tmp_path / "saved")
     again = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / "saved").state_dict()
     assert all(torch.equal(tensor, again[name]) for name, tensor in model.state_dict().items())
-    assert str(choose(small_config().runtime, "32-true", images=True)).endswith("precision 32-true (as set), convolutions channels_last")
+    said = str(choose(small_config().runtime, "32-true", images=True))
+    assert said.endswith("precision 32-true (as set), convolutions channels_last")
     assert "channels_last" not in str(choose(small_config().runtime, "32-true"))
     assert Hardware(accelerator="cpu", devices=1, precision="32-true").memory_format == torch.contiguous_format
