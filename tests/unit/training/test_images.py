@@ -192,4 +192,4 @@ def test_convolutions_have_the_channels_last_and_it_is_said(train: Train, tmp_pa
     said = str(choose(small_config().runtime, "32-true", images=True))
     assert said.endswith("precision 32-true (as set), convolutions channels_last")
     assert "channels_last" not in str(choose(small_config().runtime, "32-true"))
-    assert Hardware(accelerator="cpu", devices=1, precision="32-true").memory_format == torch.contiguous_format
+    assert Hardware(accelerator="cpu", devices=1, precision="32-true", why="").memory_format == torch.contiguous_format
