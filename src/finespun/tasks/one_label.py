@@ -36,7 +36,7 @@ class OneLabel(Defaults):
         return [values["label"]]
 
     def label_names(self, found: Iterable[str], columns: Mapping[str, Any]) -> list[str]:
-        names = sorted(found)
+        names = list(found)
         if len(names) < 2:
             raise DataError(
                 f"data.columns.label: {columns['label']!r} says only {listed(names)}; a classifier needs two labels or more:"

@@ -145,7 +145,7 @@ def settings(path: Path, **options: Any) -> DataConfig:
 def encoded(path: Path, data: DataConfig, task: Any, encoder: Any, out: Path) -> PreparedData:
     report = check_rows(read(path), data, task)
     assert not report.counts("error"), report.text("error")
-    labels = task.label_names(data.labels or report.answers, data.columns)
+    labels = task.label_names(data.labels or sorted(report.answers), data.columns)
     encode_splits(
         read(path), data=data, task=task, encoder=encoder, labels=labels, folder=out, left_out=report.left_out
     )  # fmt: skip
