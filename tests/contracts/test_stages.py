@@ -37,7 +37,6 @@ EXCEPTED = {
     "finespun.config.sections": "all defaults are written into build/config.yaml",
     "finespun.config.targets": "finds the class that build/config.yaml names",
     "finespun.stages.launching": "where the work is done, not what it is",
-    "finespun.tracking.aside": "watches from the side",
     "finespun.tracking.client": "watches from the side",
     "finespun.tracking.earlier": "fetches what build/config.yaml names",
     "finespun.tracking.lineage": "watches from the side",

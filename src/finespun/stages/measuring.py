@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,7 @@ from finespun.errors import ModelError
 from finespun.evaluation.measure import Measured, headline, measure
 from finespun.evaluation.predict import predict_split
 from finespun.models.pretrained import load_model
-from finespun.tracking.aside import Aside
-from finespun.training.launch import rank
+from finespun.tracking.client import Run, Tracker
 from finespun.training.loading import EVALUATION_ROWS, make_loader
 
 
@@ -69,16 +67,21 @@ def write_report(measured: Measured, folder: Path, *, confidence: float, **more:
     print(f"{folder.name}: {rows:,} rows, {said}")  # noqa: T201
 
 
-def tracked(config: RunConfig, artifacts: Artifacts) -> AbstractContextManager[Aside]:
-    """Returns the door to the model's MLflow run; a process that is not rank zero must not speak to it."""
-    if rank():
-        return nullcontext(None)  # type: ignore[arg-type]
-    return Aside(config.runtime, artifacts, read_record(artifacts.finetuned)["run_id"])
+def open_run_of_model(config: RunConfig, artifacts: Artifacts) -> Run:
+    """Opens the run that made the model; a new one, tagged with its id, where this tracking server does not know it."""
+    tracker = Tracker(config.runtime, artifacts)
+    run_id = read_record(artifacts.finetuned)["run_id"]
+    run = tracker.resume(run_id)
+    if run is not None:
+        return run
+    print(f"warning: MLflow at {tracker.uri} does not know the run {run_id} of this model; a new run takes its results")  # noqa: T201
+    return tracker.start(f"evaluation-of-{run_id[:8]}", tags={"model_of_run": run_id}, params={})
 
 
-def log_report(run: Aside, measured: Measured, folder: Path, *, prefix: str) -> None:
+def log_report(tracked: Run, measured: Measured, folder: Path, *, prefix: str) -> None:
     """Adds metrics, as `PREFIX/name`, and the report's files (which have the intervals too) to the run."""
     numbers = {"rows": float(measured.predictions.num_rows), **measured.scores}
     for baseline, scores in measured.baselines.items():
         numbers |= {f"{baseline}/{name}": value for name, value in headline(scores).items()}
-    run.report({re.sub(r"[^\w\-. :/]", "_", f"{prefix}/{name}"): value for name, value in numbers.items()}, folder)
+    tracked.log({re.sub(r"[^\w\-. :/]", "_", f"{prefix}/{name}"): value for name, value in numbers.items()}, step=0)
+    tracked.log_folder(folder, folder.name)
