@@ -94,9 +94,9 @@ def ours(
     store = folder / "store"
     store.mkdir()
     task = targets.build("task", config.task)
-    tuning = targets.build("strategy", config.strategy).tune(model or fresh_model())
+    tuning, encoder = targets.build("strategy", config.strategy).tune(model or fresh_model()), task.encoder(weights())
     return lambda: fit(
-        config=config, tuning=tuning, task=task, prepared=PreparedData(folder), encoder=task.encoder(weights()),
+        config=config, tuning=tuning, task=task, prepared=PreparedData(folder), encoder=encoder,
         hardware=choose(config.runtime, "32-true"), store=Store(store), sink=sink, features=features,
     )  # fmt: skip
 
