@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -161,3 +164,22 @@ def test_a_forest_is_saved_without_a_pickle_and_answers_the_same(train: Train, t
     assert again.config.id2label == model.config.id2label
     with pytest.raises(ModelError, match="random forest.*take the checkpoint that it was grown on"):
         load_model(folder, auto_class="AutoModelForSequenceClassification", options={}, new_head=True)
+
+
+def test_plain_transformers_loads_a_forest_without_finespun(train: Train, tmp_path: Path) -> None:
+    model = train(tmp_path / "a", strategy={**TARGET, "head": "random_forest"}).tuning.model
+    model.save_pretrained(tmp_path / "saved")
+    ids = torch.arange(4, 20).reshape(2, 8)
+    with torch.inference_mode():
+        expected = model(input_ids=ids).logits
+    code = (
+        "import sys, torch; from transformers import AutoModelForSequenceClassification as Auto;"
+        "model = Auto.from_pretrained('saved', trust_remote_code=True).eval();"
+        "logits = model(input_ids=torch.arange(4, 20).reshape(2, 8)).logits;"
+        "print('finespun' in sys.modules, *logits.flatten().tolist())"
+    )
+    environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")}
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    told = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True).stdout.split()
+    assert told[0] == "False"
+    assert [float(number) for number in told[1:]] == pytest.approx(expected.flatten().tolist(), abs=1e-6)
