@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from against_trainer import Rows, fresh_model, lognormal_rows, ours, sgemm
 
-ROWS, ROUNDS = 640, 3
+ROWS, ROUNDS = 1280, 2
 
 
 def model_flops(rows: Rows) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import signal
@@ -15,6 +16,7 @@ from finespun.artifacts import Artifacts, find_project
 from finespun.errors import FinespunError
 from finespun.training.launch import die_with_parent, rank, report_exit
 
+RARELY = (50_000, 20, 100)  # objects, collections of the young, of the middle-aged: imports make many that stay
 NAMES = ("configure", "prepare", "finetune", "evaluate", "test")
 
 
@@ -47,6 +49,7 @@ def run_stages(names: tuple[str, ...], artifacts: Artifacts) -> int:
 def main(names: tuple[str, ...], out: Path | None) -> None:
     """Run stages of the pipeline in this process."""
     die_with_parent()
+    gc.set_threshold(*RARELY)  # Python's own 700, 10, 10 go through them again and again: 1.2 s of a stage of 5.5 s
     try:
         project = find_project()
     except FinespunError as error:

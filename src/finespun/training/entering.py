@@ -128,7 +128,7 @@ def entering(model: nn.Module, head: Head, loader: BatchLoader, folder: Path | N
     rows, features, targets = [], [], []
     with torch.inference_mode(), arithmetic(model, precision):
         for batch in BatchLoader(loader.rows, Batches(loader.batches.lengths, step_rows=ROWS_AT_ONCE, seed=None)):
-            given = as_vectors(_into(model.eval(), head, to_device(batch, device))).float().cpu()
+            given = as_vectors(_into(model.eval(), head, batch.to(device))).float().cpu()
             if given.ndim != 2 and not head.first_token:
                 reason = f"features are one vector a row, {head.name} is given {tuple(given.shape)} (an answer for each token?)"
                 raise ConfigError([f"strategy: {reason}; take strategy: head"])
@@ -173,8 +173,3 @@ def arithmetic(model: nn.Module, precision: str) -> Iterator[None]:
     dtype = torch.float16 if precision == "16-mixed" else torch.bfloat16
     with torch.autocast(next(model.parameters()).device.type, dtype=dtype, enabled=precision.endswith("mixed")):
         yield
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Returns a batch whose inputs are on a device."""
-    return batch._replace(inputs={name: tensor.to(device) for name, tensor in batch.inputs.items()})

@@ -41,6 +41,10 @@ class FineTuner(pl.LightningModule):
         losses = self.task.loss(self.model(**inputs).logits, batch.targets, training=True)
         return (losses * batch.weights).sum() * self.trainer.world_size * self.trainer.accumulate_grad_batches
 
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Moves what is computed with; Lightning would look for tensors in everything that a batch holds."""
+        return batch.to(device)
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Adds the rows that count to the metrics of the whole split."""
         logits, targets = self.model(**batch.inputs).logits[: batch.counted], batch.targets[: batch.counted]
@@ -55,7 +59,8 @@ class FineTuner(pl.LightningModule):
     ) -> None:
         """Clips by norm and keeps the norm, on its device, for whoever logs it."""
         limit = gradient_clip_val if gradient_clip_val is not None else float("inf")
-        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        trained = (p for group in self.plan.groups for p in group.parameters.values())
+        parameters = [p for p in trained if p.grad is not None]
         self.gradient_norm = nn.utils.clip_grad_norm_(parameters, limit, foreach=True)
 
     def configure_optimizers(self) -> Any:

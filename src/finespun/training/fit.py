@@ -18,9 +18,10 @@ from finespun.data.prepared import PreparedData
 from finespun.strategies.base import Tuning
 from finespun.tasks.base import Batch, Encoder, Task
 from finespun.training.checkpoints import Store
-from finespun.training.entering import entering, find_head, to_device
+from finespun.training.dropout import quicken
+from finespun.training.entering import entering, find_head
 from finespun.training.frozen import replayed
-from finespun.training.hardware import Hardware, passes_of_step
+from finespun.training.hardware import Hardware, keep_freed_memory, passes_of_step
 from finespun.training.head_loop import HeadLoop
 from finespun.training.history import History, Recorder, Sink
 from finespun.training.launch import rank, world_size
@@ -66,6 +67,10 @@ def fit(
     """
     model, runtime = tuning.model, config.runtime
     model.to(memory_format=hardware.memory_format)  # type: ignore[call-overload]  # torch types it with a device alone
+    if hardware.accelerator == "cpu":
+        keep_freed_memory()
+        if not config.trainer.compile:
+            quicken(model)
     freeze_all_but(model, tuning.groups)
     phases = describe(model, tuning.groups, config.trainer.max_epochs)
     if rank() == 0:
@@ -162,7 +167,8 @@ class _Run:
     def _example(self, loader: BatchLoader) -> Batch:
         count = min(TRIED_ROWS, len(loader.batches.lengths))
         model = self.tuning.model.to(self.hardware.accelerator)
-        return to_device(loader.rows[Part(np.arange(count), 1 / count, count)], next(model.parameters()).device)
+        batch: Batch = loader.rows[Part(np.arange(count), 1 / count, count)]
+        return batch.to(next(model.parameters()).device)
 
     def _fitted(self, *, epoch: int, score: float, steps: int) -> Fitted:
         return Fitted(tuning=self.tuning, phases=self.phases, best_epoch=epoch, best_score=score, steps=steps)

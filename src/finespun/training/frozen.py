@@ -26,7 +26,7 @@ from finespun.data.loader import BatchLoader
 from finespun.errors import ModelError
 from finespun.strategies.anatomy import Anatomy, dissect
 from finespun.tasks.base import Batch
-from finespun.training.entering import arithmetic, to_device
+from finespun.training.entering import arithmetic
 
 if TYPE_CHECKING:
     from finespun.strategies.base import Group
@@ -177,7 +177,7 @@ def compute(model: nn.Module, cut: Cut, loader: BatchLoader, folder: Path) -> Fe
         model.eval()
         with torch.inference_mode():
             for batch in BatchLoader(loader.rows, Batches(lengths, step_rows=ROWS_AT_ONCE, seed=None)):
-                hidden = capture(model, cut, to_device(batch, next(model.parameters()).device)).float().cpu().numpy()
+                hidden = capture(model, cut, batch.to(next(model.parameters()).device)).float().cpu().numpy()
                 if values is None:
                     shape = (int(starts[-1]), hidden.shape[-1])
                     values = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)

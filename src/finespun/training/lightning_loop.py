@@ -40,6 +40,7 @@ def make_trainer(hardware: Hardware, *, progress_bar: bool, find_unused_paramete
         logging.getLogger(greeter).setLevel(logging.WARNING)
     if hardware.accelerator == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32 where a GPU has it
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # writes NaN into all new tensors
     backend = "nccl" if hardware.accelerator == "cuda" else "gloo"
     ddp = DDPStrategy(process_group_backend=backend, find_unused_parameters=find_unused_parameters)
     return pl.Trainer(

@@ -1,0 +1,132 @@
+"""Dropout on CPUs: the right share, the right mean, torch's generator; attention is torch's where nothing is dropped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from transformers import BertConfig, BertForSequenceClassification, ViTConfig, ViTForImageClassification
+
+from finespun.training import dropout as dropout_module
+from finespun.training.dropout import ATTENTION, Dropout, attention, kept, quicken
+
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+
+
+def bert(**options: float) -> BertForSequenceClassification:
+    torch.manual_seed(0)
+    return BertForSequenceClassification(BertConfig(**SIZES, vocab_size=50, **options))
+
+
+def padded() -> dict[str, torch.Tensor]:
+    mask = torch.ones(3, 7, dtype=torch.long)
+    mask[0, 4:] = mask[1, 6:] = 0
+    return {"input_ids": torch.randint(1, 50, (3, 7)), "attention_mask": mask}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+def test_the_share_is_right_and_the_mean_stays(p: float, dtype: torch.dtype) -> None:
+    found = kept(torch.Size([1000, 1001]), p, dtype)
+    assert found.dtype == dtype
+    assert found.unique().tolist() == pytest.approx([0, 1 / (1 - p)], rel=1e-2)
+    count = found.numel()
+    assert float((found == 0).float().mean()) == pytest.approx(p, abs=5 * (p * (1 - p) / count) ** 0.5)
+    rows = (found == 0).float().mean(dim=1)  # neighbours come from the same draw: they must not go together
+    assert float(rows.std()) == pytest.approx((p * (1 - p) / 1001) ** 0.5, rel=0.15)
+
+
+@pytest.mark.parametrize("p", [0.0, 1.0])
+def test_all_or_nothing_as_in_torch(p: float) -> None:
+    given = torch.randn(5, 6, requires_grad=True)
+    assert torch.equal(Dropout(p)(given), nn.Dropout(p)(given))
+
+
+def test_draws_follow_torchs_seed_and_gradients_the_mask() -> None:
+    layer, given = Dropout(0.3), torch.ones(40, 50, requires_grad=True)
+    torch.manual_seed(1)
+    first = layer(given)
+    first.sum().backward()
+    torch.manual_seed(1)
+    assert torch.equal(layer(given), first)
+    assert not torch.equal(layer(given), first)
+    assert torch.equal(given.grad, first.detach())
+    assert torch.equal(layer.eval()(given), given)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_is_torchs_but_for_what_is_dropped(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    """With a mask that drops nothing, outputs and gradients are those of torch's kernel."""
+    monkeypatch.setattr(dropout_module, "kept", lambda shape, p, dtype: torch.ones(shape, dtype=dtype))
+    module = nn.Module()
+    module.is_causal = False
+    given = [torch.randn(3, 4, 7, 8, dtype=dtype, requires_grad=True) for _ in range(3)]
+    lengths = torch.arange(7)[None, None, None, :] < torch.tensor([7, 4, 2])[:, None, None, None]
+    for mask in (None, lengths.expand(3, 1, 7, 7)):
+        found, theirs = (attention(module, *given, mask, dropout=p, scaling=0.3)[0] for p in (0.1, 0.0))
+        assert torch.allclose(found, theirs, atol=1e-6 if dtype is torch.float32 else 2e-2)
+        mine, other = (torch.autograd.grad(each.float().square().sum(), given) for each in (found, theirs))
+        for one, two in zip(mine, other, strict=True):
+            assert torch.allclose(one, two, atol=1e-5 if dtype is torch.float32 else 5e-2)
+
+
+def test_attention_of_another_kind_is_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dropout_module, "kept", lambda *_: pytest.fail("computed here"))
+    query, mask = torch.randn(2, 4, 6, 8), torch.ones(2, 1, 6, 6, dtype=torch.bool)
+    causal, shared, plain = nn.Module(), nn.Module(), nn.Module()
+    causal.is_causal, shared.num_key_value_groups, shared.is_causal, plain.is_causal = True, 2, False, False
+    assert attention(causal, query, query, query, None, dropout=0.1)[0].shape == (2, 6, 4, 8)
+    attention(shared, query, query[:, :2], query[:, :2], mask, dropout=0.1)
+    attention(plain, query, query, query, mask, dropout=0.1, position_bias=torch.zeros(1, 4, 6, 6))
+    attention(plain, query, query, query, torch.zeros(2, 1, 6, 6), dropout=0.1)
+
+
+def test_a_whole_model_says_the_same_and_saves_the_same(tmp_path: Path) -> None:
+    model = bert()
+    inputs = padded()
+    before, names = model.eval()(**inputs).logits, list(model.state_dict())
+    quicken(model)
+    assert model.config._attn_implementation == ATTENTION
+    assert not any(type(module) is nn.Dropout for module in model.modules())
+    assert torch.allclose(model(**inputs).logits, before, atol=1e-6)
+    assert list(model.state_dict()) == names
+    torch.manual_seed(0)
+    assert not torch.allclose(model.train()(**inputs).logits, before, atol=1e-3), "something is dropped"
+    model.save_pretrained(tmp_path)
+    assert ATTENTION not in (tmp_path / "config.json").read_text()
+    plain = BertForSequenceClassification.from_pretrained(tmp_path).eval()
+    assert torch.allclose(plain(**inputs).logits, before, atol=1e-6)
+
+
+def test_training_without_dropout_is_torchs_training() -> None:
+    gradients = []
+    for change in (lambda _: None, quicken):
+        model = bert(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0).train()
+        change(model)
+        torch.manual_seed(0)
+        model(**padded(), labels=torch.tensor([0, 1, 1])).loss.backward()
+        gradients.append([p.grad for p in model.parameters() if p.grad is not None])
+    assert all(torch.allclose(mine, theirs, atol=1e-6) for mine, theirs in zip(*gradients, strict=True))
+
+
+def test_recomputed_activations_drop_the_same() -> None:
+    """Gradient checkpointing restores torch's generator: the gradients are those without it."""
+    gradients = []
+    for recompute in (False, True):
+        model = bert().train()
+        quicken(model)
+        if recompute:
+            model.activation_checkpointing_enable()
+        torch.manual_seed(0)
+        model(**padded(), labels=torch.tensor([0, 1, 1])).loss.backward()
+        gradients.append([p.grad for p in model.parameters() if p.grad is not None])
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(*gradients, strict=True))
+
+
+def test_images_too() -> None:
+    model = ViTForImageClassification(ViTConfig(**SIZES, image_size=16, patch_size=8, attention_probs_dropout_prob=0.1)).train()
+    quicken(model)
+    model(pixel_values=torch.randn(2, 3, 16, 16)).logits.sum().backward()
+    assert model.config._attn_implementation == ATTENTION
