@@ -1,7 +1,8 @@
-"""B1: full fine-tuning of MiniLM, rows a second, against `transformers.Trainer` on the same rows, in float32.
+"""B1: full fine-tuning of MiniLM, rows a second, against `transformers.Trainer` on the same rows.
 
-Arms: ours; Trainer padded to 128 (run_glue's default); Trainer with dynamic padding (its default collator); Trainer grouped
-by length. They run in turn, `--rounds` times, with an sgemm probe before each; minima of the seconds are compared.
+Arms: ours in float32, to which all are compared, and in the precision that `auto` takes here; Trainer, in float32, padded to
+128 (run_glue's default), with dynamic padding (its default collator) and grouped by length. They run in turn, `--rounds`
+times, with an sgemm probe before each; minima of the seconds are compared.
 Data: lognormal lengths (mean 32, 95th percentile 73, cap 128), and the movie reviews.
 """
 
@@ -69,7 +70,7 @@ def sgemm() -> float:
 
 def ours(
     rows: Rows, folder: Path, *, epochs: int = 1, strategy: str = "full", features: Path | None = None, model: Any = None,
-    sink: Sink = lambda _metrics, _step: None,
+    sink: Sink = lambda _metrics, _step: None, precision: str = "32-true",
 ) -> Callable[[], Any]:  # fmt: skip
     """Makes a run of finespun's, of MiniLM unless another model is given; `sink` takes its metrics."""
     artifacts = Artifacts(project=ROOT, out=ROOT)
@@ -77,7 +78,7 @@ def ours(
     composed = composed.copy()
     composed.strategy = OmegaConf.load(artifacts.conf / "strategy" / f"{strategy}.yaml")
     composed.trainer.update(
-        {"max_epochs": epochs, "precision": "32-true", "batch_size": BATCH, "early_stopping_patience": None}
+        {"max_epochs": epochs, "precision": precision, "batch_size": BATCH, "early_stopping_patience": None}
     )
     composed.runtime.update({"progress_bar": False, "accelerator": "cpu", "devices": 1})
     config = check(composed, Origin(conf=artifacts.conf, choices={}))
@@ -97,7 +98,7 @@ def ours(
     tuning, encoder = targets.build("strategy", config.strategy).tune(model or fresh_model()), task.encoder(weights())
     return lambda: fit(
         config=config, tuning=tuning, task=task, prepared=PreparedData(folder), encoder=encoder,
-        hardware=choose(config.runtime, "32-true"), store=Store(store), sink=sink, features=features,
+        hardware=choose(config.runtime, precision), store=Store(store), sink=sink, features=features,
     )  # fmt: skip
 
 
@@ -167,12 +168,13 @@ def main() -> None:
     warnings.simplefilter("ignore")
     arms: dict[str, Callable[[Rows, Path], Callable[[], Any]]] = {
         "finespun": ours,
+        "finespun, precision auto": lambda rows, folder: ours(rows, folder, precision="auto"),
         "Trainer, padded to 128": lambda rows, folder: theirs(rows, folder, padding="max_length"),
         "Trainer, dynamic padding": theirs,
         "Trainer, grouped by length": lambda rows, folder: theirs(rows, folder, train_sampling_strategy="group_by_length"),
     }
     compare("Lognormal lengths", lognormal_rows(options.rows), arms, options.rounds)
-    quick = {name: arms[name] for name in ("finespun", "Trainer, dynamic padding")}
+    quick = {name: arms[name] for name in arms if "padded" not in name and "grouped" not in name}
     compare("Movie reviews", review_rows(options.rows), quick, options.rounds)
 
 

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +42,9 @@ def tiny() -> BertForSequenceClassification:
 
 def bare(forward: Callable[[Batch], torch.Tensor], parameters: list[nn.Parameter], batches: list[Batch], epochs: int) -> None:
     """The loop that one would write by hand; the first batch is the validation split."""
-    optimizer = torch.optim.AdamW(parameters, lr=5e-5, weight_decay=0.01, fused=True)
+    decayed, others = ([p for p in parameters if (p.ndim > 1) == matrix] for matrix in (True, False))
+    groups: list[dict[str, Any]] = [{"params": decayed, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=5e-5, fused=True)
     schedule = get_linear_schedule_with_warmup(optimizer, 0, epochs * len(batches))
     for _ in range(epochs):
         for batch in batches:

@@ -86,15 +86,15 @@ def _size(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def layers(anatomy: Anatomy, *, decay: float = 1.0, head_lr_scale: float = 1.0) -> list[Group]:
+def layers(anatomy: Anatomy, *, scale: float = 1.0, decay: float = 1.0, head_lr_scale: float = 1.0) -> list[Group]:
     """Returns a group a layer, bottom to top; each layer down has `decay` times the rate of the one above it."""
     depth = len(anatomy.blocks)
-    groups = [Group(name="embeddings", parameters=anatomy.embeddings, lr_scale=decay ** (depth + 1))]
+    groups = [Group(name="embeddings", parameters=anatomy.embeddings, lr_scale=scale * decay ** (depth + 1))]
     groups += [
-        Group(name=f"block_{position}", parameters=block, lr_scale=decay ** (depth - position))
+        Group(name=f"block_{position}", parameters=block, lr_scale=scale * decay ** (depth - position))
         for position, block in enumerate(anatomy.blocks)
     ]
-    groups.append(Group(name="head", parameters=anatomy.above_blocks, lr_scale=head_lr_scale))
+    groups.append(Group(name="head", parameters=anatomy.above_blocks, lr_scale=scale * head_lr_scale))
     return [group for group in groups if group.parameters]
 
 

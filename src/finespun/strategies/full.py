@@ -17,6 +17,7 @@ class Full(Section):
 
     refuses: ClassVar[Mapping[str, str]] = {
         "layer_decay": "all parameters train at one rate; take strategy: llrd",
+        "lr_scale": "all parameters train at one rate; set optimizer.lr, or take strategy: llrd",
         "head_lr_scale": "all parameters train at one rate; take strategy: llrd",
         "blocks": "all blocks train; take strategy: last_n",
     }

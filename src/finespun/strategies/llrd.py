@@ -16,14 +16,16 @@ if TYPE_CHECKING:
 
 
 class Llrd(Section):
-    """Each layer's rate is `layer_decay` times that of the layer above it."""
+    """Each layer's rate is `layer_decay` times that of the layer above it; the top's is `lr_scale` times the optimizer's."""
 
     refuses: ClassVar[Mapping[str, str]] = {
         "blocks": "all blocks train; take strategy: last_n, which takes layer_decay",
     }
 
     layer_decay: Share
+    lr_scale: PositiveFloat
     head_lr_scale: PositiveFloat
 
     def tune(self, model: nn.Module) -> Tuning:
-        return Tuning(model=model, groups=layers(dissect(model), decay=self.layer_decay, head_lr_scale=self.head_lr_scale))
+        groups = layers(dissect(model), scale=self.lr_scale, decay=self.layer_decay, head_lr_scale=self.head_lr_scale)
+        return Tuning(model=model, groups=groups)

@@ -147,9 +147,9 @@ def test_phases_are_told_with_counts(tiny_bert: Path) -> None:
 
 
 def test_rates_fall_layer_by_layer(tiny_bert: Path) -> None:
-    config = small_config(strategy=shipped("llrd", layer_decay=0.5))
+    config = small_config(strategy=shipped("llrd", layer_decay=0.5, lr_scale=8.0, head_lr_scale=2.0))
     scales = {g.name: g.lr_scale for g in targets.build("strategy", config.strategy).tune(fresh(tiny_bert)).groups}
-    assert scales == {"embeddings": 0.125, "block_0": 0.25, "block_1": 0.5, "head": 1.0}
+    assert scales == {"embeddings": 1.0, "block_0": 2.0, "block_1": 4.0, "head": 16.0}
 
 
 def test_reinitialised_blocks_are_new_and_the_rest_is_not(tiny_bert: Path) -> None:
