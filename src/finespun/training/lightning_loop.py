@@ -122,10 +122,10 @@ def _compile(model: nn.Module, hardware: Hardware) -> None:
 def _callbacks(log: StepLog, saver: Saver, task: Task, config: RunConfig) -> list[Callback]:
     callbacks: list[Callback] = [log, saver]
     if config.trainer.ema_decay:
-        all_at_once = get_ema_multi_avg_fn(
-            config.trainer.ema_decay
-        )  # EMAWeightAveraging goes tensor by tensor: 10 times the time
-        saver.average = WeightAveraging(use_buffers=False, multi_avg_fn=all_at_once)
+        all_at_once = get_ema_multi_avg_fn(config.trainer.ema_decay)  # type: ignore[no-untyped-call]
+        saver.average = WeightAveraging(
+            use_buffers=False, multi_avg_fn=all_at_once
+        )  # EMAWeightAveraging takes 10 times as long
         callbacks.append(saver.average)
     patience = config.trainer.early_stopping_patience
     if patience is not None:
