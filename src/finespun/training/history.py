@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from statistics import fmean
 
 import torch
 
@@ -80,13 +81,12 @@ class Recorder:
         """
         if not self.pending:
             return
-        losses = torch.stack([loss for _, _, loss, _ in self.pending])
-        norms = torch.stack([norm for _, _, _, norm in self.pending])
+        losses = self._means([loss for _, _, loss, _ in self.pending])
+        norms = self._means([norm for _, _, _, norm in self.pending])
         speed = self.rows / (time.perf_counter() - self.since)
         last = self.pending[-1][0]
-        for start, of_steps in enumerate(zip(torch.split(losses, self.every), torch.split(norms, self.every), strict=True)):
-            step, rate, _, _ = self.pending[min((start + 1) * self.every, len(self.pending)) - 1]
-            loss, norm = (float(values.mean()) for values in of_steps)
+        for number, (loss, norm) in enumerate(zip(losses, norms, strict=True), 1):
+            step, rate, _, _ = self.pending[min(number * self.every, len(self.pending)) - 1]
             metrics = {"train/loss": loss, "train/learning_rate": rate, "train/gradient_norm": norm}
             if step == last:
                 metrics["train/samples_per_second"] = speed
@@ -96,9 +96,13 @@ class Recorder:
                     f"step {step}: train/loss is {loss} (gradient norm {norm}); lower optimizer.lr, lengthen the warm-up or set"
                     " trainer.gradient_clip_norm"
                 )
-        self.recent_loss = float(losses.mean())
+        self.recent_loss = fmean(losses)
         self.pending, self.rows = [], 0
         self.restart_clock()
+
+    def _means(self, values: list[torch.Tensor]) -> list[float]:
+        means: list[float] = torch.stack([part.mean() for part in torch.split(torch.stack(values), self.every)]).tolist()
+        return means
 
     def record(self, metrics: Mapping[str, float], step: int) -> None:
         """Writes metrics of one step."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import os
 import signal
+import traceback
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from omegaconf import OmegaConf
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from finespun.errors import ConfigError, DivergedError, InterruptError, MachineError
 from finespun.training import fit as fit_module
@@ -258,3 +260,37 @@ def test_compiling_without_a_compiler_says_what_is_missing(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MachineError, match="trainer.compile: no-such-compiler is not there"):
         train(tmp_path / "a", trainer__compile=True)
+
+
+HEAD = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "strategy" / "head.yaml"))
+
+
+class Waits(TorchDispatchMode):
+    """Counts what would wait for a device: a tensor's value taken to Python, other than inside transformers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default:
+            self.count += not any("transformers" in frame.filename for frame in traceback.extract_stack())
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("options", [{}, {"strategy": HEAD}], ids=["whole", "head-alone"])
+def test_no_step_waits_for_the_device(train: Train, tmp_path: Path, options: dict[str, Any]) -> None:
+    """Twice the steps of an epoch wait no more often: values are taken when they are written, many steps at once."""
+    found = {}
+    for rows in (16, 8):  # of a step
+        with Waits() as waits:
+            folder = tmp_path / str(rows)
+            steps = train(
+                folder, features=folder / "features", trainer__max_epochs=1, trainer__batch_size=rows,
+                runtime__checkpoint_seconds=1e9, **options,
+            ).steps  # fmt: skip
+        found[steps] = waits.count
+    few, many = sorted(found)
+    assert many >= 2 * few - 1
+    assert found[few] > 0, "the validation's values, at least, are taken"
+    assert found[many] == found[few]
