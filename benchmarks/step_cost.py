@@ -25,8 +25,8 @@ from transformers import BertConfig, BertForSequenceClassification, get_linear_s
 from finespun.artifacts import Artifacts
 from finespun.config.compose import compose
 from finespun.data.batches import training_steps
+from finespun.models.dropout import Dropout, quicken
 from finespun.tracking.client import Tracker
-from finespun.training.dropout import Dropout, quicken
 
 EPOCHS, ROWS, ROUNDS = {"whole": 3, "head": 30}, 6400, 3
 Batch = tuple[dict[str, torch.Tensor], torch.Tensor]

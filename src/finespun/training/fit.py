@@ -15,10 +15,10 @@ from finespun.config.sections import RunConfig
 from finespun.data.batches import Part
 from finespun.data.loader import BatchLoader
 from finespun.data.prepared import PreparedData
+from finespun.models.dropout import quicken
 from finespun.strategies.base import Tuning
 from finespun.tasks.base import Batch, Encoder, Task
 from finespun.training.checkpoints import Store
-from finespun.training.dropout import quicken
 from finespun.training.entering import entering, find_head
 from finespun.training.frozen import replayed
 from finespun.training.hardware import Hardware, keep_freed_memory, passes_of_step

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from transformers import BertConfig, BertForSequenceClassification, ViTConfig, ViTForImageClassification
 
-from finespun.training import dropout as dropout_module
-from finespun.training.dropout import ATTENTION, Dropout, attention, kept, quicken
+from finespun.models import dropout as dropout_module
+from finespun.models.dropout import ATTENTION, Dropout, attention, kept, quicken
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 
