@@ -8,6 +8,7 @@ that seeds and recomputed activations (gradient checkpointing) hold. `benchmarks
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -18,19 +19,38 @@ from transformers.masking_utils import sdpa_mask
 
 LEVELS = 2**16  # of a chance: 16 bits
 ATTENTION = "finespun_cpu"
+TOLERANCE = 1e-4  # of logits, in eval mode
 SPECIAL = ("position_bias", "cache", "softcap")  # options of attention that only transformers' own function knows
 
 
-def quicken(model: nn.Module) -> None:
-    """Puts this module's dropout and attention into a model, in place; weights and saved files stay what they are."""
-    for name, module in list(model.named_modules()):
+def quicken(model: nn.Module, example: Mapping[str, torch.Tensor]) -> None:
+    """Puts this module's dropout and attention into a model, in place; weights and saved files stay what they are.
+
+    The model is left in eval mode. Attention stays what it is where there is no dropout in it, or where the model, tried on an
+    example, then says something else: some build their masks by the name of their attention.
+    """
+    ours: dict[int, Dropout] = {}
+    for name, module in list(model.named_modules(remove_duplicate=False)):
         if type(module) is nn.Dropout:
-            model.set_submodule(name, Dropout(module.p).train(module.training))
-    for module in model.modules():
-        if isinstance(module, PreTrainedModel) and module.config._attn_implementation == "sdpa":  # noqa: SLF001
-            AttentionInterface.register(ATTENTION, attention)
-            AttentionMaskInterface.register(ATTENTION, sdpa_mask)
-            module.set_attn_implementation(ATTENTION)
+            model.set_submodule(name, ours.setdefault(id(module), Dropout(module.p)))
+    parts = [module for module in model.modules() if isinstance(module, PreTrainedModel)]
+    if parts and all(part.config._attn_implementation == "sdpa" and _drops_attention(part) for part in parts):  # noqa: SLF001
+        expected = _logits(model, example)
+        AttentionInterface.register(ATTENTION, attention)
+        AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+        parts[0].set_attn_implementation(ATTENTION)
+        if not torch.allclose(_logits(model, example), expected, atol=TOLERANCE):
+            parts[0].set_attn_implementation("sdpa")
+
+
+def _drops_attention(part: PreTrainedModel) -> bool:
+    return any("att" in name and "drop" in name and value for name, value in part.config.to_dict().items())
+
+
+def _logits(model: nn.Module, example: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    with torch.inference_mode():
+        logits: torch.Tensor = model.eval()(**example).logits
+    return logits
 
 
 def kept(shape: torch.Size, p: float, dtype: torch.dtype) -> torch.Tensor:

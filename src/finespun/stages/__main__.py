@@ -24,6 +24,8 @@ def run_stages(names: tuple[str, ...], artifacts: Artifacts) -> int:
     """Runs stages and returns the exit code of contract 9: what went wrong has been said on standard error."""
     try:
         for name in names:
+            if name is not names[0]:
+                gc.collect()  # a trainer and its model hold each other
             importlib.import_module(f"finespun.stages.{name}").run(artifacts)
     except FinespunError as error:
         if rank() == 0:

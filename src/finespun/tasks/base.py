@@ -40,9 +40,10 @@ class Batch(NamedTuple):
     counted: int
 
     def to(self, device: torch.device) -> Batch:
-        """Returns the same on a device; from pinned memory, without waiting."""
-        inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in self.inputs.items()}
-        targets, rows, weights = (part.to(device, non_blocking=True) for part in (self.targets, self.rows, self.weights))
+        """Returns the same on a device; a GPU of CUDA's takes pinned memory without being waited for (Apple's may not)."""
+        free = device.type == "cuda"
+        inputs = {name: tensor.to(device, non_blocking=free) for name, tensor in self.inputs.items()}
+        targets, rows, weights = (part.to(device, non_blocking=free) for part in (self.targets, self.rows, self.weights))
         return Batch(inputs, targets, rows, weights, self.counted)
 
 

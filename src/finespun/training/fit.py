@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from finespun.config.sections import RunConfig
 from finespun.data.batches import Part
@@ -67,10 +68,6 @@ def fit(
     """
     model, runtime = tuning.model, config.runtime
     model.to(memory_format=hardware.memory_format)  # type: ignore[call-overload]  # torch types it with a device alone
-    if hardware.accelerator == "cpu":
-        keep_freed_memory()
-        if not config.trainer.compile:
-            quicken(model)
     freeze_all_but(model, tuning.groups)
     phases = describe(model, tuning.groups, config.trainer.max_epochs)
     if rank() == 0:
@@ -86,6 +83,10 @@ def fit(
         imbalance=config.trainer.imbalance, **common,
     )  # fmt: skip
     val = make_loader(prepared, "val", step_rows=EVALUATION_ROWS, **common)
+    if hardware.accelerator == "cpu":
+        keep_freed_memory()
+        if not config.trainer.compile:
+            quicken(model, _example(train).inputs)
     run = _Run(
         config=config, tuning=tuning, task=task, encoder=encoder, labels=prepared.labels, hardware=hardware, store=store,
         phases=phases,
@@ -165,13 +166,17 @@ class _Run:
         return self._fitted(epoch=found.best_epoch, score=loop.sign * found.best_score, steps=found.step)
 
     def _example(self, loader: BatchLoader) -> Batch:
-        count = min(TRIED_ROWS, len(loader.batches.lengths))
-        model = self.tuning.model.to(self.hardware.accelerator)
-        batch: Batch = loader.rows[Part(np.arange(count), 1 / count, count)]
-        return batch.to(next(model.parameters()).device)
+        self.tuning.model.to(self.hardware.accelerator)
+        return _example(loader).to(torch.device(self.hardware.accelerator))
 
     def _fitted(self, *, epoch: int, score: float, steps: int) -> Fitted:
         return Fitted(tuning=self.tuning, phases=self.phases, best_epoch=epoch, best_score=score, steps=steps)
+
+
+def _example(loader: BatchLoader) -> Batch:
+    count = min(TRIED_ROWS, len(loader.batches.lengths))
+    found: Batch = loader.rows[Part(np.arange(count), 1 / count, count)]
+    return found
 
 
 def _plan(config: RunConfig, tuning: Tuning, task: Task, *, steps_an_epoch: int) -> Plan:

@@ -93,5 +93,5 @@ def keep_freed_memory() -> None:
     """
     with suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
-        for setting, value in ((M_MMAP_THRESHOLD, KEPT_BYTES), (M_TRIM_THRESHOLD, KEPT_BYTES), (M_TOP_PAD, KEPT_BYTES // 16)):
-            libc.mallopt(setting, value)
+        for setting, *values in ((M_MMAP_THRESHOLD, KEPT_BYTES, 2**25), (M_TRIM_THRESHOLD, KEPT_BYTES), (M_TOP_PAD, 2**26)):
+            any(libc.mallopt(setting, value) for value in values)  # older ones refuse a threshold above 32 MiB

@@ -10,6 +10,7 @@ import torch
 
 from finespun.data.batches import Batches
 from finespun.data.loader import BatchLoader, Rows, lengths_of, take
+from finespun.tasks.base import Batch
 from finespun.tasks.text import TextEncoder
 from finespun.tasks.text_classification import TextClassification
 
@@ -87,3 +88,10 @@ def test_rows_weigh_what_their_label_does_and_a_filler_weighs_nothing() -> None:
         expected[batch.counted :] = 0
         assert np.allclose(batch.weights.numpy(), expected)
     assert [batch.counted for batch in found] == [1, 1, 0]
+
+
+def test_a_batch_moves_as_a_whole() -> None:
+    numbers = torch.arange(3)
+    moved = Batch({"input_ids": numbers}, numbers, numbers, numbers.float(), 2).to(torch.device("meta"))
+    assert {each.device.type for each in (*moved.inputs.values(), moved.targets, moved.rows, moved.weights)} == {"meta"}
+    assert (list(moved.inputs), moved.counted) == (["input_ids"], 2)

@@ -23,7 +23,10 @@ def bert(**options: float) -> BertForSequenceClassification:
 def padded() -> dict[str, torch.Tensor]:
     mask = torch.ones(3, 7, dtype=torch.long)
     mask[0, 4:] = mask[1, 6:] = 0
-    return {"input_ids": torch.randint(1, 50, (3, 7)), "attention_mask": mask}
+    return {"input_ids": torch.arange(1, 22).reshape(3, 7), "attention_mask": mask}
+
+
+INPUTS = padded()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -86,28 +89,28 @@ def test_attention_of_another_kind_is_left_to_torch(monkeypatch: pytest.MonkeyPa
 
 def test_a_whole_model_says_the_same_and_saves_the_same(tmp_path: Path) -> None:
     model = bert()
-    inputs = padded()
-    before, names = model.eval()(**inputs).logits, list(model.state_dict())
-    quicken(model)
+    before, names = model.eval()(**INPUTS).logits, list(model.state_dict())
+    quicken(model, INPUTS)
     assert model.config._attn_implementation == ATTENTION
     assert not any(type(module) is nn.Dropout for module in model.modules())
-    assert torch.allclose(model(**inputs).logits, before, atol=1e-6)
+    assert torch.allclose(model(**INPUTS).logits, before, atol=1e-6)
     assert list(model.state_dict()) == names
     torch.manual_seed(0)
-    assert not torch.allclose(model.train()(**inputs).logits, before, atol=1e-3), "something is dropped"
+    assert not torch.allclose(model.train()(**INPUTS).logits, before, atol=1e-3), "something is dropped"
     model.save_pretrained(tmp_path)
     assert ATTENTION not in (tmp_path / "config.json").read_text()
     plain = BertForSequenceClassification.from_pretrained(tmp_path).eval()
-    assert torch.allclose(plain(**inputs).logits, before, atol=1e-6)
+    assert torch.allclose(plain(**INPUTS).logits, before, atol=1e-6)
 
 
 def test_training_without_dropout_is_torchs_training() -> None:
     gradients = []
-    for change in (lambda _: None, quicken):
-        model = bert(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0).train()
-        change(model)
+    for change in (lambda *_: None, quicken):
+        model = bert(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+        change(model, INPUTS)
+        model.train()
         torch.manual_seed(0)
-        model(**padded(), labels=torch.tensor([0, 1, 1])).loss.backward()
+        model(**INPUTS, labels=torch.tensor([0, 1, 1])).loss.backward()
         gradients.append([p.grad for p in model.parameters() if p.grad is not None])
     assert all(torch.allclose(mine, theirs, atol=1e-6) for mine, theirs in zip(*gradients, strict=True))
 
@@ -116,18 +119,55 @@ def test_recomputed_activations_drop_the_same() -> None:
     """Gradient checkpointing restores torch's generator: the gradients are those without it."""
     gradients = []
     for recompute in (False, True):
-        model = bert().train()
-        quicken(model)
+        model = bert()
+        quicken(model, INPUTS)
+        model.train()
         if recompute:
             model.activation_checkpointing_enable()
         torch.manual_seed(0)
-        model(**padded(), labels=torch.tensor([0, 1, 1])).loss.backward()
+        model(**INPUTS, labels=torch.tensor([0, 1, 1])).loss.backward()
         gradients.append([p.grad for p in model.parameters() if p.grad is not None])
     assert all(torch.equal(mine, theirs) for mine, theirs in zip(*gradients, strict=True))
 
 
+def test_attention_drops_too() -> None:
+    model = bert(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.5)
+    quicken(model, INPUTS)
+    before = model(**INPUTS).logits
+    assert not torch.allclose(model.train()(**INPUTS).logits, before, atol=1e-5)
+
+
 def test_images_too() -> None:
-    model = ViTForImageClassification(ViTConfig(**SIZES, image_size=16, patch_size=8, attention_probs_dropout_prob=0.1)).train()
-    quicken(model)
-    model(pixel_values=torch.randn(2, 3, 16, 16)).logits.sum().backward()
+    model = ViTForImageClassification(ViTConfig(**SIZES, image_size=16, patch_size=8, attention_probs_dropout_prob=0.1))
+    images = {"pixel_values": torch.randn(2, 3, 16, 16)}
+    quicken(model, images)
+    model.train()(**images).logits.sum().backward()
     assert model.config._attn_implementation == ATTENTION
+
+
+def test_a_model_that_minds_the_name_of_its_attention_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    forward = BertForSequenceClassification.forward
+
+    def by_name(self: BertForSequenceClassification, attention_mask: torch.Tensor, **inputs: torch.Tensor) -> object:
+        mask = attention_mask if self.config._attn_implementation == "sdpa" else torch.ones_like(attention_mask)
+        return forward(self, attention_mask=mask, **inputs)
+
+    monkeypatch.setattr(BertForSequenceClassification, "forward", by_name)
+    model = bert(initializer_range=0.5)
+    quicken(model, INPUTS)
+    assert model.config._attn_implementation == "sdpa"
+    assert any(type(module) is Dropout for module in model.modules())
+
+
+def test_attention_without_dropout_stays_torchs() -> None:
+    model = bert(attention_probs_dropout_prob=0.0)
+    quicken(model, INPUTS)
+    assert model.config._attn_implementation == "sdpa"
+
+
+def test_a_shared_layer_is_replaced_wherever_it_is() -> None:
+    model = bert()
+    model.bert.embeddings.dropout = model.dropout
+    quicken(model, INPUTS)
+    assert type(model.dropout) is Dropout
+    assert model.bert.embeddings.dropout is model.dropout

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -59,3 +63,20 @@ def test_a_gpu_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> No
 )
 def test_a_step_is_cut_into_passes_that_fit(rows: int, devices: int, at_once: int | None, passes: int) -> None:
     assert passes_of_step(rows, devices, at_once) == passes
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc's")
+def test_freed_memory_is_kept() -> None:
+    """The same 40 MB, taken and given back again and again, are soon faulted in no more."""
+    script = (
+        "import resource, sys, torch; from finespun.training.hardware import keep_freed_memory\n"
+        "if sys.argv[1] == 'keep': keep_freed_memory()\n"
+        "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "use = lambda: sum(float(torch.empty(10_000_000).fill_(1)[0]) for _ in range(10))\n"
+        "use(); before = faults(); use(); print(faults() - before)"
+    )
+    faults = {
+        mode: int(subprocess.run([sys.executable, "-c", script, mode], capture_output=True, text=True, check=True).stdout)
+        for mode in ("give", "keep")
+    }
+    assert faults["keep"] < faults["give"] / 4
