@@ -42,6 +42,7 @@ class BatchLoader(DataLoader[Batch]):
             rows,
             sampler=batches,
             batch_size=None,
+            collate_fn=_as_it_is,
             num_workers=num_workers,
             pin_memory=pin_memory,
             persistent_workers=False,  # a worker would keep the sampler of the epoch in which it began
@@ -60,6 +61,10 @@ class BatchLoader(DataLoader[Batch]):
     def load_state_dict(self, state: dict[str, int]) -> None:
         """The next iteration begins at `state`."""
         self.batches.resume_at(state["epoch"], state["batch"])
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch  # torch's own would walk through it, looking for arrays
 
 
 def take(table: pa.Table, rows: NDArray[np.int64]) -> dict[str, Any]:
