@@ -11,7 +11,7 @@ import warnings
 from functools import partial
 from pathlib import Path
 
-from against_trainer import compare, ours, review_rows, theirs
+from against_trainer import compare, ours, review_rows, theirs, timed
 
 
 def main() -> None:
@@ -28,6 +28,9 @@ def main() -> None:
             "finespun, second run": partial(ours, epochs=options.epochs, strategy="head", features=features),
             "Trainer, frozen backbone": partial(theirs, epochs=options.epochs, frozen=True),
         }
+        with tempfile.TemporaryDirectory() as other:  # what a process imports and sets up when it first trains is nobody's
+            timed(partial(ours, strategy="head", features=Path(other)), review_rows(64))
+            timed(partial(theirs, frozen=True), review_rows(64))
         compare(f"Movie reviews, head alone, {options.epochs} epochs", review_rows(options.rows), arms, rounds=1)
 
 
