@@ -159,6 +159,19 @@ def test_a_model_that_minds_the_name_of_its_attention_keeps_it(monkeypatch: pyte
     assert any(type(module) is Dropout for module in model.modules())
 
 
+def test_so_does_one_that_knows_no_other_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    forward = BertForSequenceClassification.forward
+
+    def by_name(self: BertForSequenceClassification, **inputs: torch.Tensor) -> object:
+        return {"sdpa": forward}[self.config._attn_implementation](self, **inputs)
+
+    monkeypatch.setattr(BertForSequenceClassification, "forward", by_name)
+    model = bert()
+    quicken(model, INPUTS)
+    assert model.config._attn_implementation == "sdpa"
+    model.train()(**INPUTS).logits.sum().backward()
+
+
 def test_attention_without_dropout_stays_torchs() -> None:
     model = bert(attention_probs_dropout_prob=0.0)
     quicken(model, INPUTS)
