@@ -17,6 +17,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from finespun.models.first_token import narrow
+
 LEVELS = 2**16  # of a chance: 16 bits
 ATTENTION = "finespun_cpu"
 TOLERANCE = 1e-4  # of logits, in eval mode
@@ -26,29 +28,35 @@ SPECIAL = ("position_bias", "cache", "softcap")  # options of attention that onl
 def quicken(model: nn.Module, example: Mapping[str, torch.Tensor]) -> None:
     """Puts this module's dropout and attention into a model, in place; weights and saved files stay what they are.
 
-    The model is left in eval mode. Attention stays what it is where there is no dropout in it, or where the model, tried on an
-    example, then fails or says something else: some build their masks by the name of their attention.
+    Where only the first token is read of the last block, only that is computed. The model is left in eval mode; whatever
+    makes it, tried on an example, fail or say something else is undone: some build masks by the name of their attention.
     """
     ours: dict[int, Dropout] = {}
     for name, module in list(model.named_modules(remove_duplicate=False)):
         if type(module) is nn.Dropout:
             model.set_submodule(name, ours.setdefault(id(module), Dropout(module.p)))
     parts = [module for module in model.modules() if isinstance(module, PreTrainedModel)]
-    if parts and all(part.config._attn_implementation == "sdpa" and _drops_attention(part) for part in parts):  # noqa: SLF001
-        expected = _logits(model, example)
-        AttentionInterface.register(ATTENTION, attention)
-        AttentionMaskInterface.register(ATTENTION, sdpa_mask)
-        try:
-            parts[0].set_attn_implementation(ATTENTION)
-            same = torch.allclose(_logits(model, example), expected, atol=TOLERANCE)
-        except (LookupError, NotImplementedError, RuntimeError, TypeError, ValueError):
-            same = False  # it knows its own attentions alone
-        if not same:
-            parts[0].set_attn_implementation("sdpa")
+    if not parts or any(part.config._attn_implementation != "sdpa" for part in parts):  # noqa: SLF001
+        return
+    expected = _logits(model, example)
+    AttentionInterface.register(ATTENTION, attention)
+    AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+    parts[0].set_attn_implementation(ATTENTION)
+    if not _says(expected, model, example):
+        parts[0].set_attn_implementation("sdpa")
+        return
+    hooks = narrow(model)
+    if hooks and not _says(expected, model, example):
+        for hook in hooks:
+            hook.remove()
 
 
-def _drops_attention(part: PreTrainedModel) -> bool:
-    return any("att" in name and "drop" in name and value for name, value in part.config.to_dict().items())
+def _says(expected: torch.Tensor, model: nn.Module, example: Mapping[str, torch.Tensor]) -> bool:
+    try:
+        found = _logits(model, example)
+    except (LookupError, NotImplementedError, RuntimeError, TypeError, ValueError):
+        return False  # it knows its own attentions alone
+    return found.shape == expected.shape and torch.allclose(found, expected, atol=TOLERANCE)
 
 
 def _logits(model: nn.Module, example: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -81,8 +89,13 @@ def attention(
 ) -> tuple[torch.Tensor, None]:  # fmt: skip
     """Attention as transformers calls it: (rows, heads, length, width) each; returns (rows, length, heads, width).
 
-    Whatever has no dropout, is causal, shares keys or has a bias of its own is left to torch's fused kernel.
+    Whatever has no dropout, is causal, shares keys or has a bias of its own is left to torch's fused kernel. Where a block is
+    narrowed (`first_token.narrow`), there is one query, and the keys of all tokens come as so many heads.
     """
+    heads = query.shape[1]
+    if key.shape[1] > heads:
+        key, value = (each.view(len(each), -1, heads, each.shape[-1]).transpose(1, 2) for each in (key, value))
+        attention_mask = None if attention_mask is None else attention_mask[:, :, :1]
     masked = attention_mask is not None and attention_mask.dtype == torch.bool
     whole = attention_mask is None and options.get("is_causal", getattr(module, "is_causal", True)) is False
     special = getattr(module, "num_key_value_groups", 1) > 1 or any(options.get(name) is not None for name in SPECIAL)

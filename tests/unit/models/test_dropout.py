@@ -172,12 +172,6 @@ def test_so_does_one_that_knows_no_other_name(monkeypatch: pytest.MonkeyPatch) -
     model.train()(**INPUTS).logits.sum().backward()
 
 
-def test_attention_without_dropout_stays_torchs() -> None:
-    model = bert(attention_probs_dropout_prob=0.0)
-    quicken(model, INPUTS)
-    assert model.config._attn_implementation == "sdpa"
-
-
 def test_a_shared_layer_is_replaced_wherever_it_is() -> None:
     model = bert()
     model.bert.embeddings.dropout = model.dropout
