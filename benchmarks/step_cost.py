@@ -25,7 +25,7 @@ from transformers import BertConfig, BertForSequenceClassification, get_linear_s
 from finespun.artifacts import Artifacts
 from finespun.config.compose import compose
 from finespun.data.batches import training_steps
-from finespun.models.dropout import Dropout, quicken
+from finespun.models.dropout import Dropout, attend_quickly, drop_quickly
 from finespun.tracking.client import Tracker
 
 EPOCHS, ROWS, ROUNDS = {"whole": 3, "head": 30}, 6400, 3
@@ -67,7 +67,8 @@ def bare_whole(rows: Rows) -> float:
         inputs = {"input_ids": ids, "attention_mask": (ids > 0).long()}
         batches.append((inputs, torch.tensor([row["labels"] for row in part])))
     model = tiny()
-    quicken(model, batches[0][0])  # the arithmetic is the same on both sides
+    drop_quickly(model)  # the arithmetic is the same on both sides
+    attend_quickly(model, batches[0][0])
     model.train()
     started = time.perf_counter()
     bare(lambda batch: model(**batch[0]).logits, list(model.parameters()), batches, EPOCHS["whole"])

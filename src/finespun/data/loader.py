@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,11 +22,10 @@ class Rows(Dataset[Batch]):
     def __init__(self, table: pa.Table, task: Task, encoder: Encoder, row_weights: NDArray[np.float64] | None = None) -> None:
         """`row_weights` (rows,) says how much each row counts in the gradient; None: all the same."""
         self.task, self.encoder, self.row_weights = task, encoder, row_weights
-        self.table = table.select([name for name in (*task.model_columns, "target") if name in table.column_names])
+        self.columns = Columns(table.select([name for name in (*task.model_columns, "target") if name in table.column_names]))
 
     def __getitem__(self, part: Part) -> Batch:
-        columns: dict[str, Any] = take(self.table, part.rows)
-        inputs, targets = self.task.collate(columns, self.encoder)
+        inputs, targets = self.task.collate(self.columns.take(part.rows), self.encoder)
         assert targets is not None, "prepared rows have answers"
         weights = np.full(len(part.rows), part.weight)
         if self.row_weights is not None:
@@ -50,6 +51,11 @@ class BatchLoader(DataLoader[Batch]):
         self.rows, self.batches = rows, batches
         self.position = {"epoch": 0, "batch": 0}
 
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # torch declares its own iterator
+        if self.num_workers or self.pin_memory:
+            return super().__iter__()
+        return map(self.rows.__getitem__, self.batches)
+
     def with_rows(self, rows: Dataset[Batch]) -> BatchLoader:
         """The same batches of the same rows, given in another way."""
         return BatchLoader(rows, self.batches, num_workers=self.num_workers, pin_memory=self.pin_memory)
@@ -67,22 +73,44 @@ def _as_it_is(batch: Any) -> Any:
     return batch  # torch's own would walk through it, looking for arrays
 
 
-def take(table: pa.Table, rows: NDArray[np.int64]) -> dict[str, Any]:
-    """Returns columns of some rows, in their order, reading no others.
+class Columns:
+    """Reads some rows of a memory-mapped table and touches no others: Arrow's own `take` copies all chunks together first."""
 
-    Arrow's own `take` on a chunked list column first copies all chunks together, which would read the whole file.
-    """
-    batches = table.to_batches()
-    ends = np.cumsum([batch.num_rows for batch in batches])
-    chunk_of = np.searchsorted(ends, rows, side="right")
-    order = np.argsort(chunk_of, kind="stable")
-    pieces = []
-    for chunk in np.unique(chunk_of):
-        inside = rows[order][chunk_of[order] == chunk] - (ends[chunk] - batches[chunk].num_rows)
-        pieces.append(batches[chunk].take(pa.array(inside)))
-    back = np.argsort(order)
-    joined = pa.Table.from_batches(pieces)
-    return {name: joined[name].to_numpy()[back] for name in joined.column_names}
+    def __init__(self, table: pa.Table) -> None:
+        chunks = table.to_batches()
+        self.starts = np.cumsum([0, *(chunk.num_rows for chunk in chunks)])
+        self.readers = {name: [_reader(chunk[name]) for chunk in chunks] for name in table.column_names}
+
+    def take(self, rows: NDArray[np.int64]) -> dict[str, list[Any]]:
+        """Returns the values of each column in the order of `rows`."""
+        chunks = np.searchsorted(self.starts, rows, side="right") - 1
+        places = list(zip(chunks.tolist(), (rows - self.starts[chunks]).tolist(), strict=True))
+        return {name: [chunks[chunk](row) for chunk, row in places] for name, chunks in self.readers.items()}
+
+
+def _reader(array: pa.Array) -> Callable[[int], Any]:
+    if pa.types.is_list(array.type) and not array.null_count and pa.types.is_primitive(array.type.value_type):
+        return _Lists(array.values.to_numpy(), array.offsets.to_numpy())
+    if pa.types.is_primitive(array.type) and not array.null_count:
+        return array.to_numpy(zero_copy_only=False).__getitem__  # type: ignore[no-any-return]
+    return _Others(array)
+
+
+@dataclass(frozen=True)
+class _Lists:
+    values: NDArray[Any]
+    offsets: NDArray[np.int32]
+
+    def __call__(self, row: int) -> NDArray[Any]:
+        return self.values[self.offsets[row] : self.offsets[row + 1]]
+
+
+@dataclass(frozen=True)
+class _Others:
+    array: pa.Array
+
+    def __call__(self, row: int) -> Any:
+        return self.array[row].as_py()
 
 
 def lengths_of(table: pa.Table) -> NDArray[np.int32]:

@@ -25,16 +25,20 @@ TOLERANCE = 1e-4  # of logits, in eval mode
 SPECIAL = ("position_bias", "cache", "softcap")  # options of attention that only transformers' own function knows
 
 
-def quicken(model: nn.Module, example: Mapping[str, torch.Tensor]) -> None:
-    """Puts this module's dropout and attention into a model, in place; weights and saved files stay what they are.
-
-    Where only the first token is read of the last block, only that is computed. The model is left in eval mode; whatever
-    makes it, tried on an example, fail or say something else is undone: some build masks by the name of their attention.
-    """
+def drop_quickly(model: nn.Module) -> None:
+    """Puts this module's dropout into a model, in place; weights and saved files stay what they are."""
     ours: dict[int, Dropout] = {}
     for name, module in list(model.named_modules(remove_duplicate=False)):
         if type(module) is nn.Dropout:
             model.set_submodule(name, ours.setdefault(id(module), Dropout(module.p)))
+
+
+def attend_quickly(model: nn.Module, example: Mapping[str, torch.Tensor]) -> None:
+    """Puts this module's attention into a model, in place, once, and leaves out of the last block what nothing reads.
+
+    The model is left in eval mode. Whatever makes it, tried on an example, fail or say something else is undone: some build
+    their masks by the name of their attention.
+    """
     parts = [module for module in model.modules() if isinstance(module, PreTrainedModel)]
     if not parts or any(part.config._attn_implementation != "sdpa" for part in parts):  # noqa: SLF001
         return

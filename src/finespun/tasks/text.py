@@ -129,5 +129,5 @@ def pad(ids: Sequence[Sequence[int]], value: int) -> tuple[torch.Tensor, torch.T
     lengths = np.array([len(one) for one in ids])
     mask = np.arange(max(1, lengths.max())) < lengths[:, None]
     padded = np.full(mask.shape, value, dtype=np.int64)
-    padded[mask] = np.concatenate([np.asarray(one, dtype=np.int64) for one in ids])
+    padded[mask] = np.concatenate(ids)
     return torch.from_numpy(padded), torch.from_numpy(mask.astype(np.int64))

@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from finespun.data.batches import Batches
+from finespun.data.batches import Batches, Part
 from finespun.data.loader import BatchLoader
 from finespun.errors import ConfigError
+from finespun.models.dropout import attend_quickly
 from finespun.tasks.base import Batch
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from finespun.strategies.base import Group
 
 ROWS_AT_ONCE = 64
+TRIED_ROWS = 4  # that show whether a part of the model, alone, says what the whole says
 TOLERANCE = 1e-4  # of logits, between the whole model and the head alone
 
 
@@ -43,6 +45,11 @@ class Head:
     modules: nn.Sequential
     width: int
     first_token: bool = False
+
+    @property
+    def file(self) -> str:
+        """What its inputs are called where they are kept."""
+        return f"into-{self.name}.npz"
 
 
 class Entered(NamedTuple):
@@ -121,10 +128,12 @@ def entering(model: nn.Module, head: Head, loader: BatchLoader, folder: Path | N
         ConfigError: the head is not given one vector a row.
     """
     device = next(model.parameters()).device
-    path = folder and folder / f"into-{head.name}.npz"
+    path = folder and folder / head.file
     if path and path.exists():
         with np.load(path) as kept:
             return Entered(*(torch.from_numpy(kept[name]).to(device) for name in ("features", "targets")))
+    if device.type == "cpu":
+        attend_quickly(model, example(loader).inputs)
     rows, features, targets = [], [], []
     with torch.inference_mode(), arithmetic(model, precision):
         for batch in BatchLoader(loader.rows, Batches(loader.batches.lengths, step_rows=ROWS_AT_ONCE, seed=None)):
@@ -143,6 +152,13 @@ def entering(model: nn.Module, head: Head, loader: BatchLoader, folder: Path | N
         np.savez(partial, features=found.features.numpy(), targets=found.targets.numpy())
         partial.replace(path)
     return Entered(found.features.to(device), found.targets.to(device))
+
+
+def example(loader: BatchLoader) -> Batch:
+    """Returns a few rows to try a model on."""
+    count = min(TRIED_ROWS, len(loader.batches.lengths))
+    found: Batch = loader.rows[Part(np.arange(count), 1 / count, count)]
+    return found
 
 
 def _into(model: nn.Module, head: Head, batch: Batch) -> torch.Tensor:

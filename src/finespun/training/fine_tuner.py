@@ -39,7 +39,7 @@ class FineTuner(pl.LightningModule):
             batch.inputs, self.encoder, rows=batch.rows, epoch=self.current_epoch, seed=self.plan.seed
         )  # fmt: skip
         losses = self.task.loss(self.model(**inputs).logits, batch.targets, training=True)
-        return (losses * batch.weights).sum() * self.trainer.world_size * self.trainer.accumulate_grad_batches
+        return losses @ (batch.weights * (self.trainer.world_size * self.trainer.accumulate_grad_batches))
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Moves what is computed with; Lightning would look for tensors in everything that a batch holds."""

@@ -9,18 +9,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from finespun.config.sections import RunConfig
-from finespun.data.batches import Part
 from finespun.data.loader import BatchLoader
 from finespun.data.prepared import PreparedData
-from finespun.models.dropout import quicken
+from finespun.models.dropout import attend_quickly, drop_quickly
 from finespun.strategies.base import Tuning
 from finespun.tasks.base import Batch, Encoder, Task
 from finespun.training.checkpoints import Store
-from finespun.training.entering import entering, find_head
+from finespun.training.entering import entering, example, find_head
 from finespun.training.frozen import replayed
 from finespun.training.hardware import Hardware, keep_freed_memory, passes_of_step
 from finespun.training.head_loop import HeadLoop
@@ -30,8 +28,6 @@ from finespun.training.loading import EVALUATION_ROWS, make_loader
 from finespun.training.optimization import Plan, optimizer_factory, scheduler_factory
 from finespun.training.phases import describe, freeze_all_but
 from finespun.training.solving import solve
-
-TRIED_ROWS = 8  # that show whether a part of the model, alone, says what the whole says
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +82,7 @@ def fit(
     if hardware.accelerator == "cpu":
         keep_freed_memory()
         if not config.trainer.compile:
-            quicken(model, _example(train).inputs)
+            drop_quickly(model)
     run = _Run(
         config=config, tuning=tuning, task=task, encoder=encoder, labels=prepared.labels, hardware=hardware, store=store,
         phases=phases,
@@ -129,6 +125,8 @@ class _Run:
         fitted = self._head_alone(train, val) if self.features and not self.config.trainer.ema_decay else None
         if fitted:
             return fitted
+        if self.hardware.accelerator == "cpu" and not self.config.trainer.compile:
+            attend_quickly(self.tuning.model, self._example(train).inputs)
         from finespun.training.lightning_loop import LightningLoop  # noqa: PLC0415  (5 CPU seconds that a head need not pay)
 
         loop = LightningLoop(
@@ -167,16 +165,10 @@ class _Run:
 
     def _example(self, loader: BatchLoader) -> Batch:
         self.tuning.model.to(self.hardware.accelerator)
-        return _example(loader).to(torch.device(self.hardware.accelerator))
+        return example(loader).to(torch.device(self.hardware.accelerator))
 
     def _fitted(self, *, epoch: int, score: float, steps: int) -> Fitted:
         return Fitted(tuning=self.tuning, phases=self.phases, best_epoch=epoch, best_score=score, steps=steps)
-
-
-def _example(loader: BatchLoader) -> Batch:
-    count = min(TRIED_ROWS, len(loader.batches.lengths))
-    found: Batch = loader.rows[Part(np.arange(count), 1 / count, count)]
-    return found
 
 
 def _plan(config: RunConfig, tuning: Tuning, task: Task, *, steps_an_epoch: int) -> Plan:

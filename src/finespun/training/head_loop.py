@@ -25,7 +25,7 @@ from finespun.tasks.base import Task
 from finespun.training.checkpoints import Signals, Store
 from finespun.training.entering import Entered, Head
 from finespun.training.history import Recorder
-from finespun.training.optimization import Plan, seed_draws, step_seed
+from finespun.training.optimization import Plan, lay_side_by_side, seed_draws, step_seed
 from finespun.training.phases import begin_epoch
 
 GATHERED = 64  # steps whose rows are put side by side at once
@@ -52,8 +52,10 @@ class HeadLoop:
         self.modules, self.plan, self.task, self.config = head.modules, plan, task, config
         self.store, self.recorder = Store(store.folder / "head"), recorder
         self.optimizer = plan.optimizer(plan.groups)
-        self.scheduler = plan.scheduler(self.optimizer, plan.total_steps)
         self.parameters = [p for group in plan.groups for p in group.parameters.values()]
+        late = any(group.from_epoch for group in plan.groups)  # a gradient that is not there is not one of zeros
+        self.gradients = None if late else lay_side_by_side(self.optimizer)
+        self.scheduler = plan.scheduler(self.optimizer, plan.total_steps)
         self.clip = config.trainer.gradient_clip_norm or float("inf")
         self.metrics = task.metrics(labels).clone(prefix="val/").to(self.parameters[0].device)
         self.sign = 1 if task.monitor_mode == "max" else -1
@@ -86,6 +88,8 @@ class HeadLoop:
         if not self.best:
             raise DivergedError(f"{self.task.monitor} was never a number; lower optimizer.lr or take another task.monitor")
         self.modules.load_state_dict(self.best)
+        for parameter in self.parameters:
+            parameter.data, parameter.grad = parameter.data.clone(), None
         return self.standing
 
     def _epoch(self, epoch: int, train: Entered, weights: torch.Tensor | None, batches: Batches) -> None:
@@ -117,9 +121,15 @@ class HeadLoop:
 
     def _apply(self, loss: torch.Tensor, rows: int) -> None:
         rate = max(group["lr"] for group in self.optimizer.param_groups)  # before the schedule moves it on
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.clip, foreach=True)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        if self.gradients is None:
+            norm = nn.utils.clip_grad_norm_(self.parameters, self.clip, foreach=True)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        else:
+            norm = torch.linalg.vector_norm(self.gradients)
+            self.gradients.mul_((self.clip / (norm + 1e-6)).clamp_(max=1.0))  # torch's own formula
+            self.optimizer.step()
+            self.gradients.zero_()
         if not isinstance(self.scheduler, ReduceLROnPlateau):
             self.scheduler.step()
         self.standing.step += 1

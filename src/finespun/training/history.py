@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -40,11 +40,13 @@ class History:
         with self.path.open(newline="") as file:
             return [row for row in csv.DictReader(file) if row["time"]]
 
-    def add(self, metrics: Mapping[str, float], *, step: int, epoch: int) -> None:
-        """Appends values of one step."""
+    def add(self, points: Iterable[tuple[int, Mapping[str, float]]], *, epoch: int) -> None:
+        """Appends the metrics of some steps."""
+        now = f"{time.time():.3f}"
         with self.path.open("a", newline="") as file:
-            now = f"{time.time():.3f}"
-            csv.writer(file).writerows([step, epoch, name, repr(value), now] for name, value in metrics.items())
+            csv.writer(file).writerows(
+                [step, epoch, name, repr(value), now] for step, metrics in points for name, value in metrics.items()
+            )
 
 
 class Recorder:
@@ -83,19 +85,20 @@ class Recorder:
             return
         losses = self._means([loss for _, _, loss, _ in self.pending])
         norms = self._means([norm for _, _, _, norm in self.pending])
-        speed = self.rows / (time.perf_counter() - self.since)
-        last = self.pending[-1][0]
+        points = []
         for number, (loss, norm) in enumerate(zip(losses, norms, strict=True), 1):
             step, rate, _, _ = self.pending[min(number * self.every, len(self.pending)) - 1]
-            metrics = {"train/loss": loss, "train/learning_rate": rate, "train/gradient_norm": norm}
-            if step == last:
-                metrics["train/samples_per_second"] = speed
-            self.record(metrics, step)
+            points.append((step, {"train/loss": loss, "train/learning_rate": rate, "train/gradient_norm": norm}))
             if not math.isfinite(loss):
-                raise DivergedError(
-                    f"step {step}: train/loss is {loss} (gradient norm {norm}); lower optimizer.lr, lengthen the warm-up or set"
-                    " trainer.gradient_clip_norm"
-                )
+                break
+        if step == self.pending[-1][0]:
+            points[-1][1]["train/samples_per_second"] = self.rows / (time.perf_counter() - self.since)
+        self.record(points)
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"step {step}: train/loss is {loss} (gradient norm {norm}); lower optimizer.lr, lengthen the warm-up or set"
+                " trainer.gradient_clip_norm"
+            )
         self.recent_loss = fmean(losses)
         self.pending, self.rows = [], 0
         self.restart_clock()
@@ -104,15 +107,16 @@ class Recorder:
         means: list[float] = torch.stack([part.mean() for part in torch.split(torch.stack(values), self.every)]).tolist()
         return means
 
-    def record(self, metrics: Mapping[str, float], step: int) -> None:
-        """Writes metrics of one step."""
+    def record(self, points: Sequence[tuple[int, Mapping[str, float]]]) -> None:
+        """Writes the metrics of some steps."""
         if rank():
             return
-        self.history.add(metrics, step=step, epoch=self.epoch)
-        self.sink(metrics, step)
+        self.history.add(points, epoch=self.epoch)
+        for step, metrics in points:
+            self.sink(metrics, step)
 
     def validated(self, metrics: Mapping[str, float], step: int, *, epoch: int, padding_share: float) -> None:
         """Writes what a validation found."""
         self.epoch = epoch
-        self.record({**metrics, "epoch": float(epoch), "train/padding_share": padding_share}, step)
+        self.record([(step, {**metrics, "epoch": float(epoch), "train/padding_share": padding_share})])
         self.restart_clock()

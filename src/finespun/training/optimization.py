@@ -80,6 +80,32 @@ def split_by_decay(groups: Sequence[Group], *, lr: float, weight_decay: float) -
     return found
 
 
+ELEMENTWISE = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop)  # each number by itself
+
+
+def lay_side_by_side(optimizer: Optimizer) -> torch.Tensor | None:
+    """Lays a new optimizer's parameters into one vector, and their gradients into another, which is returned.
+
+    Clipping, a step and zeroing then are an operation or two each, whatever the number of parameters. Parameters become views:
+    who is done with them takes copies. Returns None, and changes nothing, where the optimizer looks at shapes.
+    """
+    if type(optimizer) not in ELEMENTWISE:
+        return None
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    sizes = [parameter.numel() for parameter in parameters]
+    values = torch.cat([parameter.detach().flatten() for parameter in parameters])
+    gradients = torch.zeros_like(values)
+    for parameter, value, gradient in zip(parameters, torch.split(values, sizes), torch.split(gradients, sizes), strict=True):
+        parameter.data, parameter.grad = value.view_as(parameter), gradient.view_as(parameter)
+    start = 0
+    for group in optimizer.param_groups:
+        end = start + sum(parameter.numel() for parameter in group["params"])
+        joined = torch.nn.Parameter(values[start:end])
+        joined.grad = gradients[start:end]
+        group["params"], start = [joined], end
+    return gradients
+
+
 def scheduler_factory(config: SchedulerConfig, *, monitor_mode: str) -> SchedulerFactory:
     """Returns what makes the schedule once the number of steps is known.
 

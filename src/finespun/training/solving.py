@@ -57,5 +57,5 @@ def solve(
     found = {name: float(value) for name, value in metrics.compute().items()}
     found["val/loss"] = float(task.loss(logits, answers).mean())
     recorder.history.cut_back(-1)
-    recorder.record(found, 1)
+    recorder.record([(1, found)])
     return model, found[task.monitor]

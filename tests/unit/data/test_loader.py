@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pytest
 import torch
 
 from finespun.data.batches import Batches
-from finespun.data.loader import BatchLoader, Rows, lengths_of, take
+from finespun.data.loader import BatchLoader, Columns, Rows, lengths_of
 from finespun.tasks.base import Batch
 from finespun.tasks.text import TextEncoder
 from finespun.tasks.text_classification import TextClassification
@@ -24,11 +26,24 @@ def table(rows: int, chunk: int) -> pa.Table:
     return pa.Table.from_batches(whole.to_batches(max_chunksize=chunk))
 
 
-def test_take_gives_rows_in_the_order_asked_across_chunks() -> None:
+@pytest.mark.parametrize("chunk", [4, 30])
+def test_rows_come_in_the_order_asked_across_chunks(chunk: int) -> None:
     rows = np.array([17, 3, 3, 29, 0, 11])
-    found = take(table(30, 4), rows)
-    assert [one[0] for one in found["input_ids"]] == rows.tolist()
-    assert found["target"].tolist() == (rows % 2).tolist()
+    source = table(30, chunk)
+    others = {
+        "text": pa.array(f"row {number}" for number in range(30)),
+        "pixels": pa.array(bytes([number]) for number in range(30)),
+        "boxes": pa.array([[[number, 1]] for number in range(30)]),
+        "scores": pa.array([[number / 2] for number in range(30)], pa.list_(pa.float32())),
+        "gaps": pa.array([number if number % 2 else None for number in range(30)]),
+    }
+    for name, column in others.items():
+        source = source.append_column(name, column)
+    columns = pickle.loads(pickle.dumps(Columns(source.slice(0, 30))))  # as a worker is given it
+    for name, found in columns.take(rows).items():
+        assert [one.tolist() if isinstance(one, np.ndarray) else one for one in found] == source[name].take(rows).to_pylist()
+    later = Columns(source.slice(10)).take(rows[rows >= 11] - 10)
+    assert [one[0] for one in later["input_ids"]] == rows[rows >= 11].tolist(), "of a slice"
 
 
 def test_batches_are_padded_and_masked() -> None:

@@ -233,10 +233,10 @@ def test_a_batch_that_memory_does_not_hold_is_cut(folder: Path, tmp_path: Path, 
     predictor = Predictor(folder)
     forward = predictor._forward
 
-    def small(table: pa.Table, rows: Any) -> Any:
-        if len(rows) > 3:
+    def small(columns: dict[str, Any]) -> Any:
+        if len(columns["input_ids"]) > 3:
             raise torch.OutOfMemoryError
-        return forward(table, rows)
+        return forward(columns)
 
     monkeypatch.setattr(predictor, "_forward", small)
     cut = predictor.predict([{"text": row["text"]} for row in real_rows(20)])

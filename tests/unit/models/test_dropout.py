@@ -10,9 +10,14 @@ from torch import nn
 from transformers import BertConfig, BertForSequenceClassification, ViTConfig, ViTForImageClassification
 
 from finespun.models import dropout as dropout_module
-from finespun.models.dropout import ATTENTION, Dropout, attention, kept, quicken
+from finespun.models.dropout import ATTENTION, Dropout, attend_quickly, attention, drop_quickly, kept
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+
+
+def quicken(model: nn.Module, example: dict[str, torch.Tensor]) -> None:
+    drop_quickly(model)
+    attend_quickly(model, example)
 
 
 def bert(**options: float) -> BertForSequenceClassification:

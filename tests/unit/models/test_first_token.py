@@ -23,11 +23,16 @@ from transformers import (
 )
 
 from finespun.models import dropout
-from finespun.models.dropout import quicken
+from finespun.models.dropout import attend_quickly, drop_quickly
 from finespun.strategies.anatomy import dissect
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 TEXT = {**SIZES, "vocab_size": 50, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "initializer_range": 0.2}
+
+
+def quicken(model: nn.Module, example: dict[str, torch.Tensor]) -> None:
+    drop_quickly(model)
+    attend_quickly(model, example)
 
 
 def inputs() -> dict[str, torch.Tensor]:

@@ -245,13 +245,14 @@ def test_compiling_on_request_changes_no_more_than_last_digits(
 
     monkeypatch.setattr(torch.nn.Module, "compile", traced_only)
     quickened: list[torch.nn.Module] = []
-    monkeypatch.setattr(fit_module, "quicken", lambda model, _: quickened.append(model))  # what is compiled has torch's dropout
+    for name in ("drop_quickly", "attend_quickly"):  # what is compiled has torch's dropout and attention
+        monkeypatch.setattr(fit_module, name, lambda model, *_: quickened.append(model))
     plain = train(tmp_path / "plain", trainer__max_epochs=1).tuning.model.state_dict()
     assert not compiled
-    assert len(quickened) == 1
+    assert len(quickened) == 2
     found = train(tmp_path / "compiled", trainer__max_epochs=1, trainer__compile=True).tuning.model.state_dict()
     assert compiled == [{"dynamic": True}]
-    assert len(quickened) == 1
+    assert len(quickened) == 2
     assert found.keys() == plain.keys()
     assert all(torch.allclose(found[name], plain[name], atol=1e-5) for name in plain)
 
