@@ -31,7 +31,7 @@ def small_config(**changes: Any) -> RunConfig:
         "scheduler": {"_target_": "transformers.get_linear_schedule_with_warmup", "warmup_ratio": 0.1},
         "trainer": {
             "max_epochs": 3, "imbalance": "ignore", "batch_size": 16, "gradient_clip_norm": 1.0,
-            "ema_decay": None,
+            "ema_decay": None, "r_drop": None,
             "early_stopping_patience": None, "precision": "32-true", "compile": False,
         },
         "evaluation": {"bootstrap_resamples": 100, "confidence": 0.95, "baselines": False},

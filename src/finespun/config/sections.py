@@ -197,6 +197,7 @@ class TrainerConfig(Section):
     batch_size: PositiveInt
     gradient_clip_norm: PositiveFloat | None
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None
+    r_drop: PositiveFloat | None
     early_stopping_patience: NonNegativeInt | None
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
     compile: bool

@@ -143,6 +143,9 @@ class Task(Protocol):
     def loss(self, logits: torch.Tensor, targets: torch.Tensor, *, training: bool = False) -> torch.Tensor:
         """Returns the loss of each row, shape (rows,); what regularises it (label smoothing) only in training."""
 
+    def divergence(self, logits: torch.Tensor, others: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Returns how far two answers to each row are apart, shape (rows,); 0 where they are the same."""
+
     def metrics(self, labels: Sequence[str]) -> MetricCollection:
         """The metrics of validation, without their prefix."""
 
@@ -191,6 +194,11 @@ class Defaults(Section):
 
     def processor_options(self, encoder: Any) -> dict[str, Any]:
         return {}
+
+    def divergence(self, logits: torch.Tensor, others: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Returns the mean of both directions' Kullback-Leibler divergence of distributions over the last dimension."""
+        one, other = logits.float().log_softmax(-1), others.float().log_softmax(-1)
+        return ((one.exp() - other.exp()) * (one - other)).sum(-1) / 2
 
     def decide(self, rows: pa.Table, outputs: Outputs, labels: Sequence[str]) -> dict[str, Any]:
         return {}

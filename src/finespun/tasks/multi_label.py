@@ -73,6 +73,10 @@ class MultiLabel(TextInput):
 
         return functional.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none").mean(dim=1)
 
+    def divergence(self, logits: torch.Tensor, others: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        one, other = logits.float(), others.float()
+        return ((one.sigmoid() - other.sigmoid()) * (one - other)).mean(dim=1) / 2  # each label is yes or no
+
     def metrics(self, labels: Sequence[str]) -> MetricCollection:
         from finespun.tasks.over_rows import over_rows  # noqa: PLC0415  (imports torch)
 

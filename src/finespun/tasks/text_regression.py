@@ -80,6 +80,9 @@ class TextRegression(TextInput):
             losses = functional.huber_loss(numbers, targets, reduction="none", delta=self.huber_delta)
         return losses.mean(dim=1)
 
+    def divergence(self, logits: torch.Tensor, others: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return (logits.float() - others.float()).square().mean(dim=1)
+
     def metrics(self, labels: Sequence[str]) -> MetricCollection:
         from finespun.tasks.over_rows import over_rows  # noqa: PLC0415  (imports torch)
 

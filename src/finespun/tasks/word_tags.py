@@ -76,7 +76,10 @@ class WordTags(Defaults):
         losses = functional.cross_entropy(
             logits.float().transpose(1, 2), targets, ignore_index=IGNORED, reduction="none", label_smoothing=smoothing
         )
-        return losses.sum(dim=1) / (targets != IGNORED).sum(dim=1).clamp(min=1)
+        return _mean_of_words(losses, targets)
+
+    def divergence(self, logits: torch.Tensor, others: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return _mean_of_words(super().divergence(logits, others, targets) * (targets != IGNORED), targets)
 
     def metrics(self, labels: Sequence[str]) -> MetricCollection:
         from finespun.tasks.over_tokens import over_tokens  # noqa: PLC0415  (imports torch)
@@ -173,6 +176,10 @@ class WordTags(Defaults):
         words = [word for row in _documents(split) for word in strings(row)]
         told = {"most_frequent_tag": [most] * len(words), "usual_tag_of_word": [usual.get(word, most) for word in words]}
         return {name: _certain(answers, split, len(labels)) for name, answers in told.items()}
+
+
+def _mean_of_words(values: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return values.sum(dim=1) / (targets != IGNORED).sum(dim=1).clamp(min=1)
 
 
 def _documents(rows: pa.Table) -> Iterator[dict[str, Any]]:

@@ -38,8 +38,21 @@ class FineTuner(pl.LightningModule):
         inputs = self.task.augment(
             batch.inputs, self.encoder, rows=batch.rows, epoch=self.current_epoch, seed=self.plan.seed
         )  # fmt: skip
-        losses = self.task.loss(self.model(**inputs).logits, batch.targets, training=True)
+        weight = self.plan.r_drop
+        losses = (
+            self._losses(inputs, batch.targets) if weight is None else self._losses_of_two(inputs, batch.targets, weight)
+        )  # fmt: skip
         return losses @ (batch.weights * (self.trainer.world_size * self.trainer.accumulate_grad_batches))
+
+    def _losses(self, inputs: dict[str, torch.Tensor], targets: torch.Tensor) -> torch.Tensor:
+        return self.task.loss(self.model(**inputs).logits, targets, training=True)
+
+    def _losses_of_two(self, inputs: dict[str, torch.Tensor], targets: torch.Tensor, weight: float) -> torch.Tensor:
+        """Each row goes through the model twice, at once, with other dropout (R-Drop: Liang et al., 2021; half their loss)."""
+        twice = {name: torch.cat([each, each]) for name, each in inputs.items()}
+        one, other = self.model(**twice).logits.chunk(2)
+        losses = [self.task.loss(logits, targets, training=True) for logits in (one, other)]
+        return (losses[0] + losses[1] + weight * self.task.divergence(one, other, targets)) / 2
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Moves what is computed with; Lightning would look for tensors in everything that a batch holds."""

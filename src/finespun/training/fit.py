@@ -122,7 +122,8 @@ class _Run:
 
     def trained(self, train: BatchLoader, val: BatchLoader) -> Fitted:
         """Trains in steps; what is frozen is computed once where that can be."""
-        fitted = self._head_alone(train, val) if self.features and not self.config.trainer.ema_decay else None
+        whole = self.features is None or self.config.trainer.ema_decay or self.config.trainer.r_drop
+        fitted = None if whole else self._head_alone(train, val)
         if fitted:
             return fitted
         if self.hardware.accelerator == "cpu" and not self.config.trainer.compile:
@@ -178,4 +179,5 @@ def _plan(config: RunConfig, tuning: Tuning, task: Task, *, steps_an_epoch: int)
         scheduler=scheduler_factory(config.scheduler, monitor_mode=task.monitor_mode),
         total_steps=steps_an_epoch * config.trainer.max_epochs,
         seed=config.seed,
+        r_drop=config.trainer.r_drop,
     )

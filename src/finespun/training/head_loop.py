@@ -99,9 +99,9 @@ class HeadLoop:
             if self.random:
                 seed_draws(step_seed(self.plan.seed, epoch, number, 0), features.device)
             losses = self.task.loss(self.modules(features), targets, training=True)
-            loss = losses.mean() if weights is None else losses @ weights[rows] / len(rows)
-            torch.autograd.backward(loss)
-            self._apply(loss.detach(), len(rows))
+            shares = torch.full_like(losses, 1 / len(rows)) if weights is None else weights[rows] / len(rows)
+            torch.autograd.backward(losses, shares)
+            self._apply(losses.detach() @ shares, len(rows))
             if self._due():
                 self._save()
 

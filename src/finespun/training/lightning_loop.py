@@ -29,6 +29,7 @@ from finespun.training.hardware import Hardware
 from finespun.training.history import Recorder
 from finespun.training.launch import rank, world_size
 from finespun.training.optimization import Plan
+from finespun.training.steps import Steps
 
 
 def make_trainer(hardware: Hardware, *, progress_bar: bool, find_unused_parameters: bool = False, **options: Any) -> pl.Trainer:
@@ -97,6 +98,7 @@ class LightningLoop:
             plugins=[StoreIO(store)],
             default_root_dir=store.folder,
         )
+        Steps.put_into(trainer)
         checkpoint = store.newest()
         if rank() == 0:
             self.recorder.history.cut_back(int(checkpoint.stem.removeprefix("state-")) if checkpoint else -1)

@@ -39,13 +39,14 @@ def seed_draws(seed: int, device: torch.device) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How a model is to be trained."""
+    """How a model is to be trained; `r_drop` is the weight of what two answers to a row differ by."""
 
     groups: Sequence[Group]
     optimizer: OptimizerFactory
     scheduler: SchedulerFactory
     total_steps: int
     seed: int
+    r_drop: float | None
 
 
 def optimizer_factory(config: OptimizerConfig) -> OptimizerFactory:

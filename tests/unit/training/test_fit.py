@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from omegaconf import OmegaConf
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -212,6 +213,29 @@ def test_imbalance_is_met_and_survives_a_kill(train: Train, kill_after: Any, tmp
         train(tmp_path / "killed", trainer__imbalance=imbalance)
     kill_after(0)
     assert same_bits(whole, train(tmp_path / "killed", trainer__imbalance=imbalance))
+
+
+@pytest.mark.parametrize("features", [False, True], ids=["all trains", "head alone"])
+def test_two_answers_to_a_row_are_made_to_agree_and_survive_a_kill(
+    train: Train, kill_after: Any, tmp_path: Path, features: bool
+) -> None:
+    options: dict[str, Any] = {"dropout": 0.3, "trainer__r_drop": 20.0}
+    if features:
+        strategy = yaml.safe_load((ROOT / "conf" / "strategy" / "head.yaml").read_text())
+        options |= {"strategy": strategy, "features": tmp_path / "features"}
+    whole = train(tmp_path / "whole", **options)
+    assert not same_bits(whole, train(tmp_path / "plain", **options | {"trainer__r_drop": None}))
+    kill_after(9)
+    with pytest.raises(KilledError):
+        train(tmp_path / "killed", **options)
+    kill_after(0)
+    assert same_bits(whole, train(tmp_path / "killed", **options))
+
+
+def test_without_dropout_two_answers_are_one(train: Train, tmp_path: Path) -> None:
+    ours = train(tmp_path / "twice", dropout=0.0, trainer__r_drop=1.0).tuning.model.state_dict()
+    theirs = train(tmp_path / "once", dropout=0.0).tuning.model.state_dict()
+    assert all(torch.allclose(ours[name], theirs[name], atol=1e-5) for name in theirs)
 
 
 def test_averaged_weights_are_what_is_validated_and_kept_and_survive_a_kill(
