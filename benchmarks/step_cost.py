@@ -26,7 +26,8 @@ from transformers import BertConfig, BertForSequenceClassification, get_linear_s
 from finespun.artifacts import Artifacts
 from finespun.config.compose import compose
 from finespun.data.batches import training_steps
-from finespun.models.dropout import Dropout, attend_quickly, drop_quickly
+from finespun.models.attention import quick_attention
+from finespun.models.dropout import Dropout, drop_quickly
 from finespun.tracking.client import Tracker
 
 EPOCHS, ROWS, ROUNDS = {"whole": 2, "head": 20}, (1600, 6400), 4
@@ -75,11 +76,11 @@ def bare_whole(rows: Rows) -> float:
     loader: Any = DataLoader(rows, batch_sampler=steps, collate_fn=collate)  # type: ignore[arg-type]
     model = tiny()
     drop_quickly(model)  # the arithmetic is the same on both sides
-    attend_quickly(model, collate(rows[:4])[0])
-    model.train()
-    started = time.perf_counter()
-    bare(lambda inputs: model(**inputs).logits, list(model.parameters()), lambda: loader, EPOCHS["whole"], len(steps))
-    return time.perf_counter() - started
+    with quick_attention(model, collate(rows[:4])[0]):
+        model.train()
+        started = time.perf_counter()
+        bare(lambda inputs: model(**inputs).logits, list(model.parameters()), lambda: loader, EPOCHS["whole"], len(steps))
+        return time.perf_counter() - started
 
 
 def bare_head(rows: Rows, width: int = 384) -> float:

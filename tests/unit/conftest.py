@@ -55,7 +55,7 @@ def train(prepared: PreparedData, tiny_bert: Path) -> Train:
         tuning = targets.build("strategy", config.strategy).tune(model)
         return fit(
             config=config, tuning=tuning, task=task, prepared=prepared, encoder=TextEncoder.read(tiny_bert),
-            hardware=choose(config.runtime, "32-true"), store=store, sink=sink, features=features,
+            hardware=choose(config.runtime, config.trainer.precision), store=store, sink=sink, features=features,
         )  # fmt: skip
 
     return go

@@ -22,10 +22,10 @@ class Rows(Dataset[Batch]):
     def __init__(self, table: pa.Table, task: Task, encoder: Encoder, row_weights: NDArray[np.float64] | None = None) -> None:
         """`row_weights` (rows,) says how much each row counts in the gradient; None: all the same."""
         self.task, self.encoder, self.row_weights = task, encoder, row_weights
-        self.columns = Columns(table.select([name for name in (*task.model_columns, "target") if name in table.column_names]))
+        self.reader = RowReader(table.select([name for name in (*task.model_columns, "target") if name in table.column_names]))
 
     def __getitem__(self, part: Part) -> Batch:
-        inputs, targets = self.task.collate(self.columns.take(part.rows), self.encoder)
+        inputs, targets = self.task.collate(self.reader.take(part.rows), self.encoder)
         assert targets is not None, "prepared rows have answers"
         weights = np.full(len(part.rows), part.weight)
         if self.row_weights is not None:
@@ -73,7 +73,7 @@ def _as_it_is(batch: Any) -> Any:
     return batch  # torch's own would walk through it, looking for arrays
 
 
-class Columns:
+class RowReader:
     """Reads some rows of a memory-mapped table and touches no others: Arrow's own `take` copies all chunks together first."""
 
     def __init__(self, table: pa.Table) -> None:
@@ -85,15 +85,20 @@ class Columns:
         """Returns the values of each column in the order of `rows`."""
         chunks = np.searchsorted(self.starts, rows, side="right") - 1
         places = list(zip(chunks.tolist(), (rows - self.starts[chunks]).tolist(), strict=True))
-        return {name: [chunks[chunk](row) for chunk, row in places] for name, chunks in self.readers.items()}
+        return {name: [readers[chunk](row) for chunk, row in places] for name, readers in self.readers.items()}
 
 
 def _reader(array: pa.Array) -> Callable[[int], Any]:
-    if pa.types.is_list(array.type) and not array.null_count and pa.types.is_primitive(array.type.value_type):
+    if pa.types.is_list(array.type) and not array.null_count and _is_plain(array.values):
         return _Lists(array.values.to_numpy(), array.offsets.to_numpy())
-    if pa.types.is_primitive(array.type) and not array.null_count:
-        return array.to_numpy(zero_copy_only=False).__getitem__  # type: ignore[no-any-return]
+    if _is_plain(array):
+        return array.to_numpy().__getitem__  # type: ignore[no-any-return]
     return _Others(array)
+
+
+def _is_plain(array: pa.Array) -> bool:
+    kinds = pa.types
+    return not array.null_count and (kinds.is_integer(array.type) or kinds.is_floating(array.type))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from finespun.config import targets
 from finespun.config.sections import Target
 from finespun.data.checks import role_values
-from finespun.data.loader import Columns
+from finespun.data.loader import RowReader
 from finespun.data.sources import Row
 from finespun.errors import ModelError
 from finespun.models.pretrained import load_model
@@ -65,7 +65,7 @@ class Predictor:
         source = columns.pop("source", None)
         columns["row"] = source if source is not None else pa.array(range(len(values)), pa.int64())
         table = pa.table(columns)
-        seen = Columns(table.select([name for name in self.task.model_columns if name in table.column_names]))
+        reader = RowReader(table.select([name for name in self.task.model_columns if name in table.column_names]))
         lengths = table["length"].to_numpy()
         order = np.argsort(-lengths, kind="stable")
         outputs: list[Any] = [None] * len(order)
@@ -73,7 +73,7 @@ class Predictor:
         while start < len(order):
             rows = order[start : start + max(1, self.batch_tokens // max(1, lengths[order[start]]))]
             try:
-                found = self._forward(seen.take(rows))
+                found = self._forward(reader.take(rows))
             except torch.OutOfMemoryError:
                 if len(rows) == 1:
                     raise

@@ -7,6 +7,7 @@ alone, and its keys and values are made from all of them. Names, weights and sav
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,13 +18,14 @@ from finespun.errors import ModelError
 from finespun.strategies.anatomy import dissect
 
 KEYS, VALUES = {"key", "k_lin", "k_proj"}, {"value", "v_lin", "v_proj"}  # what architectures call these projections
+Given = tuple[tuple[Any, ...], dict[str, Any]]
 
 
-def narrow(model: nn.Module) -> list[RemovableHandle]:
+def narrow(model: nn.Module, example: Mapping[str, torch.Tensor]) -> list[RemovableHandle]:
     """Makes the last block compute its first token alone, in place; returns what undoes it, nothing where it cannot be.
 
-    Attention has to be `dropout.attention`, which puts the keys of all tokens back into their shape. Whether the model's
-    answers stay the same is for the caller to try.
+    It can where the answer's gradient says that no other token is read, and where keys and values are made of the very
+    tensor that the block is given. Attention has to be `attention.attention`, which puts the keys of all tokens into shape.
     """
     try:
         block = model.get_submodule(dissect(model).block_names[-1])
@@ -32,12 +34,52 @@ def narrow(model: nn.Module) -> list[RemovableHandle]:
     found = [[module for name, module in block.named_modules() if name.rpartition(".")[2] in names] for names in (KEYS, VALUES)]
     if [len(each) for each in found] != [1, 1]:
         return []
+    key, value = found[0][0], found[1][0]
+    if not _can_be_narrowed(model, block, key, value, example):
+        return []
     tokens: list[torch.Tensor] = []  # of the last call, also while a checkpointed block is computed again
 
-    def keep(_block: nn.Module, given: tuple[Any, ...], options: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        tokens[:] = [given[0] if given else options["hidden_states"]]
+    def keep(_block: nn.Module, given: tuple[Any, ...], options: dict[str, Any]) -> Given:
+        tokens[:] = [_hidden(given, options)]
         first = tokens[0][:, :1]
         return ((first, *given[1:]), options) if given else (given, options | {"hidden_states": first})
 
-    handles = [module.register_forward_pre_hook(lambda *_: tuple(tokens)) for module in (found[0][0], found[1][0])]
+    handles = [module.register_forward_pre_hook(lambda *_: tuple(tokens)) for module in (key, value)]
     return [*handles, block.register_forward_pre_hook(keep, with_kwargs=True)]
+
+
+def _can_be_narrowed(
+    model: nn.Module, block: nn.Module, key: nn.Module, value: nn.Module, example: Mapping[str, torch.Tensor]
+) -> bool:
+    seen: dict[nn.Module, torch.Tensor] = {}
+
+    def cut_off(module: nn.Module, given: tuple[Any, ...], options: dict[str, Any], output: Any) -> Any:
+        seen[module] = _hidden(given, options)
+        if module is not block or not torch.is_tensor(output):
+            return None
+        seen[model] = output.detach().requires_grad_()
+        return seen[model]
+
+    handles = [module.register_forward_hook(cut_off, with_kwargs=True) for module in (block, key, value)]
+    try:
+        with torch.enable_grad():
+            logits = model.eval()(**example).logits
+    finally:
+        for handle in handles:
+            handle.remove()
+    return model in seen and seen[key] is seen[block] is seen[value] and reads_first_token_alone(logits, seen[model])
+
+
+def _hidden(given: tuple[Any, ...], options: dict[str, Any]) -> torch.Tensor:
+    hidden: torch.Tensor = given[0] if given else options["hidden_states"]
+    return hidden
+
+
+def reads_first_token_alone(logits: torch.Tensor, tokens: torch.Tensor) -> bool:
+    """Whether logits depend on the first of each row's `tokens` (rows, length, width) and on no other: by the gradient.
+
+    False where that cannot be seen: rows of one token, a head of zeros.
+    """
+    weights = torch.linspace(1, 2, logits.numel(), device=logits.device).view_as(logits)
+    (gradient,) = torch.autograd.grad((logits * weights).sum(), tokens)
+    return tokens.shape[1] > 1 and bool(gradient[:, :1].any()) and not bool(gradient[:, 1:].any())

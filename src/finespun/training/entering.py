@@ -20,7 +20,8 @@ from torch import nn
 from finespun.data.batches import Batches, Part
 from finespun.data.loader import BatchLoader
 from finespun.errors import ConfigError
-from finespun.models.dropout import attend_quickly
+from finespun.models.attention import quick_attention
+from finespun.models.first_token import reads_first_token_alone
 from finespun.tasks.base import Batch
 
 if TYPE_CHECKING:
@@ -45,11 +46,6 @@ class Head:
     modules: nn.Sequential
     width: int
     first_token: bool = False
-
-    @property
-    def file(self) -> str:
-        """What its inputs are called where they are kept."""
-        return f"into-{self.name}.npz"
 
 
 class Entered(NamedTuple):
@@ -91,12 +87,17 @@ def find_head(model: nn.Module, groups: Sequence[Group], example: Batch) -> Head
     if missing or not chain:
         return None
     modules = nn.Sequential(*(call.module for call in chain))
-    for first_token in (False,) if wanted.ndim == 2 else (True,) if wanted.ndim == 3 else ():
-        with torch.inference_mode():
-            found = modules(wanted[:, :1] if first_token else wanted)
-        if found.shape == logits.shape and torch.allclose(found, logits, atol=TOLERANCE):
-            return Head(name=chain[0].name, modules=modules, width=wanted.shape[-1], first_token=first_token)
-    return None
+    given = wanted.clone().requires_grad_()  # not of inference mode
+    found = modules(given)
+    if found.shape != logits.shape or not torch.allclose(found, logits, atol=TOLERANCE):
+        return None
+    trained = [parameter for group in groups for parameter in group.parameters.values()]
+    if any(each is None for each in torch.autograd.grad(found.sum(), trained, retain_graph=True, allow_unused=True)):
+        return None  # what gets no gradient is left alone by an optimizer; HeadLoop would give it zeros
+    first_token = given.ndim == 3
+    if given.ndim not in {2, 3} or (first_token and not reads_first_token_alone(found, given)):
+        return None
+    return Head(name=chain[0].name, modules=modules, width=given.shape[-1], first_token=first_token)
 
 
 def _calls(model: nn.Module, example: Batch) -> tuple[torch.Tensor, list[_Call]]:
@@ -128,14 +129,13 @@ def entering(model: nn.Module, head: Head, loader: BatchLoader, folder: Path | N
         ConfigError: the head is not given one vector a row.
     """
     device = next(model.parameters()).device
-    path = folder and folder / head.file
+    path = folder and folder / f"into-{head.name}.npz"
     if path and path.exists():
         with np.load(path) as kept:
             return Entered(*(torch.from_numpy(kept[name]).to(device) for name in ("features", "targets")))
-    if device.type == "cpu":
-        attend_quickly(model, example(loader).inputs)
     rows, features, targets = [], [], []
-    with torch.inference_mode(), arithmetic(model, precision):
+    tried = example(loader).to(device).inputs
+    with quick_attention(model, tried), torch.inference_mode(), arithmetic(model, precision):
         for batch in BatchLoader(loader.rows, Batches(loader.batches.lengths, step_rows=ROWS_AT_ONCE, seed=None)):
             given = as_vectors(_into(model.eval(), head, batch.to(device))).float().cpu()
             if given.ndim != 2 and not head.first_token:
@@ -155,9 +155,10 @@ def entering(model: nn.Module, head: Head, loader: BatchLoader, folder: Path | N
 
 
 def example(loader: BatchLoader) -> Batch:
-    """Returns a few rows to try a model on."""
-    count = min(TRIED_ROWS, len(loader.batches.lengths))
-    found: Batch = loader.rows[Part(np.arange(count), 1 / count, count)]
+    """Returns a few rows to try a model on, from the shortest to the longest."""
+    order = np.argsort(loader.batches.lengths, kind="stable")
+    rows = order[np.linspace(0, len(order) - 1, min(TRIED_ROWS, len(order))).astype(np.int64)]
+    found: Batch = loader.rows[Part(rows, 1 / len(rows), len(rows))]
     return found
 
 

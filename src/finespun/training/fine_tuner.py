@@ -38,11 +38,12 @@ class FineTuner(pl.LightningModule):
         inputs = self.task.augment(
             batch.inputs, self.encoder, rows=batch.rows, epoch=self.current_epoch, seed=self.plan.seed
         )  # fmt: skip
-        weight = self.plan.r_drop
-        losses = (
-            self._losses(inputs, batch.targets) if weight is None else self._losses_of_two(inputs, batch.targets, weight)
-        )  # fmt: skip
-        return losses @ (batch.weights * (self.trainer.world_size * self.trainer.accumulate_grad_batches))
+        if self.plan.r_drop is None:
+            losses = self._losses(inputs, batch.targets)
+        else:
+            losses = self._losses_of_two(inputs, batch.targets, self.plan.r_drop)
+        scale = self.trainer.world_size * self.trainer.accumulate_grad_batches
+        return (losses * batch.weights).sum() * scale  # as a product of vectors autocast would compute it in half precision
 
     def _losses(self, inputs: dict[str, torch.Tensor], targets: torch.Tensor) -> torch.Tensor:
         return self.task.loss(self.model(**inputs).logits, targets, training=True)

@@ -5,6 +5,7 @@ Lightning is imported only where its loop is taken.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ import torch
 from finespun.config.sections import RunConfig
 from finespun.data.loader import BatchLoader
 from finespun.data.prepared import PreparedData
-from finespun.models.dropout import attend_quickly, drop_quickly
+from finespun.errors import ConfigError
+from finespun.models.attention import quick_attention
+from finespun.models.dropout import drop_quickly
 from finespun.strategies.base import Tuning
 from finespun.tasks.base import Batch, Encoder, Task
 from finespun.training.checkpoints import Store
@@ -26,7 +29,7 @@ from finespun.training.history import History, Recorder, Sink
 from finespun.training.launch import rank, world_size
 from finespun.training.loading import EVALUATION_ROWS, make_loader
 from finespun.training.optimization import Plan, optimizer_factory, scheduler_factory
-from finespun.training.phases import describe, freeze_all_but
+from finespun.training.phases import begin_epoch, describe, freeze_all_but
 from finespun.training.solving import solve
 
 
@@ -58,6 +61,7 @@ def fit(
     `features` is a folder, named by data and weights, for the activations of what stays frozen; None computes them anew.
 
     Raises:
+        ConfigError: an option makes no sense with this model or strategy.
         DivergedError: the loss is no longer a number.
         InterruptError: a signal came; a checkpoint is saved.
         MachineError: memory or disk ran out.
@@ -122,12 +126,14 @@ class _Run:
 
     def trained(self, train: BatchLoader, val: BatchLoader) -> Fitted:
         """Trains in steps; what is frozen is computed once where that can be."""
-        whole = self.features is None or self.config.trainer.ema_decay or self.config.trainer.r_drop
-        fitted = None if whole else self._head_alone(train, val)
+        trainer = self.config.trainer
+        alone = self.features and not (trainer.ema_decay or trainer.r_drop)
+        fitted = self._head_alone(train, val) if alone else None
         if fitted:
             return fitted
-        if self.hardware.accelerator == "cpu" and not self.config.trainer.compile:
-            attend_quickly(self.tuning.model, self._example(train).inputs)
+        tried = self._example(train)
+        if trainer.r_drop and not _drops(self.tuning, tried):
+            raise ConfigError(["trainer.r_drop: what trains has no dropout, so two answers to a row are one; set it to null"])
         from finespun.training.lightning_loop import LightningLoop  # noqa: PLC0415  (5 CPU seconds that a head need not pay)
 
         loop = LightningLoop(
@@ -135,10 +141,13 @@ class _Run:
             labels=self.labels, passes=self.passes, store=self.store, recorder=self.recorder,
         )  # fmt: skip
         gigabytes = self.config.runtime.feature_cache_gb if self.features else 0.0
-        with replayed(
-            self.tuning.model, self.tuning.groups, (train, val), example=self._example(train) if self.features else None,
-            folder=self.features or Path(), gigabytes=gigabytes, precision=self.hardware.precision,
-        ) as loaders:  # fmt: skip
+        with (
+            nullcontext() if trainer.compile else quick_attention(self.tuning.model, tried.inputs),
+            replayed(
+                self.tuning.model, self.tuning.groups, (train, val), example=tried if self.features else None,
+                folder=self.features or Path(), gigabytes=gigabytes, precision=self.hardware.precision,
+            ) as loaders,
+        ):  # fmt: skip
             saver, steps = loop.run(self.hardware, *loaders, find_unused_parameters=len(self.phases) > 1)
         return self._fitted(epoch=saver.best_epoch, score=saver.sign * saver.best_score, steps=steps)
 
@@ -170,6 +179,13 @@ class _Run:
 
     def _fitted(self, *, epoch: int, score: float, steps: int) -> Fitted:
         return Fitted(tuning=self.tuning, phases=self.phases, best_epoch=epoch, best_score=score, steps=steps)
+
+
+def _drops(tuning: Tuning, example: Batch) -> bool:
+    begin_epoch(tuning.model, tuning.groups, 0)
+    with torch.inference_mode():
+        one, other = (tuning.model(**example.inputs).logits for _ in range(2))
+    return not torch.equal(one, other)
 
 
 def _plan(config: RunConfig, tuning: Tuning, task: Task, *, steps_an_epoch: int) -> Plan:

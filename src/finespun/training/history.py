@@ -85,19 +85,18 @@ class Recorder:
             return
         losses = self._means([loss for _, _, loss, _ in self.pending])
         norms = self._means([norm for _, _, _, norm in self.pending])
-        points = []
-        for number, (loss, norm) in enumerate(zip(losses, norms, strict=True), 1):
-            step, rate, _, _ = self.pending[min(number * self.every, len(self.pending)) - 1]
-            points.append((step, {"train/loss": loss, "train/learning_rate": rate, "train/gradient_norm": norm}))
-            if not math.isfinite(loss):
-                break
-        if step == self.pending[-1][0]:
-            points[-1][1]["train/samples_per_second"] = self.rows / (time.perf_counter() - self.since)
-        self.record(points)
-        if not math.isfinite(loss):
+        lasts = [self.pending[min(number * self.every, len(self.pending)) - 1] for number in range(1, len(losses) + 1)]
+        points = [
+            (step, {"train/loss": loss, "train/learning_rate": rate, "train/gradient_norm": norm})
+            for (step, rate, _, _), loss, norm in zip(lasts, losses, norms, strict=True)
+        ]
+        points[-1][1]["train/samples_per_second"] = self.rows / (time.perf_counter() - self.since)
+        good = next((number for number, loss in enumerate(losses) if not math.isfinite(loss)), len(losses))
+        self.record(points[: good + 1])
+        if good < len(losses):
             raise DivergedError(
-                f"step {step}: train/loss is {loss} (gradient norm {norm}); lower optimizer.lr, lengthen the warm-up or set"
-                " trainer.gradient_clip_norm"
+                f"step {points[good][0]}: train/loss is {losses[good]} (gradient norm {norms[good]}); lower optimizer.lr,"
+                " lengthen the warm-up or set trainer.gradient_clip_norm"
             )
         self.recent_loss = fmean(losses)
         self.pending, self.rows = [], 0

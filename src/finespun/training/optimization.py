@@ -81,18 +81,19 @@ def split_by_decay(groups: Sequence[Group], *, lr: float, weight_decay: float) -
     return found
 
 
-ELEMENTWISE = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop)  # each number by itself
+ELEMENTWISE = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop)  # they see numbers, not shapes
 
 
 def lay_side_by_side(optimizer: Optimizer) -> torch.Tensor | None:
     """Lays a new optimizer's parameters into one vector, and their gradients into another, which is returned.
 
     Clipping, a step and zeroing then are an operation or two each, whatever the number of parameters. Parameters become views:
-    who is done with them takes copies. Returns None, and changes nothing, where the optimizer looks at shapes.
+    who is done with them takes copies. Returns None, and changes nothing, where they are of several kinds or the optimizer is
+    not known to treat each number by itself.
     """
-    if type(optimizer) not in ELEMENTWISE:
-        return None
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    if type(optimizer) not in ELEMENTWISE or len({(p.dtype, p.device) for p in parameters}) > 1:
+        return None
     sizes = [parameter.numel() for parameter in parameters]
     values = torch.cat([parameter.detach().flatten() for parameter in parameters])
     gradients = torch.zeros_like(values)

@@ -27,10 +27,14 @@ def solve(
     """Returns the model with its layer solved, and the monitored metric of the validation split.
 
     Raises:
-        ConfigError: several processes train, or the layer is not given one vector a row.
+        ConfigError: several processes train, an option asks for steps, or the layer is not given one vector a row.
     """
     if world_size() > 1:
         raise ConfigError(["strategy: features are fitted in one process; set runtime.devices: 1"])
+    if config.trainer.r_drop:
+        raise ConfigError(
+            ["trainer.r_drop: strategy features takes no steps, so no row goes through the model twice; set it to null"]
+        )
     if not task.deterministic:
         reason = "strategy: features is fitted once, on each image as it is"
         raise ConfigError([f"{reason}; set all of task.augmentation to 0, or take strategy: head"])

@@ -14,12 +14,12 @@ from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
 
 
 class Steps(_TrainingEpochLoop):
-    """Does what Lightning's own loop does, to the bit, for a FineTuner and callbacks that listen to batches."""
+    """Does what Lightning's loop does, to the bit, for a FineTuner; of callbacks it calls the start and end of a batch alone."""
 
     @classmethod
     def put_into(cls, trainer: pl.Trainer) -> None:
         """Replaces a trainer's loop over the batches of an epoch where this one would do."""
-        if trainer.world_size == 1 and trainer.precision != "16-mixed":
+        if trainer.world_size == 1 and getattr(trainer.precision_plugin, "scaler", None) is None:
             theirs = trainer.fit_loop.epoch_loop
             trainer.fit_loop.epoch_loop = cls(trainer, min_steps=theirs.min_steps, max_steps=theirs.max_steps)
 

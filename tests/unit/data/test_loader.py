@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from finespun.data.batches import Batches
-from finespun.data.loader import BatchLoader, Columns, Rows, lengths_of
+from finespun.data.loader import BatchLoader, RowReader, Rows, lengths_of
 from finespun.tasks.base import Batch
 from finespun.tasks.text import TextEncoder
 from finespun.tasks.text_classification import TextClassification
@@ -35,14 +35,16 @@ def test_rows_come_in_the_order_asked_across_chunks(chunk: int) -> None:
         "pixels": pa.array(bytes([number]) for number in range(30)),
         "boxes": pa.array([[[number, 1]] for number in range(30)]),
         "scores": pa.array([[number / 2] for number in range(30)], pa.list_(pa.float32())),
+        "flags": pa.array([[number % 2 == 0] for number in range(30)]),
+        "holes": pa.array([[number, None] for number in range(30)]),
         "gaps": pa.array([number if number % 2 else None for number in range(30)]),
     }
     for name, column in others.items():
         source = source.append_column(name, column)
-    columns = pickle.loads(pickle.dumps(Columns(source.slice(0, 30))))  # as a worker is given it
+    columns = pickle.loads(pickle.dumps(RowReader(source.slice(0, 30))))  # as a worker is given it
     for name, found in columns.take(rows).items():
         assert [one.tolist() if isinstance(one, np.ndarray) else one for one in found] == source[name].take(rows).to_pylist()
-    later = Columns(source.slice(10)).take(rows[rows >= 11] - 10)
+    later = RowReader(source.slice(10)).take(rows[rows >= 11] - 10)
     assert [one[0] for one in later["input_ids"]] == rows[rows >= 11].tolist(), "of a slice"
 
 

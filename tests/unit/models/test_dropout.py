@@ -1,37 +1,12 @@
-"""Dropout on CPUs: the right share, the right mean, torch's generator; attention is torch's where nothing is dropped."""
+"""Dropout on CPUs: the right share, the right mean, torch's generator."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
-from transformers import BertConfig, BertForSequenceClassification, ViTConfig, ViTForImageClassification
 
-from finespun.models import dropout as dropout_module
-from finespun.models.dropout import ATTENTION, Dropout, attend_quickly, attention, drop_quickly, kept
-
-SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
-
-
-def quicken(model: nn.Module, example: dict[str, torch.Tensor]) -> None:
-    drop_quickly(model)
-    attend_quickly(model, example)
-
-
-def bert(**options: float) -> BertForSequenceClassification:
-    torch.manual_seed(0)
-    return BertForSequenceClassification(BertConfig(**SIZES, vocab_size=50, **options))
-
-
-def padded() -> dict[str, torch.Tensor]:
-    mask = torch.ones(3, 7, dtype=torch.long)
-    mask[0, 4:] = mask[1, 6:] = 0
-    return {"input_ids": torch.arange(1, 22).reshape(3, 7), "attention_mask": mask}
-
-
-INPUTS = padded()
+from finespun.models.dropout import Dropout, drop_quickly, kept
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -64,122 +39,10 @@ def test_draws_follow_torchs_seed_and_gradients_the_mask() -> None:
     assert torch.equal(layer.eval()(given), given)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_attention_is_torchs_but_for_what_is_dropped(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
-    """With a mask that drops nothing, outputs and gradients are those of torch's kernel."""
-    monkeypatch.setattr(dropout_module, "kept", lambda shape, p, dtype: torch.ones(shape, dtype=dtype))
-    module = nn.Module()
-    module.is_causal = False
-    torch.manual_seed(0)
-    given = [torch.randn(3, 4, 7, 8, dtype=dtype, requires_grad=True) for _ in range(3)]
-    lengths = torch.arange(7)[None, None, None, :] < torch.tensor([7, 4, 2])[:, None, None, None]
-    for mask in (None, lengths.expand(3, 1, 7, 7)):
-        found, theirs = (attention(module, *given, mask, dropout=p, scaling=0.3)[0] for p in (0.1, 0.0))
-        assert torch.allclose(found, theirs, atol=1e-6 if dtype is torch.float32 else 2e-2)
-        mine, other = (torch.autograd.grad(each.float().square().sum(), given) for each in (found, theirs))
-        for one, two in zip(mine, other, strict=True):
-            assert torch.allclose(one, two, atol=1e-5 if dtype is torch.float32 else 0.1)
-
-
-def test_attention_of_another_kind_is_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dropout_module, "kept", lambda *_: pytest.fail("computed here"))
-    query, mask = torch.randn(2, 4, 6, 8), torch.ones(2, 1, 6, 6, dtype=torch.bool)
-    causal, shared, plain = nn.Module(), nn.Module(), nn.Module()
-    causal.is_causal, shared.num_key_value_groups, shared.is_causal, plain.is_causal = True, 2, False, False
-    assert attention(causal, query, query, query, None, dropout=0.1)[0].shape == (2, 6, 4, 8)
-    attention(shared, query, query[:, :2], query[:, :2], mask, dropout=0.1)
-    attention(plain, query, query, query, mask, dropout=0.1, position_bias=torch.zeros(1, 4, 6, 6))
-    attention(plain, query, query, query, torch.zeros(2, 1, 6, 6), dropout=0.1)
-
-
-def test_a_whole_model_says_the_same_and_saves_the_same(tmp_path: Path) -> None:
-    model = bert()
-    before, names = model.eval()(**INPUTS).logits, list(model.state_dict())
-    quicken(model, INPUTS)
-    assert model.config._attn_implementation == ATTENTION
-    assert not any(type(module) is nn.Dropout for module in model.modules())
-    assert torch.allclose(model(**INPUTS).logits, before, atol=1e-6)
-    assert list(model.state_dict()) == names
-    torch.manual_seed(0)
-    assert not torch.allclose(model.train()(**INPUTS).logits, before, atol=1e-3), "something is dropped"
-    model.save_pretrained(tmp_path)
-    assert ATTENTION not in (tmp_path / "config.json").read_text()
-    plain = BertForSequenceClassification.from_pretrained(tmp_path).eval()
-    assert torch.allclose(plain(**INPUTS).logits, before, atol=1e-6)
-
-
-def test_training_without_dropout_is_torchs_training() -> None:
-    gradients = []
-    for change in (lambda *_: None, quicken):
-        model = bert(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-        change(model, INPUTS)
-        model.train()
-        torch.manual_seed(0)
-        model(**INPUTS, labels=torch.tensor([0, 1, 1])).loss.backward()
-        gradients.append([p.grad for p in model.parameters() if p.grad is not None])
-    assert all(torch.allclose(mine, theirs, atol=1e-6) for mine, theirs in zip(*gradients, strict=True))
-
-
-def test_recomputed_activations_drop_the_same() -> None:
-    """Gradient checkpointing restores torch's generator: the gradients are those without it."""
-    gradients = []
-    for recompute in (False, True):
-        model = bert()
-        quicken(model, INPUTS)
-        model.train()
-        if recompute:
-            model.activation_checkpointing_enable()
-        torch.manual_seed(0)
-        model(**INPUTS, labels=torch.tensor([0, 1, 1])).loss.backward()
-        gradients.append([p.grad for p in model.parameters() if p.grad is not None])
-    assert all(torch.equal(mine, theirs) for mine, theirs in zip(*gradients, strict=True))
-
-
-def test_attention_drops_too() -> None:
-    model = bert(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.5)
-    quicken(model, INPUTS)
-    before = model(**INPUTS).logits
-    assert not torch.allclose(model.train()(**INPUTS).logits, before, atol=1e-5)
-
-
-def test_images_too() -> None:
-    model = ViTForImageClassification(ViTConfig(**SIZES, image_size=16, patch_size=8, attention_probs_dropout_prob=0.1))
-    images = {"pixel_values": torch.randn(2, 3, 16, 16)}
-    quicken(model, images)
-    model.train()(**images).logits.sum().backward()
-    assert model.config._attn_implementation == ATTENTION
-
-
-def test_a_model_that_minds_the_name_of_its_attention_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    forward = BertForSequenceClassification.forward
-
-    def by_name(self: BertForSequenceClassification, attention_mask: torch.Tensor, **inputs: torch.Tensor) -> object:
-        mask = attention_mask if self.config._attn_implementation == "sdpa" else torch.ones_like(attention_mask)
-        return forward(self, attention_mask=mask, **inputs)
-
-    monkeypatch.setattr(BertForSequenceClassification, "forward", by_name)
-    model = bert(initializer_range=0.5)
-    quicken(model, INPUTS)
-    assert model.config._attn_implementation == "sdpa"
-    assert any(type(module) is Dropout for module in model.modules())
-
-
-def test_so_does_one_that_knows_no_other_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    forward = BertForSequenceClassification.forward
-
-    def by_name(self: BertForSequenceClassification, **inputs: torch.Tensor) -> object:
-        return {"sdpa": forward}[self.config._attn_implementation](self, **inputs)
-
-    monkeypatch.setattr(BertForSequenceClassification, "forward", by_name)
-    model = bert()
-    quicken(model, INPUTS)
-    assert model.config._attn_implementation == "sdpa"
-    model.train()(**INPUTS).logits.sum().backward()
-
-
 def test_a_shared_layer_is_replaced_wherever_it_is() -> None:
-    model = bert()
-    model.bert.embeddings.dropout = model.dropout
-    quicken(model, INPUTS)
-    assert type(model.dropout) is Dropout
-    assert model.bert.embeddings.dropout is model.dropout
+    model = nn.ModuleDict({"one": nn.Dropout(0.3), "block": nn.ModuleDict({"norm": nn.LayerNorm(3)})})
+    model["block"]["same"] = model["one"]
+    drop_quickly(model)
+    assert type(model["one"]) is Dropout
+    assert model["one"].p == 0.3
+    assert model["block"]["same"] is model["one"]

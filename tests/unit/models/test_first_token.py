@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import pytest
 import torch
 from torch import nn
@@ -18,21 +20,19 @@ from transformers import (
     Qwen2ForSequenceClassification,
     RobertaConfig,
     RobertaForSequenceClassification,
+    RobertaPreLayerNormConfig,
+    RobertaPreLayerNormForSequenceClassification,
     ViTConfig,
     ViTForImageClassification,
 )
 
-from finespun.models import dropout
-from finespun.models.dropout import attend_quickly, drop_quickly
+from finespun.models import attention as attention_module
+from finespun.models.first_token import reads_first_token_alone
 from finespun.strategies.anatomy import dissect
 
+Quicken = Callable[[nn.Module, Mapping[str, torch.Tensor]], None]
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 TEXT = {**SIZES, "vocab_size": 50, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "initializer_range": 0.2}
-
-
-def quicken(model: nn.Module, example: dict[str, torch.Tensor]) -> None:
-    drop_quickly(model)
-    attend_quickly(model, example)
 
 
 def inputs() -> dict[str, torch.Tensor]:
@@ -76,7 +76,7 @@ MODELS = [
 
 @pytest.mark.parametrize(("kind", "config"), MODELS)
 def test_one_token_goes_through_the_last_block_and_gradients_stay(
-    kind: type[PreTrainedModel], config: BertConfig | RobertaConfig | ElectraConfig | DistilBertConfig
+    quicken: Quicken, kind: type[PreTrainedModel], config: BertConfig | RobertaConfig | ElectraConfig | DistilBertConfig
 ) -> None:
     found = []
     for change in (lambda *_: None, quicken):
@@ -94,10 +94,10 @@ def test_one_token_goes_through_the_last_block_and_gradients_stay(
     assert lengths_seen(keys[0], model) == {7}
 
 
-def test_with_attention_dropped_the_chances_are_one_querys(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_attention_dropped_the_chances_are_one_querys(quicken: Quicken, monkeypatch: pytest.MonkeyPatch) -> None:
     shapes = []
-    real = dropout.kept
-    monkeypatch.setattr(dropout, "kept", lambda shape, p, dtype: shapes.append(tuple(shape)) or real(shape, p, dtype))
+    real = attention_module.kept
+    monkeypatch.setattr(attention_module, "kept", lambda shape, p, dtype: shapes.append(tuple(shape)) or real(shape, p, dtype))
     model = BertForSequenceClassification(BertConfig(**TEXT | {"attention_probs_dropout_prob": 0.5}))
     quicken(model, inputs())
     model.train()(**inputs()).logits.sum().backward()
@@ -113,10 +113,22 @@ class ReadsAll(BertForSequenceClassification):
         return output
 
 
+def zero_head(model: BertForSequenceClassification) -> BertForSequenceClassification:
+    nn.init.zeros_(model.classifier.weight)
+    return model
+
+
 @pytest.mark.parametrize(
     "model",
     [
         pytest.param(lambda: ReadsAll(BertConfig(**TEXT)), id="mean of all tokens"),
+        pytest.param(
+            lambda: RobertaPreLayerNormForSequenceClassification(
+                RobertaPreLayerNormConfig(**SIZES, vocab_size=50, pad_token_id=1)
+            ),
+            id="norms before attention, which at first change next to nothing",
+        ),
+        pytest.param(lambda: zero_head(ReadsAll(BertConfig(**TEXT))), id="mean of all tokens, a head of zeros"),
         pytest.param(lambda: BertForTokenClassification(BertConfig(**TEXT)), id="an answer a token"),
         pytest.param(
             lambda: Qwen2ForSequenceClassification(Qwen2Config(**SIZES, vocab_size=50, pad_token_id=0, num_key_value_heads=2)),
@@ -124,7 +136,7 @@ class ReadsAll(BertForSequenceClassification):
         ),
     ],
 )
-def test_a_model_that_reads_more_than_the_first_token_is_left_whole(model: object) -> None:
+def test_a_model_that_reads_more_than_the_first_token_is_left_whole(quicken: Quicken, model: object) -> None:
     made = model()  # type: ignore[operator]
     before = made.eval()(**inputs()).logits
     quicken(made, inputs())
@@ -133,7 +145,7 @@ def test_a_model_that_reads_more_than_the_first_token_is_left_whole(model: objec
     assert 7 in lengths_seen(next(m for m in last_block(made).modules() if not list(m.children())), made)
 
 
-def test_keys_made_from_what_a_norm_returns_are_seen_to_differ() -> None:
+def test_keys_made_from_what_a_norm_returns_are_seen_to_differ(quicken: Quicken) -> None:
     """A block that norms before its attention: the projections are not given what the block is given."""
     model = ViTForImageClassification(ViTConfig(**SIZES, image_size=16, patch_size=8, initializer_range=0.2))
     images = {"pixel_values": torch.randn(2, 3, 16, 16)}
@@ -141,3 +153,8 @@ def test_keys_made_from_what_a_norm_returns_are_seen_to_differ() -> None:
     quicken(model, images)
     assert torch.allclose(model(**images).logits, before, atol=1e-5)
     assert not last_block(model)._forward_pre_hooks
+
+
+def test_rows_of_one_token_show_nothing() -> None:
+    tokens = torch.randn(3, 1, 4, requires_grad=True)
+    assert not reads_first_token_alone(tokens.sum(dim=(1, 2)), tokens)

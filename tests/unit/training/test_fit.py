@@ -6,6 +6,7 @@ import csv
 import os
 import signal
 import traceback
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -232,10 +233,12 @@ def test_two_answers_to_a_row_are_made_to_agree_and_survive_a_kill(
     assert same_bits(whole, train(tmp_path / "killed", **options))
 
 
-def test_without_dropout_two_answers_are_one(train: Train, tmp_path: Path) -> None:
-    ours = train(tmp_path / "twice", dropout=0.0, trainer__r_drop=1.0).tuning.model.state_dict()
-    theirs = train(tmp_path / "once", dropout=0.0).tuning.model.state_dict()
-    assert all(torch.allclose(ours[name], theirs[name], atol=1e-5) for name in theirs)
+def test_two_answers_that_cannot_differ_are_refused(train: Train, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"trainer\.r_drop: what trains has no dropout"):
+        train(tmp_path / "dropped", dropout=0.0, trainer__r_drop=1.0)
+    strategy = yaml.safe_load((ROOT / "conf" / "strategy" / "features.yaml").read_text())
+    with pytest.raises(ConfigError, match=r"trainer\.r_drop: strategy features takes no steps"):
+        train(tmp_path / "solved", strategy=strategy, trainer__r_drop=1.0)
 
 
 def test_averaged_weights_are_what_is_validated_and_kept_and_survive_a_kill(
@@ -269,8 +272,8 @@ def test_compiling_on_request_changes_no_more_than_last_digits(
 
     monkeypatch.setattr(torch.nn.Module, "compile", traced_only)
     quickened: list[torch.nn.Module] = []
-    for name in ("drop_quickly", "attend_quickly"):  # what is compiled has torch's dropout and attention
-        monkeypatch.setattr(fit_module, name, lambda model, *_: quickened.append(model))
+    for name in ("drop_quickly", "quick_attention"):  # what is compiled has torch's dropout and attention
+        monkeypatch.setattr(fit_module, name, lambda model, *_: quickened.append(model) or nullcontext())
     plain = train(tmp_path / "plain", trainer__max_epochs=1).tuning.model.state_dict()
     assert not compiled
     assert len(quickened) == 2

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
 
 from finespun.training.history import History
@@ -51,16 +53,18 @@ def test_the_same_bits_as_lightnings_own(
         theirs = train(tmp_path / "theirs", dropout=0.2, **options)
     assert len(advances) >= theirs.steps
     assert same_bits(ours, theirs)
+    if options.get("trainer__precision"):
+        assert not same_bits(ours, train(tmp_path / "float32", dropout=0.2)), "the arithmetic was what was asked for"
     assert (ours.steps, ours.best_epoch, ours.best_score) == (theirs.steps, theirs.best_epoch, theirs.best_score)
     assert record(tmp_path / "ours") == record(tmp_path / "theirs")
 
 
-def test_a_scaler_of_gradients_is_left_to_lightning() -> None:
-    class Trainer:
-        world_size, precision = 1, "16-mixed"
-
-        class fit_loop:  # noqa: N801
-            epoch_loop = None
-
-    Steps.put_into(Trainer)  # type: ignore[arg-type]
-    assert Trainer.fit_loop.epoch_loop is None
+@pytest.mark.parametrize(("world_size", "scaler", "ours"), [(1, None, True), (1, object(), False), (2, None, False)])
+def test_several_processes_and_a_scaler_of_gradients_are_left_to_lightning(world_size: int, scaler: object, ours: bool) -> None:
+    trainer: Any = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    told = SimpleNamespace(
+        world_size=world_size, precision_plugin=SimpleNamespace(scaler=scaler), fit_loop=trainer.fit_loop,
+        accelerator_connector=None,
+    )  # fmt: skip
+    Steps.put_into(told)  # type: ignore[arg-type]
+    assert isinstance(trainer.fit_loop.epoch_loop, Steps) is ours
