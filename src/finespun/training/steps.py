@@ -14,7 +14,7 @@ from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
 
 
 class Steps(_TrainingEpochLoop):
-    """Does what Lightning's loop does, to the bit, for a FineTuner; of callbacks it calls the start and end of a batch alone."""
+    """To the bit what Lightning's loop does with a FineTuner; of callbacks, the start and end of a batch alone are called."""
 
     @classmethod
     def put_into(cls, trainer: pl.Trainer) -> None:
