@@ -26,13 +26,16 @@ def model_flops(rows: Rows) -> float:
     """Floating-point operations of one training epoch on real tokens: forward and backward are 3 forward passes.
 
     A layer multiplies each token by 4 matrices of width x width and 2 of width x intermediate, and attention multiplies each
-    token twice with all tokens of its row (Kaplan et al., 2020, table 1). The head is left out.
+    token twice with all tokens of its row (Kaplan et al., 2020, table 1). The last one does so with the first token of a row
+    alone, but for keys and values: 2 matrices. What is not computed counts as nothing, and so does the head.
     """
     config = fresh_model().config
     width, inner, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
     tokens = sum(len(row["input_ids"]) for row in rows)
     pairs = sum(len(row["input_ids"]) ** 2 for row in rows)
-    return 3 * layers * (2 * tokens * (4 * width * width + 2 * width * inner) + 4 * pairs * width)
+    whole = 2 * tokens * (4 * width * width + 2 * width * inner) + 4 * pairs * width
+    last = 2 * tokens * 2 * width * width + 2 * len(rows) * (2 * width * width + 2 * width * inner) + 4 * tokens * width
+    return 3 * ((layers - 1) * whole + last)
 
 
 def measure() -> None:

@@ -59,6 +59,8 @@ class Recorder:
     def __init__(self, history: History, sink: Sink, *, every: int = 1) -> None:
         self.history, self.sink, self.every = history, sink, every
         self.pending: list[tuple[int, float, torch.Tensor, torch.Tensor]] = []
+        self.steps, self.last = 0, (0, 0.0)  # since the last point; the last one's number and rate
+        self.losses = self.norms = torch.tensor(0.0)
         self.recent_loss = float("nan")
         self.rows = self.epoch = 0
         self.since = time.perf_counter()
@@ -69,11 +71,19 @@ class Recorder:
 
     def step(self, step: int, *, epoch: int, rate: float, rows: int, loss: torch.Tensor, norm: torch.Tensor) -> None:
         """Takes up one optimizer step; `loss` and `norm` are scalars."""
-        self.epoch = epoch
+        self.epoch, self.last = epoch, (step, rate)
         self.rows += rows
-        self.pending.append((step, rate, loss, norm))
-        if len(self.pending) >= FLUSH_POINTS * self.every:
-            self.flush()
+        self.losses, self.norms = (self.losses + loss, self.norms + norm) if self.steps else (loss, norm)
+        self.steps += 1
+        if self.steps == self.every:
+            self._add_point()
+            if len(self.pending) >= FLUSH_POINTS:
+                self.flush()
+
+    def _add_point(self) -> None:
+        means = (self.losses, self.norms) if self.steps == 1 else (self.losses / self.steps, self.norms / self.steps)
+        self.pending.append((*self.last, *means))
+        self.steps = 0
 
     def flush(self) -> None:
         """Hands on what is pending: the only place that waits for the device.
@@ -81,14 +91,15 @@ class Recorder:
         Raises:
             DivergedError: a loss is not a number.
         """
+        if self.steps:
+            self._add_point()
         if not self.pending:
             return
-        losses = self._means([loss for _, _, loss, _ in self.pending])
-        norms = self._means([norm for _, _, _, norm in self.pending])
-        lasts = [self.pending[min(number * self.every, len(self.pending)) - 1] for number in range(1, len(losses) + 1)]
+        values = torch.stack([value for _, _, *each in self.pending for value in each]).tolist()
+        losses, norms = values[::2], values[1::2]
         points = [
             (step, {"train/loss": loss, "train/learning_rate": rate, "train/gradient_norm": norm})
-            for (step, rate, _, _), loss, norm in zip(lasts, losses, norms, strict=True)
+            for (step, rate, _, _), loss, norm in zip(self.pending, losses, norms, strict=True)
         ]
         points[-1][1]["train/samples_per_second"] = self.rows / (time.perf_counter() - self.since)
         good = next((number for number, loss in enumerate(losses) if not math.isfinite(loss)), len(losses))
@@ -101,10 +112,6 @@ class Recorder:
         self.recent_loss = fmean(losses)
         self.pending, self.rows = [], 0
         self.restart_clock()
-
-    def _means(self, values: list[torch.Tensor]) -> list[float]:
-        means: list[float] = torch.stack([part.mean() for part in torch.split(torch.stack(values), self.every)]).tolist()
-        return means
 
     def record(self, points: Sequence[tuple[int, Mapping[str, float]]]) -> None:
         """Writes the metrics of some steps."""
