@@ -100,7 +100,7 @@ def table() -> None:
     for (limit, epochs), arms in settings.items():
         theirs = arms.get(TRAINER)
         print(f"\n{limit or 'all'} training rows, {epochs} epochs\n")
-        print("| strategy | seeds | test accuracy (sd) | val accuracy | val log loss (sd) | CPU minutes | of Trainer's |")
+        print("| strategy | runs | test accuracy (sd) | val accuracy | val log loss (sd) | CPU minutes | of Trainer's |")
         print("|---|---|---|---|---|---|---|")
         for arm, runs in sorted(arms.items(), key=lambda pair: -fmean(each["test/accuracy"] for each in pair[1])):
             minutes = median(each["cpu"] for each in runs) / 60
