@@ -139,3 +139,13 @@ def test_a_head_that_says_something_else_alone_is_refused() -> None:
     first = torch.nn.Linear(32, 32)
     model.bert.pooler.forward = lambda hidden: torch.tanh(first(hidden.mean(dim=1)))  # looks at all tokens
     assert find_head(model, groups, example) is None
+
+
+def test_a_head_of_zeros_or_with_weights_that_nothing_reads_is_refused() -> None:
+    """Of a head of zeros one cannot see what it reads; weights without a gradient would be decayed."""
+    model, example = text_model("Bert")
+    torch.nn.init.zeros_(model.classifier.weight)
+    assert find_head(model, Head(train_pooler=True, head_lr_scale=1.0).tune(model).groups, example) is None
+    model, example = text_model("Bert")
+    model.classifier.register_parameter("unread", torch.nn.Parameter(torch.ones(2)))
+    assert find_head(model, Head(train_pooler=True, head_lr_scale=1.0).tune(model).groups, example) is None
