@@ -45,7 +45,8 @@ bench: setup ## measure speed, side by side (benchmarks/README.md)
 	python benchmarks/start_up.py
 	python benchmarks/against_trainer.py
 	python benchmarks/model_flops.py
-	python benchmarks/frozen_backbone.py
+	python benchmarks/frozen_backbone.py --rows 640
+	python benchmarks/frozen_backbone.py --rows 320 --epochs 50
 	python benchmarks/step_cost.py
 	python benchmarks/scaling.py
 

@@ -51,7 +51,7 @@ def narrow(model: nn.Module, example: Mapping[str, torch.Tensor]) -> list[Remova
 def _can_be_narrowed(
     model: nn.Module, block: nn.Module, key: nn.Module, value: nn.Module, example: Mapping[str, torch.Tensor]
 ) -> bool:
-    seen: dict[nn.Module, torch.Tensor] = {}
+    seen: dict[nn.Module, Any] = {}
 
     def cut_off(module: nn.Module, given: tuple[Any, ...], options: dict[str, Any], output: Any) -> Any:
         seen[module] = _hidden(given, options)
@@ -67,19 +67,21 @@ def _can_be_narrowed(
     finally:
         for handle in handles:
             handle.remove()
-    return model in seen and seen[key] is seen[block] is seen[value] and reads_first_token_alone(logits, seen[model])
+    same = torch.is_tensor(seen.get(block)) and seen.get(key) is seen[block] is seen.get(value)
+    return same and model in seen and reads_first_token_alone(logits, seen[model])
 
 
-def _hidden(given: tuple[Any, ...], options: dict[str, Any]) -> torch.Tensor:
-    hidden: torch.Tensor = given[0] if given else options["hidden_states"]
-    return hidden
+def _hidden(given: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    return given[0] if given else options.get("hidden_states")
 
 
 def reads_first_token_alone(logits: torch.Tensor, tokens: torch.Tensor) -> bool:
     """Whether logits depend on the first of each row's `tokens` (rows, length, width) and on no other: by the gradient.
 
-    False where that cannot be seen: rows of one token, a head of zeros.
+    False where that cannot be seen: rows of one token, a head of zeros, logits that depend on none of them.
     """
+    if tokens.shape[1] < 2 or not logits.requires_grad:
+        return False
     weights = torch.linspace(1, 2, logits.numel(), device=logits.device).view_as(logits)
-    (gradient,) = torch.autograd.grad((logits * weights).sum(), tokens)
-    return tokens.shape[1] > 1 and bool(gradient[:, :1].any()) and not bool(gradient[:, 1:].any())
+    (gradient,) = torch.autograd.grad((logits * weights).sum(), tokens, allow_unused=True)
+    return gradient is not None and bool(gradient[:, :1].any()) and not bool(gradient[:, 1:].any())

@@ -134,7 +134,7 @@ def entering(model: nn.Module, head: Head, loader: BatchLoader, folder: Path | N
         with np.load(path) as kept:
             return Entered(*(torch.from_numpy(kept[name]).to(device) for name in ("features", "targets")))
     rows, features, targets = [], [], []
-    tried = example(loader).to(device).inputs
+    tried = few_rows(loader).to(device).inputs
     with quick_attention(model, tried), torch.inference_mode(), arithmetic(model, precision):
         for batch in BatchLoader(loader.rows, Batches(loader.batches.lengths, step_rows=ROWS_AT_ONCE, seed=None)):
             given = as_vectors(_into(model.eval(), head, batch.to(device))).float().cpu()
@@ -154,7 +154,7 @@ def entering(model: nn.Module, head: Head, loader: BatchLoader, folder: Path | N
     return Entered(found.features.to(device), found.targets.to(device))
 
 
-def example(loader: BatchLoader) -> Batch:
+def few_rows(loader: BatchLoader) -> Batch:
     """Returns a few rows to try a model on, from the shortest to the longest."""
     order = np.argsort(loader.batches.lengths, kind="stable")
     rows = order[np.linspace(0, len(order) - 1, min(TRIED_ROWS, len(order))).astype(np.int64)]

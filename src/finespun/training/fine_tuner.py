@@ -39,14 +39,11 @@ class FineTuner(pl.LightningModule):
             batch.inputs, self.encoder, rows=batch.rows, epoch=self.current_epoch, seed=self.plan.seed
         )  # fmt: skip
         if self.plan.r_drop is None:
-            losses = self._losses(inputs, batch.targets)
+            losses = self.task.loss(self.model(**inputs).logits, batch.targets, training=True)
         else:
             losses = self._losses_of_two(inputs, batch.targets, self.plan.r_drop)
         scale = self.trainer.world_size * self.trainer.accumulate_grad_batches
         return (losses * batch.weights).sum() * scale  # as a product of vectors autocast would compute it in half precision
-
-    def _losses(self, inputs: dict[str, torch.Tensor], targets: torch.Tensor) -> torch.Tensor:
-        return self.task.loss(self.model(**inputs).logits, targets, training=True)
 
     def _losses_of_two(self, inputs: dict[str, torch.Tensor], targets: torch.Tensor, weight: float) -> torch.Tensor:
         """Each row goes through the model twice, at once, with other dropout (R-Drop: Liang et al., 2021; half their loss)."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.func import functional_call
 
 from finespun.config.sections import RunConfig
 from finespun.data.loader import BatchLoader
@@ -21,7 +22,7 @@ from finespun.models.dropout import drop_quickly
 from finespun.strategies.base import Tuning
 from finespun.tasks.base import Batch, Encoder, Task
 from finespun.training.checkpoints import Store
-from finespun.training.entering import entering, example, find_head
+from finespun.training.entering import entering, few_rows, find_head
 from finespun.training.frozen import replayed
 from finespun.training.hardware import Hardware, keep_freed_memory, passes_of_step
 from finespun.training.head_loop import HeadLoop
@@ -127,13 +128,15 @@ class _Run:
     def trained(self, train: BatchLoader, val: BatchLoader) -> Fitted:
         """Trains in steps; what is frozen is computed once where that can be."""
         trainer = self.config.trainer
+        self.tuning.model.to(self.hardware.accelerator)
+        tried = few_rows(train).to(torch.device(self.hardware.accelerator))
         alone = self.features and not (trainer.ema_decay or trainer.r_drop)
-        fitted = self._head_alone(train, val) if alone else None
+        fitted = self._head_alone(train, val, tried) if alone else None
         if fitted:
             return fitted
-        tried = self._example(train)
         if trainer.r_drop and not _drops(self.tuning, tried):
-            raise ConfigError(["trainer.r_drop: what trains has no dropout, so two answers to a row are one; set it to null"])
+            reason = "what trains has no dropout, so two answers to a row are one"
+            raise ConfigError([f"trainer.r_drop: {reason}; set it to null (it is {trainer.r_drop})"])
         from finespun.training.lightning_loop import LightningLoop  # noqa: PLC0415  (5 CPU seconds that a head need not pay)
 
         loop = LightningLoop(
@@ -151,9 +154,9 @@ class _Run:
             saver, steps = loop.run(self.hardware, *loaders, find_unused_parameters=len(self.phases) > 1)
         return self._fitted(epoch=saver.best_epoch, score=saver.sign * saver.best_score, steps=steps)
 
-    def _head_alone(self, train: BatchLoader, val: BatchLoader) -> Fitted | None:
+    def _head_alone(self, train: BatchLoader, val: BatchLoader, tried: Batch) -> Fitted | None:
         model, precision = self.tuning.model, self.hardware.precision
-        head = find_head(model, self.tuning.groups, self._example(train))
+        head = find_head(model, self.tuning.groups, tried)
         if head is None:
             return None
         size = head.width * (len(train.batches.lengths) + len(val.batches.lengths)) * 4 / 1e9
@@ -173,18 +176,15 @@ class _Run:
         found = loop.run(seen, unseen, train.batches, train.rows.row_weights)
         return self._fitted(epoch=found.best_epoch, score=loop.sign * found.best_score, steps=found.step)
 
-    def _example(self, loader: BatchLoader) -> Batch:
-        self.tuning.model.to(self.hardware.accelerator)
-        return example(loader).to(torch.device(self.hardware.accelerator))
-
     def _fitted(self, *, epoch: int, score: float, steps: int) -> Fitted:
         return Fitted(tuning=self.tuning, phases=self.phases, best_epoch=epoch, best_score=score, steps=steps)
 
 
-def _drops(tuning: Tuning, example: Batch) -> bool:
+def _drops(tuning: Tuning, tried: Batch) -> bool:
     begin_epoch(tuning.model, tuning.groups, 0)
+    buffers = {name: buffer.clone() for name, buffer in tuning.model.named_buffers()}  # moving statistics stay as they are
     with torch.inference_mode():
-        one, other = (tuning.model(**example.inputs).logits for _ in range(2))
+        one, other = (functional_call(tuning.model, buffers, kwargs=tried.inputs).logits for _ in range(2))
     return not torch.equal(one, other)
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 OptimizerFactory = Callable[["Sequence[Group]"], Optimizer]
 SchedulerFactory = Callable[[Optimizer, int], LRScheduler]
+ELEMENTWISE = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop)  # they see numbers, not shapes
 
 
 def step_seed(seed: int, epoch: int, batch: int, rank: int) -> int:
@@ -79,9 +80,6 @@ def split_by_decay(groups: Sequence[Group], *, lr: float, weight_decay: float) -
                     "weight_decay": weight_decay if decayed else 0.0,
                 })  # fmt: skip
     return found
-
-
-ELEMENTWISE = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop)  # they see numbers, not shapes
 
 
 def lay_side_by_side(optimizer: Optimizer) -> torch.Tensor | None:

@@ -32,9 +32,7 @@ def solve(
     if world_size() > 1:
         raise ConfigError(["strategy: features are fitted in one process; set runtime.devices: 1"])
     if config.trainer.r_drop:
-        raise ConfigError(
-            ["trainer.r_drop: strategy features takes no steps, so no row goes through the model twice; set it to null"]
-        )
+        raise ConfigError([f"trainer.r_drop: strategy features takes no steps; set it to null (it is {config.trainer.r_drop})"])
     if not task.deterministic:
         reason = "strategy: features is fitted once, on each image as it is"
         raise ConfigError([f"{reason}; set all of task.augmentation to 0, or take strategy: head"])

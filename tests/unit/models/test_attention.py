@@ -60,6 +60,7 @@ def test_attention_of_another_kind_is_left_to_torch(monkeypatch: pytest.MonkeyPa
     attention(shared, query, query[:, :2], query[:, :2], mask, dropout=0.1)
     attention(plain, query, query, query, mask, dropout=0.1, position_bias=torch.zeros(1, 4, 6, 6))
     attention(plain, query, query, query, torch.zeros(2, 1, 6, 6), dropout=0.1)
+    attention(plain, query, query, query, mask, dropout=0.0)
 
 
 def test_a_whole_model_says_the_same_and_saves_the_same(quicken: Quicken, tmp_path: Path) -> None:

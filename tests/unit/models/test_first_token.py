@@ -25,6 +25,7 @@ from transformers import (
     ViTConfig,
     ViTForImageClassification,
 )
+from transformers.models.bert.modeling_bert import BertLayer
 
 from finespun.models import attention as attention_module
 from finespun.models.first_token import reads_first_token_alone
@@ -158,3 +159,28 @@ def test_keys_made_from_what_a_norm_returns_are_seen_to_differ(quicken: Quicken)
 def test_rows_of_one_token_show_nothing() -> None:
     tokens = torch.randn(3, 1, 4, requires_grad=True)
     assert not reads_first_token_alone(tokens.sum(dim=(1, 2)), tokens)
+
+
+def test_an_answer_that_depends_on_no_token_shows_nothing() -> None:
+    tokens = torch.randn(3, 2, 4, requires_grad=True)
+    assert not reads_first_token_alone(torch.ones(3, 2), tokens)
+    assert not reads_first_token_alone(torch.ones(3, 2, requires_grad=True), tokens)
+
+
+def test_a_block_that_is_given_its_tokens_by_another_name_is_left_whole(
+    quicken: Quicken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = BertForSequenceClassification(BertConfig(**TEXT))
+    block, forward = last_block(model), BertLayer.forward
+    monkeypatch.setattr(
+        BertLayer, "forward", lambda self, *given, x=None, **options: forward(self, *([x] if given == () else given), **options)
+    )
+    call = nn.Module.__call__
+    monkeypatch.setattr(
+        type(block),
+        "__call__",
+        lambda self, hidden, mask=None, *_, **options: call(self, x=hidden, attention_mask=mask, **options),
+    )
+    quicken(model, inputs())
+    assert not block._forward_pre_hooks
+    assert 7 in lengths_seen(next(m for m in block.modules() if not list(m.children())), model)

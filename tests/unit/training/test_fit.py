@@ -8,6 +8,7 @@ import signal
 import traceback
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,8 @@ from omegaconf import OmegaConf
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from finespun.errors import ConfigError, DivergedError, InterruptError, MachineError
+from finespun.strategies.base import Group, Tuning
+from finespun.tasks.base import Batch
 from finespun.training import fit as fit_module
 from finespun.training.callbacks import Saver
 from finespun.training.checkpoints import Store
@@ -239,6 +242,20 @@ def test_two_answers_that_cannot_differ_are_refused(train: Train, tmp_path: Path
     strategy = yaml.safe_load((ROOT / "conf" / "strategy" / "features.yaml").read_text())
     with pytest.raises(ConfigError, match=r"trainer\.r_drop: strategy features takes no steps"):
         train(tmp_path / "solved", strategy=strategy, trainer__r_drop=1.0)
+
+
+def test_looking_for_dropout_moves_no_statistics() -> None:
+    class Net(torch.nn.Sequential):
+        def forward(self, features: torch.Tensor) -> Any:
+            return SimpleNamespace(logits=super().forward(features))
+
+    for dropout in (0.0, 0.5):
+        model = Net(torch.nn.BatchNorm1d(4), torch.nn.Dropout(dropout))
+        before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        groups = [Group(name="all", parameters=dict(model.named_parameters()))]
+        tried = Batch({"features": torch.randn(8, 4)}, torch.zeros(8), torch.arange(8), torch.ones(8), 8)
+        assert fit_module._drops(Tuning(model=model, groups=groups), tried) is bool(dropout)
+        assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
 
 
 def test_averaged_weights_are_what_is_validated_and_kept_and_survive_a_kill(

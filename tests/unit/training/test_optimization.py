@@ -1,4 +1,4 @@
-"""Parameter groups and schedules."""
+"""Parameter groups, schedules, the seed of a forward pass."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from finespun.config.sections import OptimizerConfig, SchedulerConfig
 from finespun.errors import ConfigError
 from finespun.strategies.base import Group
 from finespun.strategies.full import Full
-from finespun.training.optimization import optimizer_factory, scheduler_factory, seed_draws
+from finespun.training.optimization import optimizer_factory, scheduler_factory, seed_draws, step_seed
 from finespun.training.phases import freeze_all_but
 
 ADAMW = OptimizerConfig.model_validate({"_target_": "torch.optim.AdamW", "lr": 0.1, "weight_decay": 0.5, "fused": True})
@@ -82,3 +82,11 @@ def test_seeding_draws_what_torch_would_draw() -> None:
     torch.rand(5)
     seed_draws(7, torch.device("cpu"))
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_each_place_in_a_run_has_its_own_seed_always_the_same() -> None:
+    places = [(seed, epoch, batch, rank) for seed in (0, 1) for epoch in (0, 1) for batch in range(20) for rank in range(4)]
+    seeds = {step_seed(*place) for place in places}
+    assert len(seeds) == len(places)
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert step_seed(42, 0, 0, 0) == 4945949205331585457
