@@ -23,6 +23,7 @@ from finespun.tasks.base import Batch
 from finespun.training import fit as fit_module
 from finespun.training.callbacks import Saver
 from finespun.training.checkpoints import Store
+from finespun.training.fit import Fitted
 from helpers import ROOT
 from small_run import Train, same_bits
 
@@ -56,6 +57,15 @@ def steps_recorded(folder: Path) -> list[int]:
         return [int(row["step"]) for row in csv.DictReader(file) if row["name"] == "train/loss"]
 
 
+def killed_once(train: Train, kill_after: Any, folder: Path, *, saves: int, **options: Any) -> Fitted:
+    """Trains until the n-th checkpoint, dies there, and trains again to the end."""
+    kill_after(saves)
+    with pytest.raises(KilledError):
+        train(folder, **options)
+    kill_after(0)
+    return train(folder, **options)
+
+
 def test_two_clean_runs_end_in_the_same_bits(train: Train, tmp_path: Path) -> None:
     first, second = train(tmp_path / "a"), train(tmp_path / "b")
     assert same_bits(first, second)
@@ -66,11 +76,7 @@ def test_two_clean_runs_end_in_the_same_bits(train: Train, tmp_path: Path) -> No
 @pytest.mark.parametrize("saves", [1, 3, 5, 6, 8, 10, 11, 15])
 def test_a_killed_run_ends_in_the_same_bits(train: Train, kill_after: Any, tmp_path: Path, saves: int) -> None:
     whole = train(tmp_path / "whole")
-    kill_after(saves)
-    with pytest.raises(KilledError):
-        train(tmp_path / "killed")
-    kill_after(0)
-    resumed = train(tmp_path / "killed")
+    resumed = killed_once(train, kill_after, tmp_path / "killed", saves=saves)
     assert same_bits(whole, resumed)
     assert (whole.best_epoch, whole.best_score, whole.steps) == (resumed.best_epoch, resumed.best_score, resumed.steps)
     assert steps_recorded(tmp_path / "killed") == steps_recorded(tmp_path / "whole") == list(range(1, whole.steps + 1))
@@ -196,11 +202,7 @@ def test_each_shipped_schedule_moves_the_rate_and_survives_a_kill(
         sink=lambda metrics, step: rates.update({step: metrics["train/learning_rate"]}) if "train/loss" in metrics else None,
     )  # fmt: skip
     assert len({round(rate, 9) for rate in rates.values()}) > 1
-    kill_after(9)
-    with pytest.raises(KilledError):
-        train(tmp_path / "killed", **options)
-    kill_after(0)
-    assert same_bits(whole, train(tmp_path / "killed", **options))
+    assert same_bits(whole, killed_once(train, kill_after, tmp_path / "killed", saves=9, **options))
 
 
 def test_gradient_checkpointing_changes_no_result(train: Train, tmp_path: Path) -> None:
@@ -212,11 +214,7 @@ def test_gradient_checkpointing_changes_no_result(train: Train, tmp_path: Path) 
 def test_imbalance_is_met_and_survives_a_kill(train: Train, kill_after: Any, tmp_path: Path, imbalance: str) -> None:
     whole = train(tmp_path / "whole", trainer__imbalance=imbalance)
     assert not same_bits(whole, train(tmp_path / "other"))
-    kill_after(7)
-    with pytest.raises(KilledError):
-        train(tmp_path / "killed", trainer__imbalance=imbalance)
-    kill_after(0)
-    assert same_bits(whole, train(tmp_path / "killed", trainer__imbalance=imbalance))
+    assert same_bits(whole, killed_once(train, kill_after, tmp_path / "killed", saves=7, trainer__imbalance=imbalance))
 
 
 @pytest.mark.parametrize("features", [False, True], ids=["all trains", "head alone"])
@@ -229,11 +227,7 @@ def test_two_answers_to_a_row_are_made_to_agree_and_survive_a_kill(
         options |= {"strategy": strategy, "features": tmp_path / "features"}
     whole = train(tmp_path / "whole", **options)
     assert not same_bits(whole, train(tmp_path / "plain", **options | {"trainer__r_drop": None}))
-    kill_after(9)
-    with pytest.raises(KilledError):
-        train(tmp_path / "killed", **options)
-    kill_after(0)
-    assert same_bits(whole, train(tmp_path / "killed", **options))
+    assert same_bits(whole, killed_once(train, kill_after, tmp_path / "killed", saves=9, **options))
 
 
 def test_two_answers_that_cannot_differ_are_refused(train: Train, tmp_path: Path) -> None:
@@ -263,11 +257,7 @@ def test_averaged_weights_are_what_is_validated_and_kept_and_survive_a_kill(
 ) -> None:
     whole = train(tmp_path / "whole", trainer__ema_decay=0.8)
     assert not same_bits(whole, train(tmp_path / "plain"))
-    kill_after(9)
-    with pytest.raises(KilledError):
-        train(tmp_path / "killed", trainer__ema_decay=0.8)
-    kill_after(0)
-    assert same_bits(whole, train(tmp_path / "killed", trainer__ema_decay=0.8))
+    assert same_bits(whole, killed_once(train, kill_after, tmp_path / "killed", saves=9, trainer__ema_decay=0.8))
     scores: list[float] = []
     slow = train(  # an average that hardly moves: the model that is validated is still the first one
         tmp_path / "slow", trainer__ema_decay=0.999999, optimizer__lr=0.02,
