@@ -8,6 +8,7 @@ from pathlib import Path
 import mlflow
 import pytest
 import yaml
+from safetensors.torch import load_file, save_file
 
 from helpers import Project
 
@@ -57,3 +58,21 @@ def test_hydra_answers_and_mistakes_have_their_exit_code(finished: Project) -> N
     assert unknown.returncode == 2
     assert "did you mean 'tiny'?" in unknown.stderr
     assert "Traceback" not in wrong.stderr + unknown.stderr
+
+
+def test_kept_features_are_those_of_the_very_model(again: Project) -> None:
+    weights = again.folder / "data" / "tiny-bert" / "model.safetensors"
+    tensors = load_file(weights)
+    save_file({name: tensors[name] for name in tensors if "pooler" not in name}, weights, {"format": "pt"})
+    sweep = [
+        "strategy=features",
+        "task.monitor=val/loss",
+        "task.monitor_mode=min",
+        "trainer.precision=32-true",
+        "hydra.sweep.dir=multirun/seeds",
+    ]
+    again.run("finespun", "run", "-m", "seed=1,2", *sweep)
+    for trial in (again.folder / "multirun" / "seeds" / n for n in "01"):
+        found = json.loads((trial / "reports" / "evaluation" / "details.json").read_text())["scores"]["log_loss"]["value"]
+        chosen = json.loads((trial / "models" / "finetuned" / "run.json").read_text())["best_score"]
+        assert found == pytest.approx(chosen, rel=1e-4), "a frozen pooler that the seed draws is another one in each trial"

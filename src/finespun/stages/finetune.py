@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 
 from finespun.artifacts import Artifacts
 from finespun.config import targets
@@ -31,6 +32,7 @@ from finespun.models.pretrained import (
     with_head_dropout,
 )
 from finespun.stages.launching import on_devices
+from finespun.strategies.base import Tuning
 from finespun.tasks.base import Encoder, Task
 from finespun.tracking.client import Run, Tracker, run_name
 from finespun.tracking.earlier import localised
@@ -102,10 +104,11 @@ def _train(
         print(f"weights: {loaded}", flush=True)  # noqa: T201
     if task.processor == "AutoImageProcessor":
         require_size(model, encoder.size, folder)
+    drawn = {name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if name in loaded.new}
     tuning = strategy.tune(model)
     fitted = fit(
-        config=config, tuning=tuning, task=task, prepared=prepared,
-        encoder=encoder, hardware=hardware, store=store, sink=sink, features=features,
+        config=config, tuning=tuning, task=task, prepared=prepared, encoder=encoder, hardware=hardware, store=store,
+        sink=sink, features=features / _digest_of_frozen(drawn, tuning),
     )  # fmt: skip
     if task.decides:
         _decide(task, fitted, prepared, encoder, config)
@@ -131,9 +134,20 @@ def _log_model(tracked: Run, folder: Path, config: RunConfig, prepared: Prepared
 
 
 def _features(artifacts: Artifacts, inputs: dict[str, str], hardware: Hardware) -> Path:
-    """Activations are a function of tokens, weights and arithmetic: trials that share those share them."""
+    """Activations are a function of tokens, weights and arithmetic: trials that share those share what is kept here."""
     read = [inputs[f"data/prepared/{split}.arrow"] for split in ("train", "val")] + [inputs["weights"], hardware.precision]
+    read += [torch.__version__, transformers.__version__]
     return artifacts.state / "features" / hashlib.sha256("\n".join(read).encode()).hexdigest()[:32]
+
+
+def _digest_of_frozen(drawn: dict[str, torch.Tensor], tuning: Tuning) -> str:
+    """Of tensors that no file holds, those that never train: the seed draws them, and activations are a function of them."""
+    trained = {id(parameter) for group in tuning.groups for parameter in group.parameters.values()}
+    digest = hashlib.sha256()
+    for name, tensor in drawn.items():
+        if id(tensor) not in trained:
+            digest.update(name.encode() + tensor.detach().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _open_run(
