@@ -120,8 +120,8 @@ class StoreIO(CheckpointIO):
 class Saver(Checkpoint):
     """Saves the state inside epochs, the best weights after them, and on a signal; puts a run back where it stood.
 
-    The state is only ever saved between two batches of one epoch: there Lightning restarts exactly. What an epoch's end
-    changes (the best epoch, early stopping) is in the state that the next epoch's first batch saves.
+    The state is only ever saved inside an epoch, between two steps or before the first: there Lightning restarts exactly. What
+    an epoch's end changes (the best epoch, early stopping) is in the state that the next epoch's beginning saves.
     """
 
     def __init__(self, store: Store, loader: BatchLoader, *, monitor: str, mode: str, seconds: float, flush: Any) -> None:
@@ -143,18 +143,26 @@ class Saver(Checkpoint):
         for number in (signal.SIGINT, signal.SIGTERM):  # Lightning has set its own by now; `listening` puts the first ones back
             signal.signal(number, self.signals.remember if trainer.is_global_zero else signal.SIG_IGN)
 
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        if self.epoch_ended and batch_idx == 0:
+            self._between_steps(trainer, done=0)
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         done = batch_idx + 1
+        if done % trainer.accumulate_grad_batches == 0 and done < trainer.num_training_batches:
+            self._between_steps(trainer, done)
+
+    def _between_steps(self, trainer: pl.Trainer, done: int) -> None:
+        if not self._agree(trainer, done):
+            return
         self.loader.position = {"epoch": trainer.current_epoch, "batch": done}
-        between_steps = done % trainer.accumulate_grad_batches == 0 and done < trainer.num_training_batches
-        if between_steps and self._agree(trainer, done):
-            self.save(trainer)
-            heard = self.signals.heard
-            heard = heard if trainer.world_size == 1 else trainer.strategy.broadcast(heard)
-            if heard:
-                raise InterruptError(heard, "interrupted; a checkpoint is saved: start again to go on from here")
+        self.save(trainer)
+        heard = self.signals.heard
+        heard = heard if trainer.world_size == 1 else trainer.strategy.broadcast(heard)
+        if heard:
+            raise InterruptError(heard, "interrupted; a checkpoint is saved: start again to go on from here")
 
     def _agree(self, trainer: pl.Trainer, done: int) -> bool:
         due = self.epoch_ended or self.signals.heard is not None or time.monotonic() - self.saved_at >= self.seconds

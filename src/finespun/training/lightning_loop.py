@@ -107,9 +107,9 @@ class LightningLoop:
         with saver.signals.listening():
             _run(trainer, module, train, val, checkpoint)
         if saver.signals.heard:
-            raise InterruptError(
-                saver.signals.heard, "interrupted after the last step; a checkpoint is saved: start again to finish"
-            )
+            newest = store.newest()
+            place = f"from {newest.name}" if newest else "from the beginning: it was shorter than runtime.checkpoint_seconds"
+            raise InterruptError(saver.signals.heard, f"interrupted after the last step; start again to go on {place}")
         saver.load_best(module)
         return saver, trainer.global_step
 

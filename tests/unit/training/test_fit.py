@@ -130,6 +130,27 @@ def test_a_signal_saves_a_checkpoint_and_has_its_exit_code(train: Train, tmp_pat
     assert same_bits(whole, train(tmp_path / "stopped", runtime__checkpoint_seconds=1e6))
 
 
+@pytest.mark.parametrize("saves", [1, 2, 4])
+def test_epochs_of_one_step_are_taken_up_too(train: Train, kill_after: Any, tmp_path: Path, saves: int) -> None:
+    options: dict[str, Any] = {"trainer__batch_size": 1000, "trainer__max_epochs": 6, "trainer__ema_decay": 0.5}
+    whole = train(tmp_path / "whole", **options)
+    assert whole.steps == 6
+    resumed = killed_once(train, kill_after, tmp_path / "killed", saves=saves, **options)
+    assert same_bits(whole, resumed)
+    assert (whole.best_epoch, whole.best_score) == (resumed.best_epoch, resumed.best_score)
+    assert steps_recorded(tmp_path / "killed") == steps_recorded(tmp_path / "whole") == list(range(1, 7))
+
+
+@pytest.mark.parametrize(("epochs", "place"), [(2, "from state-000000006.ckpt"), (1, "from the beginning")])
+def test_a_signal_after_the_last_step_says_what_is_saved(train: Train, tmp_path: Path, epochs: int, place: str) -> None:
+    def interrupt(metrics: dict[str, float], step: int) -> None:
+        if "val/loss" in metrics and step == epochs * STEPS_AN_EPOCH:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(InterruptError, match=f"after the last step; start again to go on {place}"):
+        train(tmp_path, sink=interrupt, trainer__max_epochs=epochs, runtime__checkpoint_seconds=1e6)
+
+
 def test_the_step_does_not_depend_on_how_it_is_cut_up(train: Train, tmp_path: Path) -> None:
     whole = train(tmp_path / "a", dropout=0.0)
     for rows in (1, 5, 16):
