@@ -19,7 +19,7 @@ class Anatomy:
     """Parameters of a model by full name, from bottom to top.
 
     `embeddings` come before the first block; `top` is what the backbone has after the last (a pooler, a final norm);
-    `head` is outside the backbone.
+    `head` is outside the backbone, whose own name has `depth` parts.
     """
 
     embeddings: Parameters
@@ -27,6 +27,7 @@ class Anatomy:
     block_names: list[str]
     top: Parameters
     head: Parameters
+    depth: int
 
     @property
     def above_blocks(self) -> Parameters:
@@ -72,7 +73,7 @@ def dissect(model: nn.Module) -> Anatomy:
         names.append(_outside(names, convolution))
         found.append(after)
         after = {}
-    return Anatomy(embeddings=before, blocks=found, block_names=names, top=after, head=head)
+    return Anatomy(embeddings=before, blocks=found, block_names=names, top=after, head=head, depth=prefix.count("."))
 
 
 def _outside(names: list[str], parameter: str) -> str:

@@ -6,7 +6,6 @@ the model. Whether the head alone says what the model says is tried before it is
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from torch import nn
 from finespun.data.batches import Batches, Part
 from finespun.data.loader import BatchLoader
 from finespun.errors import ConfigError
+from finespun.models.addresses import in_one_move
 from finespun.models.attention import quick_attention
 from finespun.models.first_token import reads_first_token_alone
 from finespun.tasks.base import Batch
@@ -35,7 +35,7 @@ TOLERANCE = 1e-4  # of logits, between the whole model and the head alone
 
 
 class _CapturedError(Exception):
-    """Ends a forward pass where the head begins."""
+    """Ends a forward pass where what was wanted is there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,15 +129,24 @@ def entering(model: nn.Module, head: Head, loader: BatchLoader, folder: Path | N
         ConfigError: the head is not given one vector a row.
     """
     device = next(model.parameters()).device
-    path = folder and folder / f"into-{head.name}.npz"
-    if path and path.exists():
-        with np.load(path) as kept:
-            return Entered(*(torch.from_numpy(kept[name]).to(device) for name in ("features", "targets")))
+    if folder is None:
+        return Entered(*(each.to(device) for each in _compute(model, head, loader, precision)))
+
+    def fill(partial: Path) -> None:
+        for name, found in _compute(model, head, loader, precision)._asdict().items():
+            np.save(partial / f"{name}.npy", found.numpy())
+
+    kept = in_one_move(folder / f"into-{head.name}", fill)
+    return Entered(*(torch.from_numpy(np.load(kept / f"{name}.npy")).to(device) for name in Entered._fields))
+
+
+def _compute(model: nn.Module, head: Head, loader: BatchLoader, precision: str) -> Entered:
+    device = next(model.parameters()).device
     rows, features, targets = [], [], []
     tried = few_rows(loader).to(device).inputs
     with quick_attention(model, tried), torch.inference_mode(), arithmetic(model, precision):
         for batch in BatchLoader(loader.rows, Batches(loader.batches.lengths, step_rows=ROWS_AT_ONCE, seed=None)):
-            given = as_vectors(_into(model.eval(), head, batch.to(device))).float().cpu()
+            given = as_vectors(stopped_at(model.eval(), head.modules[0], batch.to(device), given=True)).float().cpu()
             if given.ndim != 2 and not head.first_token:
                 reason = f"features are one vector a row, {head.name} is given {tuple(given.shape)} (an answer for each token?)"
                 raise ConfigError([f"strategy: {reason}; take strategy: head"])
@@ -145,13 +154,7 @@ def entering(model: nn.Module, head: Head, loader: BatchLoader, folder: Path | N
             features.append(given[:, :1] if head.first_token else given)
             targets.append(batch.targets)
     back = torch.argsort(torch.cat(rows))
-    found = Entered(torch.cat(features)[back], torch.cat(targets)[back])
-    if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.stem}.{os.getpid()}.npz")  # trials beside this one may be computing the same
-        np.savez(partial, features=found.features.numpy(), targets=found.targets.numpy())
-        partial.replace(path)
-    return Entered(found.features.to(device), found.targets.to(device))
+    return Entered(torch.cat(features)[back], torch.cat(targets)[back])
 
 
 def few_rows(loader: BatchLoader) -> Batch:
@@ -162,14 +165,15 @@ def few_rows(loader: BatchLoader) -> Batch:
     return found
 
 
-def _into(model: nn.Module, head: Head, batch: Batch) -> torch.Tensor:
-    found: list[torch.Tensor] = []
+def stopped_at(model: nn.Module, module: nn.Module, batch: Batch, *, given: bool) -> Any:
+    """Returns what a module is `given` first, or else what it returns, computing nothing after that."""
+    found: list[Any] = []
 
-    def keep(_module: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
-        found.append(given[0])
+    def keep(_module: nn.Module, inputs: tuple[Any, ...], output: Any = None) -> None:
+        found.append(inputs[0] if given else output)
         raise _CapturedError
 
-    handle = head.modules[0].register_forward_pre_hook(keep)
+    handle = module.register_forward_pre_hook(keep) if given else module.register_forward_hook(keep)
     try:
         model(**batch.inputs)
     except _CapturedError:

@@ -7,11 +7,9 @@ replaced by modules that pass the replayed activations on. Whether the model the
 
 from __future__ import annotations
 
-import inspect
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +22,12 @@ from torch.utils.data import Dataset
 from finespun.data.batches import Batches, Part
 from finespun.data.loader import BatchLoader
 from finespun.errors import ModelError
+from finespun.models.addresses import in_one_move
+from finespun.models.attention import REFUSALS
+from finespun.models.first_token import reads_first_token_alone
 from finespun.strategies.anatomy import Anatomy, dissect
 from finespun.tasks.base import Batch
-from finespun.training.entering import arithmetic
+from finespun.training.entering import arithmetic, stopped_at
 
 if TYPE_CHECKING:
     from finespun.strategies.base import Group
@@ -42,6 +43,7 @@ class Cut:
     anatomy: Anatomy
     blocks: int
     first_token: bool
+    as_tuple: bool  # what a block returns
 
     @property
     def name(self) -> str:
@@ -60,15 +62,11 @@ class _Replayed(nn.Module):
         return (hidden,) if self.as_tuple else hidden
 
 
-class _CapturedError(Exception):
-    """Ends a forward pass where the frozen part ends."""
-
-
 def find_cut(model: nn.Module, groups: Sequence[Group], example: Batch) -> Cut | None:
     """Returns where training begins, or None where nothing can be replayed (or the model, tried, says something else).
 
     Args:
-        model: the whole model, its parameters as before training.
+        model: the whole model, its parameters as before training; it is left in eval mode.
         groups: all that will ever train.
         example: some rows to try it on.
     """
@@ -82,57 +80,48 @@ def find_cut(model: nn.Module, groups: Sequence[Group], example: Batch) -> Cut |
     blocks = 0
     while blocks < len(anatomy.blocks) and not any(id(p) in trained for p in anatomy.blocks[blocks].values()):
         blocks += 1
-    if not blocks:
-        return None
-    for first_token in (True, False) if blocks == len(anatomy.blocks) else (False,):
-        cut = Cut(anatomy=anatomy, blocks=blocks, first_token=first_token)
-        if _says_the_same(model, cut, example):
-            return cut
-    return None
+    return _tried(model.eval(), anatomy, blocks, example) if blocks else None
 
 
-def _says_the_same(model: nn.Module, cut: Cut, example: Batch) -> bool:
-    model.eval()
+def _tried(model: nn.Module, anatomy: Anatomy, blocks: int, example: Batch) -> Cut | None:
     with torch.inference_mode():
         expected = model(**example.inputs).logits
-        hidden, mask = capture(model, cut, example), example.inputs["attention_mask"]
-        if cut.first_token:
-            hidden, mask = hidden[:, :1], mask[:, :1]
+        output = _output(model, anatomy, blocks, example)
+    cut = Cut(anatomy=anatomy, blocks=blocks, first_token=False, as_tuple=isinstance(output, tuple))
+    hidden, mask = _tensor(output).clone().requires_grad_(), example.inputs["attention_mask"]
+    narrowed = hidden.shape[1] < mask.shape[1]  # the last block computes its first token alone
+    try:
         with replaying(model, cut):
-            try:
-                found = model(inputs_embeds=hidden, attention_mask=mask).logits
-            except (RuntimeError, TypeError, ValueError, StopIteration):
-                return False  # an architecture that is put together in another way
-    return found.shape == expected.shape and bool(torch.allclose(found, expected, atol=TOLERANCE))
+            found = model(inputs_embeds=hidden, attention_mask=mask[:, : hidden.shape[1]]).logits
+    except (*REFUSALS, StopIteration):
+        return None  # an architecture that is put together in another way
+    if found.shape != expected.shape or not torch.allclose(found, expected, atol=TOLERANCE):
+        return None
+    return replace(cut, first_token=narrowed or reads_first_token_alone(found, hidden))
 
 
 def capture(model: nn.Module, cut: Cut, batch: Batch) -> torch.Tensor:
     """Returns the output of the highest frozen block, (rows, length, width), computing nothing above it."""
-    found: list[torch.Tensor] = []
+    return _tensor(_output(model, cut.anatomy, cut.blocks, batch))
 
-    def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
-        found.append(output[0] if isinstance(output, tuple) else output)
-        raise _CapturedError
 
-    handle = model.get_submodule(cut.anatomy.block_names[cut.blocks - 1]).register_forward_hook(keep)
-    try:
-        model(**batch.inputs)
-    except _CapturedError:
-        pass
-    finally:
-        handle.remove()
-    return found[0]
+def _output(model: nn.Module, anatomy: Anatomy, blocks: int, batch: Batch) -> Any:
+    return stopped_at(model, model.get_submodule(anatomy.block_names[blocks - 1]), batch, given=False)
+
+
+def _tensor(output: Any) -> torch.Tensor:
+    found: torch.Tensor = output[0] if isinstance(output, tuple) else output
+    return found
 
 
 @contextmanager
 def replaying(model: nn.Module, cut: Cut) -> Iterator[None]:
     """Replaces embeddings and frozen blocks while the context lasts."""
-    names = sorted({_module_of(model, name) for name in cut.anatomy.embeddings})
-    names += cut.anatomy.block_names[: cut.blocks]
-    kept = {name: model.get_submodule(name) for name in names}
-    as_tuple = _blocks_return_tuples(model, cut)
-    for name in names:
-        model.set_submodule(name, _Replayed(as_tuple=as_tuple and name in cut.anatomy.block_names))
+    children = {".".join(name.split(".")[: cut.anatomy.depth + 1]) for name in cut.anatomy.embeddings}
+    blocks = cut.anatomy.block_names[: cut.blocks]
+    kept = {name: model.get_submodule(name) for name in (*sorted(children - {*cut.anatomy.embeddings}), *blocks)}
+    for name in kept:
+        model.set_submodule(name, _Replayed(as_tuple=cut.as_tuple and name in blocks))
     try:
         yield
     finally:
@@ -140,25 +129,12 @@ def replaying(model: nn.Module, cut: Cut) -> Iterator[None]:
             model.set_submodule(name, module)
 
 
-def _module_of(model: nn.Module, parameter: str) -> str:
-    """The child of the backbone that holds a parameter, by its full name."""
-    backbone: Any = getattr(model, "base_model", model)
-    prefix = next((f"{name}." for name, module in model.named_modules() if module is backbone and name), "")
-    return prefix + parameter.removeprefix(prefix).split(".")[0]
-
-
-def _blocks_return_tuples(model: nn.Module, cut: Cut) -> bool:
-    block = model.get_submodule(cut.anatomy.block_names[0])
-    annotation = str(inspect.signature(block.forward).return_annotation)
-    return annotation.lower().startswith("tuple")
-
-
 class Features:
     """Activations of one split on disk, mapped: `values` (tokens, width) and where each row begins."""
 
-    def __init__(self, folder: Path) -> None:
-        self.values: NDArray[np.float32] = np.load(folder / "values.npy", mmap_mode="r")
-        self.starts: NDArray[np.int64] = np.load(folder / "starts.npy")
+    def __init__(self, path: Path, starts: NDArray[np.int64]) -> None:
+        self.values: NDArray[np.float32] = np.load(path, mmap_mode="r")
+        self.starts = starts
 
     def of(self, row: int) -> NDArray[np.float32]:
         """Returns (tokens, width) of a row."""
@@ -167,12 +143,11 @@ class Features:
 
 def compute(model: nn.Module, cut: Cut, loader: BatchLoader, folder: Path) -> Features:
     """Computes a split's activations in eval mode, or opens those that an earlier run with the same inputs has kept."""
-    if not (folder / "starts.npy").exists():  # written last
-        folder.mkdir(parents=True, exist_ok=True)
-        lengths = loader.batches.lengths
-        kept = np.ones_like(lengths) if cut.first_token else lengths
-        starts = np.concatenate([[0], np.cumsum(kept, dtype=np.int64)])
-        partial = folder / f"values.{os.getpid()}.npy"
+    lengths = loader.batches.lengths
+    kept = np.ones_like(lengths) if cut.first_token else lengths
+    starts = np.concatenate([[0], np.cumsum(kept, dtype=np.int64)])
+
+    def fill(partial: Path) -> None:
         values: Any = None
         model.eval()
         with torch.inference_mode():
@@ -180,15 +155,12 @@ def compute(model: nn.Module, cut: Cut, loader: BatchLoader, folder: Path) -> Fe
                 hidden = capture(model, cut, batch.to(next(model.parameters()).device)).float().cpu().numpy()
                 if values is None:
                     shape = (int(starts[-1]), hidden.shape[-1])
-                    values = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
+                    values = np.lib.format.open_memmap(partial / "values.npy", mode="w+", dtype=np.float32, shape=shape)
                 for row, found in zip(batch.rows.tolist(), hidden, strict=True):
                     values[starts[row] : starts[row + 1]] = found[: kept[row]]
         values.flush()
-        partial.replace(folder / "values.npy")
-        partial = folder / f"starts.{os.getpid()}.npy"  # trials beside this one may be computing the same
-        np.save(partial, starts)
-        partial.replace(folder / "starts.npy")
-    return Features(folder)
+
+    return Features(in_one_move(folder, fill) / "values.npy", starts)
 
 
 class FeatureRows(Dataset[Batch]):

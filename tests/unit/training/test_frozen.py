@@ -69,7 +69,7 @@ def test_a_second_run_computes_nothing_again_and_a_killed_one_is_taken_up(
         train(tmp_path / "b", **options)
     monkeypatch.setattr(Saver, "save", save)
     resumed = train(tmp_path / "b", **options)
-    assert len(computed) == 2, "only the trial of the cut, once a run"
+    assert not computed
     ours, theirs = resumed.tuning.model.state_dict(), first.tuning.model.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
@@ -127,7 +127,27 @@ def test_other_architectures_are_cut_too(kind: str) -> None:
 def test_a_model_that_says_something_else_when_replayed_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = model()
     groups = HEAD.tune(whole).groups
-    original = frozen.capture
-    monkeypatch.setattr(frozen, "capture", lambda *arguments: original(*arguments) + 1.0)
+    original = frozen._tensor
+    monkeypatch.setattr(frozen, "_tensor", lambda output: original(output) + 1.0)
     assert find_cut(whole, groups, batch()) is None
     assert len(dissect(whole).blocks) == 3, "everything is back in its place"
+
+
+def test_a_new_head_of_zeros_does_not_hide_that_all_tokens_are_read() -> None:
+    whole = model()
+    pooler = whole.base_model.pooler
+    pooler.register_forward_pre_hook(lambda _module, given: (given[0].mean(dim=1, keepdim=True),))
+    torch.nn.init.zeros_(whole.classifier.weight)
+    cut = find_cut(whole, HEAD.tune(whole).groups, batch())
+    assert cut is not None
+    assert not cut.first_token
+
+
+def test_a_parameter_beside_the_modules_of_a_backbone_is_no_bug_of_ours() -> None:
+    from transformers import XLNetConfig, XLNetForSequenceClassification
+
+    config = XLNetConfig(d_model=32, n_layer=2, n_head=2, d_inner=64, vocab_size=100, pad_token_id=0)
+    whole = XLNetForSequenceClassification(config)
+    assert "transformer.mask_emb" in dissect(whole).embeddings
+    find_cut(whole, HEAD.tune(whole).groups, batch())
+    assert whole.base_model.word_embedding.weight is whole.state_dict(keep_vars=True)["transformer.word_embedding.weight"]

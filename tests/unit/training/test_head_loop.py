@@ -95,7 +95,7 @@ def test_a_signal_saves_and_a_second_run_computes_nothing_again(
         train(tmp_path / "a", **options)
     assert caught.value.exit_code == 143
     monkeypatch.setattr(HeadLoop, "_apply", apply)
-    monkeypatch.setattr(entering_module, "_into", None)  # what is frozen is not run again
+    monkeypatch.setattr(entering_module, "stopped_at", None)  # what is frozen is not run again
     assert same_bits(train(tmp_path / "a", **options), train(tmp_path / "b", **options))
 
 
@@ -124,7 +124,7 @@ def test_heads_of_other_architectures_are_found_where_they_are_chains(kind: str)
     assert found is not None
     assert found.first_token
     with torch.inference_mode():
-        given = entering_module._into(model.eval(), found, example)
+        given = entering_module.stopped_at(model.eval(), found.modules[0], example, given=True)
         assert torch.allclose(found.modules(given[:, :1]), model(**example.inputs).logits, atol=1e-6)
 
 

@@ -92,7 +92,7 @@ def test_only_the_last_layer_changes_and_features_are_computed_once(
     assert {row["name"] for row in History(tmp_path / "b" / "history.csv").rows()} == set(logged)
     full = train(tmp_path / "c", strategy={"_target_": "finespun.strategies.full.Full"}, trainer__max_epochs=1)
     assert full.tuning.model.state_dict().keys() == before.keys()
-    monkeypatch.setattr(entering, "_into", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr(entering, "stopped_at", lambda *_, **__: pytest.fail("computed again"))
     again = train(tmp_path / "d", strategy=TARGET, features=cache)
     for name, value in again.tuning.model.state_dict().items():
         assert torch.equal(value, before[name]), name
@@ -109,7 +109,7 @@ def test_class_weights_are_heard(train: Train, tmp_path: Path) -> None:
 
 
 def test_a_layer_that_answers_for_each_token_is_refused(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(entering, "_into", lambda *_: torch.zeros(2, 3, 4))
+    monkeypatch.setattr(entering, "stopped_at", lambda *_, **__: torch.zeros(2, 3, 4))
     with pytest.raises(ConfigError, match=r"classifier is given \(2, 3, 4\).*take strategy: head"):
         train(tmp_path / "a", strategy=TARGET)
 
