@@ -41,7 +41,7 @@ def test_a_foreign_file_is_trained_as_the_checkpoint_it_is_and_its_model_is_cont
     said = project.run("dvc", "repro", "finetune").stdout
     assert "weights: 39 tensors matched, 2 new (classifier.weight, classifier.bias), 0 left over" in said
     first = record(project)
-    assert first["loaded"]["matched"] == 39
+    assert first["loaded"].startswith("39 tensors matched, 2 new (classifier.weight, classifier.bias)")
     plain = project.copy(tmp_path / "plain")
     plain.edit("params.yaml", model="tiny")
     plain.run("dvc", "repro", "finetune")

@@ -223,7 +223,6 @@ class RuntimeConfig(Section):
 
     accelerator: Literal["auto", "cpu", "gpu"]
     devices: Literal["auto"] | PositiveInt
-    strategy: Literal["auto", "ddp"]
     device_batch_size: PositiveInt | None
     gradient_checkpointing: bool
     feature_cache_gb: NonNegativeFloat

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Any
 
@@ -14,21 +13,24 @@ from torch import nn
 from tqdm import tqdm
 
 from finespun.config.sections import RuntimeConfig
-from finespun.data.loader import BatchLoader
-from finespun.tasks.base import Outputs, Task
-from finespun.training.hardware import choose
+from finespun.data.prepared import PreparedData
+from finespun.tasks.base import Encoder, Outputs, Task
+from finespun.training.hardware import choose_accelerator, device_of
 from finespun.training.launch import rank, world_size
+from finespun.training.loading import EVALUATION_ROWS, make_loader
 
 
-def predict_split(*, model: nn.Module, task: Task, loader: BatchLoader, runtime: RuntimeConfig) -> Outputs | None:
+def predict_split(
+    *, model: nn.Module, task: Task, encoder: Encoder, prepared: PreparedData, split: str, runtime: RuntimeConfig
+) -> Outputs | None:
     """Returns one array a row, in the split's order, on rank zero, None on the others.
 
     A bare loop: a forward pass over batches that are already made needs nothing of a trainer. The arithmetic is float32
     everywhere, so that the numbers are those of plain transformers on the saved model.
     """
-    accelerator = choose(runtime, "32-true").accelerator
-    device = torch.device(accelerator, int(os.environ.get("LOCAL_RANK", "0"))) if accelerator == "cuda" else accelerator
+    device = device_of(choose_accelerator(runtime.accelerator))
     model.eval().to(device)
+    loader = make_loader(prepared, split, task=task, encoder=encoder, step_rows=EVALUATION_ROWS, runtime=runtime)
     quiet = rank() > 0 or not runtime.progress_bar or not sys.stderr.isatty()
     found: dict[int, NDArray[np.float64]] = {}
     with torch.inference_mode():

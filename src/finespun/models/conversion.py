@@ -1,6 +1,6 @@
 """Weights from anywhere become, once, a transformers folder named by their content: `.finespun/weights/DIGEST/`.
 
-The folder holds config.json, model.safetensors, the tokenizer or image processor, and origin.json, which says what it is from.
+The folder holds config.json, model.safetensors, the tokenizer or image processor, and origin.json: digests of its sources.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from finespun.config.sections import KERAS, ModelConfig, Target
 from finespun.errors import ModelError, did_you_mean, listed
 from finespun.models.addresses import PICKLED, SAFE, file_digest, in_one_move, processor_files, resolve, store, weights_file
 from finespun.models.module import AUTO_MAP, ModuleConfig, build
-from finespun.models.weights import Found, read, renamed, shards
+from finespun.models.weights import Tensors, read, renamed, shards
 
-MADE_BY = 1  # to be raised with every change that makes other folders of the same files
+MADE_BY = 2  # to be raised with every change that makes other folders of the same files
 
 
 def ready(model: ModelConfig, project: Path, *, auto_class: str) -> Path:
@@ -67,7 +67,8 @@ def _require_consent(folder: Path, model: ModelConfig) -> None:
 
 
 def _weights_in(folder: Path) -> Path:
-    found = [*sorted(folder.glob(SAFE)), *sorted(folder.glob(PICKLED))]
+    plain = folder / "model.safetensors"  # beside which there may be others, in half precision
+    found = [*([plain] if plain.is_file() else []), *sorted(folder.glob(SAFE)), *sorted(folder.glob(PICKLED))]
     if not found:
         raise ModelError(
             f"model.checkpoint: {folder}: holds neither model.safetensors nor pytorch_model.bin; name another folder, or say"
@@ -78,55 +79,48 @@ def _weights_in(folder: Path) -> Path:
 
 def _make(folder: Path, model: ModelConfig, path: Path, processor: list[Path], auto_class: str) -> None:
     if path.name.endswith(KERAS):
-        config, found = _of_keras(path, model.cut)
+        config, tensors = _of_keras(path, model.cut)
     elif model.module:
-        config, found = _of_module(model.module, path, model)
+        config, tensors = _of_module(model.module, path, model)
     else:
-        config, found = _of_transformers(model, path, auto_class)
-    own = {name: tensor.clone().contiguous() for name, tensor in found.tensors.items()}  # safetensors takes no shared memory
+        config, tensors = _of_transformers(model, path, auto_class)
+    own = {name: tensor.clone().contiguous() for name, tensor in tensors.items()}  # safetensors takes no shared memory
     save_file(own, folder / "model.safetensors", metadata={"format": "pt"})
     config.save_pretrained(folder)
     for each in processor:
         shutil.copyfile(each, folder / each.name)
     files = {each.name: file_digest(each) for each in sorted({path, *shards(path)})}
-    origin = {"files": files, "under": found.under, "tensors": len(own), "mapping": model.mapping}
-    (folder / "origin.json").write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
+    (folder / "origin.json").write_text(json.dumps(files, indent=2) + "\n", encoding="utf-8")
 
 
-def _of_transformers(model: ModelConfig, path: Path, auto_class: str) -> tuple[Any, Found]:
-    trust = model.trust_remote_code
+def _of_transformers(model: ModelConfig, path: Path, auto_class: str) -> tuple[Any, Tensors]:
+    trust, saved = model.trust_remote_code, transformers.AutoConfig.from_pretrained
     try:
-        config = architecture(model.config) if model.config else _config_of(path.parent, trust_remote_code=trust)
+        config = architecture(model.config) if model.config else saved(path.parent, trust_remote_code=trust)
         with torch.device("meta"):
             empty = getattr(transformers, auto_class).from_config(config, trust_remote_code=trust)
     except (ValueError, OSError, ImportError) as error:
         raise ModelError(f"{path}: {auto_class} has no such architecture: {' '.join(str(error).split())[:300]}") from error
     shapes = {name: tensor.shape for name, tensor in empty.state_dict().items()}
-    found = read(path)
-    tensors = renamed(found.tensors, model.mapping, shapes, f"{empty.base_model_prefix}.", path)
-    return config, Found(tensors=tensors, under=found.under)
+    return config, renamed(read(path), model.mapping, shapes, f"{empty.base_model_prefix}.", path)
 
 
-def _config_of(folder: Path, *, trust_remote_code: bool) -> Any:
-    return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-
-
-def _of_module(module: Target, path: Path, model: ModelConfig) -> tuple[Any, Found]:
+def _of_module(module: Target, path: Path, model: ModelConfig) -> tuple[Any, Tensors]:
     try:
         whole = build(module.target, module.options)
     except (ImportError, TypeError, ValueError) as error:
         raise ModelError(
             f"model.module: {error}; name a class of torch.nn.Module that is installed, and its options"
         ) from error
-    found = read(path)
-    tensors = renamed(found.tensors, model.mapping, {name: t.shape for name, t in whole.state_dict().items()}, "", path)
+    shapes = {name: tensor.shape for name, tensor in whole.state_dict().items()}
+    tensors = renamed(read(path), model.mapping, shapes, "", path)
     name, linear = _head(whole, model.cut)
     config = ModuleConfig(
         target=module.target, options=module.options, cut=name, hidden_size=linear.in_features, auto_map=AUTO_MAP
     )  # fmt: skip
     computed = {name: buffer for name, buffer in whole.named_buffers() if name not in whole.state_dict()}
     kept = {f"backbone.{each}": tensor for each, tensor in (computed | tensors).items() if not each.startswith(f"{name}.")}
-    return config, Found(tensors=kept, under=found.under)
+    return config, kept
 
 
 def _head(module: nn.Module, cut: str | None) -> tuple[str, nn.Linear]:
@@ -140,13 +134,13 @@ def _head(module: nn.Module, cut: str | None) -> tuple[str, nn.Linear]:
     return name, linear[name]
 
 
-def _of_keras(path: Path, cut: str | None) -> tuple[Any, Found]:
+def _of_keras(path: Path, cut: str | None) -> tuple[Any, Tensors]:
     from finespun.models import keras_backbone  # noqa: PLC0415  (Keras is an extra)
 
     options, tensors, width = keras_backbone.read(path, cut)
     target = f"{keras_backbone.__name__}.{keras_backbone.KerasBackbone.__name__}"
     config = ModuleConfig(target=target, options=options, hidden_size=width, auto_map=AUTO_MAP)
-    return config, Found(tensors={f"backbone.{name}": tensor for name, tensor in tensors.items()})
+    return config, {f"backbone.{name}": tensor for name, tensor in tensors.items()}
 
 
 def architecture(values: Mapping[str, Any]) -> Any:

@@ -29,13 +29,12 @@ transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # i
 transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
-FIRST = 5  # names that a record has of many
 COUNTER = "num_batches_tracked"  # of batch norms: no weight, and old files have none
 LOST_SHARE = 0.01  # of the backbone's numbers that may be new
 HEAD_DROPOUTS = ("classifier_dropout", "seq_classif_dropout", "classifier_dropout_prob")  # by architecture
 
 
-def with_head_dropout(folder: Path, dropout: float | None) -> dict[str, float]:
+def with_head_dropout(folder: Path, dropout: float | None, *, trust_remote_code: bool = False) -> dict[str, float]:
     """Returns the change to a model's configuration that sets its head's dropout.
 
     Raises:
@@ -43,7 +42,7 @@ def with_head_dropout(folder: Path, dropout: float | None) -> dict[str, float]:
     """
     if dropout is None:
         return {}
-    config = transformers.AutoConfig.from_pretrained(folder)
+    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     names = [name for name in HEAD_DROPOUTS if hasattr(config, name)]
     if not names:
         raise ModelError(f"model.head_dropout: {config.model_type} has no dropout before its head; set it to null")
@@ -62,14 +61,6 @@ class Loaded:
         new = f"{len(self.new)} new" + (f" ({_first(self.new)})" if self.new else "")
         left = f"{len(self.left_over)} left over" + (f" ({_first(self.left_over)})" if self.left_over else "")
         return f"{self.matched} tensors matched, {new}, {left}"
-
-    @property
-    def plain(self) -> dict[str, Any]:
-        """The counts and the first names."""
-        return {
-            "matched": self.matched, "new": len(self.new), "left_over": len(self.left_over),
-            "first_new": self.new[:FIRST], "first_left_over": self.left_over[:FIRST],
-        }  # fmt: skip
 
 
 def _first(names: Sequence[str]) -> str:

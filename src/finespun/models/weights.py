@@ -9,7 +9,6 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +26,6 @@ SUFFIXES = (".safetensors", *PICKLES, ".index.json", ".keras", ".h5")
 WRAPPED_IN = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "module", "net", "teacher")
 WRAPPERS = ("module", "_orig_mod", "model", "net", "network", "backbone", "encoder")  # what they put before every name
 INERT: list[Any] = [argparse.Namespace]  # the settings that training scripts keep beside their weights: data, not code
-
-
-@dataclass(frozen=True, kw_only=True)
-class Found:
-    """Tensors of a file by name; `under` is the key of the checkpoint that wraps them, or nothing."""
-
-    tensors: Tensors
-    under: str = ""
 
 
 def shards(path: Path) -> list[Path]:
@@ -58,26 +49,25 @@ def shards(path: Path) -> list[Path]:
     return [path.parent / name for name in names]
 
 
-def read(path: Path) -> Found:
+def read(path: Path) -> Tensors:
     """Reads a file of weights, or all shards of an index.
 
     Raises:
         ModelError: it cannot be read, holds no tensors or broken numbers, or would run code.
     """
-    found = [_read_one(each) for each in shards(path)]
-    tensors = {name: tensor for part in found for name, tensor in part.tensors.items()}
+    tensors = {name: tensor for each in shards(path) for name, tensor in _read_one(each).items()}
     for name, tensor in tensors.items():
         if tensor.layout != torch.strided or tensor.is_quantized:
             raise ModelError(f"{path}: {name}: is quantised or sparse; save the weights as plain numbers")
-    return Found(tensors=tensors, under=found[0].under)
+    return tensors
 
 
-def _read_one(path: Path) -> Found:
+def _read_one(path: Path) -> Tensors:
     if not path.stat().st_size:
         raise ModelError(f"{path}: is empty (0 bytes); fetch it again")
     if path.suffix == ".safetensors":
         try:
-            return Found(tensors=load_file(path))
+            return load_file(path)
         except SafetensorError as error:
             raise ModelError(f"{path}: is no whole safetensors file ({error}); fetch it again") from error
     if path.suffix in PICKLES:
@@ -104,18 +94,17 @@ def _unpickled(path: Path) -> Any:
         raise ModelError(f"{path}: cannot be read: it is cut short or was not written by torch.save ({reason})") from error
 
 
-def unwrap(content: Any, path: Path) -> Found:
+def unwrap(content: Any, path: Path) -> Tensors:
     """Returns the state dict in what a file holds, however it is wrapped.
 
     Raises:
         ModelError: there is none.
     """
-    under: list[str] = []
     while isinstance(content, Mapping):
         key = next((key for key in WRAPPED_IN if isinstance(content.get(key), Mapping) and content[key]), None)
         if key is None:
             break
-        under, content = [*under, key], content[key]
+        content = content[key]
     if not isinstance(content, Mapping):
         raise ModelError(f"{path}: holds a {type(content).__name__}, not tensors by name; save model.state_dict()")
     tensors = {str(name): tensor for name, tensor in content.items() if isinstance(tensor, torch.Tensor)}
@@ -123,7 +112,7 @@ def unwrap(content: Any, path: Path) -> Found:
         raise ModelError(
             f"{path}: holds no tensors by name; its keys are: {listed(list(content)[:10])}; save model.state_dict()"
         )
-    return Found(tensors=tensors, under=".".join(under))
+    return tensors
 
 
 def renamed(tensors: Tensors, mapping: str | Mapping[str, str], expected: Shapes, base: str, path: Path) -> Tensors:

@@ -42,7 +42,6 @@ from finespun.training.fit import Fitted, fit
 from finespun.training.hardware import Hardware, choose
 from finespun.training.history import Sink
 from finespun.training.launch import rank
-from finespun.training.loading import EVALUATION_ROWS, make_loader
 
 
 def run(artifacts: Artifacts) -> None:
@@ -73,7 +72,7 @@ def finetune(config: RunConfig, artifacts: Artifacts, hardware: Hardware) -> Non
                 processor,
                 store,
                 artifacts.finetuned,
-                record | {"task": to_plain(config, ["task"])["task"], "loaded": loaded.plain, "inputs": inputs},
+                record | {"task": to_plain(config, ["task"])["task"], "loaded": str(loaded), "inputs": inputs},
             )
             require_unchanged(artifacts, "finetune", inputs)
             tracked.set_tags({"trained": "; ".join(fitted.phases), "loaded": str(loaded)})
@@ -93,10 +92,11 @@ def _train(
     else:
         require_same_pixels(processor, encoder, folder)
     torch.manual_seed(config.seed)  # the new head
-    options = task.model_options(prepared.labels) | with_head_dropout(folder, config.model.head_dropout)
+    trust = config.model.trust_remote_code
+    dropout = with_head_dropout(folder, config.model.head_dropout, trust_remote_code=trust)
     model, loaded = load(
-        folder, auto_class=task.auto_class, options=options, new_head=True, allow_partial=config.model.allow_partial,
-        trust_remote_code=config.model.trust_remote_code,
+        folder, auto_class=task.auto_class, options=task.model_options(prepared.labels) | dropout, new_head=True,
+        allow_partial=config.model.allow_partial, trust_remote_code=trust,
     )  # fmt: skip
     if hasattr(task, "max_length"):
         require_room(model, task.max_length)
@@ -118,8 +118,9 @@ def _train(
 def _decide(task: Task, fitted: Fitted, prepared: PreparedData, encoder: Encoder, config: RunConfig) -> None:
     """Lets the task choose on the validation split what its answers depend on; the model's configuration keeps it."""
     model: Any = fitted.tuning.model
-    loader = make_loader(prepared, "val", task=task, encoder=encoder, step_rows=EVALUATION_ROWS, runtime=config.runtime)
-    outputs = predict_split(model=model, task=task, loader=loader, runtime=config.runtime)
+    outputs = predict_split(
+        model=model, task=task, encoder=encoder, prepared=prepared, split="val", runtime=config.runtime
+    )  # fmt: skip
     if outputs is not None:
         model.config.update(task.decide(prepared.open("val"), outputs, prepared.labels))
 

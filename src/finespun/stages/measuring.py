@@ -18,7 +18,6 @@ from finespun.evaluation.measure import Measured, headline, measure
 from finespun.evaluation.predict import predict_split
 from finespun.models.pretrained import load_model
 from finespun.tracking.client import Run, Tracker
-from finespun.training.loading import EVALUATION_ROWS, make_loader
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -41,10 +40,9 @@ def predict_and_measure(config: RunConfig, artifacts: Artifacts, split: str) -> 
         artifacts.finetuned, auto_class=task.auto_class, options={}, trust_remote_code=config.model.trust_remote_code
     )  # fmt: skip
     task, encoder = task.settled(model.config.to_dict()), task.encoder(artifacts.finetuned)
-    loader = make_loader(
-        prepared, split, task=task, encoder=encoder, step_rows=EVALUATION_ROWS, runtime=config.runtime
+    outputs = predict_split(
+        model=model, task=task, encoder=encoder, prepared=prepared, split=split, runtime=config.runtime
     )  # fmt: skip
-    outputs = predict_split(model=model, task=task, loader=loader, runtime=config.runtime)
     if outputs is None:
         return None
     return measure(task=task, prepared=prepared, split=split, outputs=outputs, config=config.evaluation)

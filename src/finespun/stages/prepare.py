@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from finespun.data.checks import Report, check_rows
 from finespun.data.encode import beyond_limit, encode_splits
 from finespun.data.splits import SPLITS
 from finespun.errors import DataError
-from finespun.models.addresses import file_digest, resolve
+from finespun.models.addresses import file_digest, in_one_move, resolve
 from finespun.tracking.earlier import localised
 from finespun.tracking.lineage import input_digests, path_digest, require_unchanged, stage_digest
 
@@ -31,22 +29,12 @@ def run(artifacts: Artifacts) -> None:
         prepare(config, artifacts, artifacts.prepared)
     else:
         shared = artifacts.state / "prepared" / stage_digest(artifacts, "prepare", config, inputs)
-        if not shared.exists():
-            _in_one_move(config, artifacts, shared)
+        in_one_move(shared, lambda partial: prepare(config, artifacts, partial))
         artifacts.prepared.parent.mkdir(parents=True, exist_ok=True)
         if artifacts.prepared.is_symlink():
             artifacts.prepared.unlink()  # of an earlier trial in the same folder, which this one may take up
         artifacts.prepared.symlink_to(shared)
     require_unchanged(artifacts, "prepare", inputs)
-
-
-def _in_one_move(config: RunConfig, artifacts: Artifacts, folder: Path) -> None:
-    partial = folder.with_name(f"{folder.name}.{os.getpid()}")
-    prepare(config, artifacts, partial)
-    try:
-        partial.rename(folder)
-    except OSError:
-        shutil.rmtree(partial)  # another trial was quicker; its folder holds the same bytes
 
 
 def prepare(config: RunConfig, artifacts: Artifacts, folder: Path) -> None:

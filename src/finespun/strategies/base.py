@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +56,6 @@ class Trees(NamedTuple):
 class Solution:
     """A linear layer that is not trained in steps: `solve(features, targets, row_weights, outputs)` says what it becomes."""
 
-    layer: Any
     name: str
     solve: Callable[..., Linear | Trees]
 

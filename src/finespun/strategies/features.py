@@ -45,10 +45,10 @@ class Features(Section):
         inside = [(name, module) for name, module in modules if f"{name}.weight" in head]
         if not inside:
             raise ModelError(f"strategy: {type(model).__name__} has no linear layer in its head; take strategy: head")
-        name, layer = inside[-1]
+        name, _ = inside[-1]
         parameters = {each: parameter for each, parameter in head.items() if each.startswith(f"{name}.")}
         group = Group(name="last_layer", parameters=parameters)
-        return Tuning(model=model, groups=[group], solution=Solution(layer=layer, name=name, solve=self.solve))
+        return Tuning(model=model, groups=[group], solution=Solution(name=name, solve=self.solve))
 
     def solve(self, features: Matrix, targets: NDArray[Any], weights: Matrix | None, outputs: int) -> Linear | Trees:
         """Returns what the layer becomes.
@@ -75,7 +75,7 @@ class Features(Section):
     def _labels(
         self, scaled: Matrix, targets: NDArray[Any], weights: Matrix | None, outputs: int
     ) -> tuple[Matrix, Matrix]:  # fmt: skip
-        model = self._classifier().fit(scaled, targets, sample_weight=weights)
+        model = self._model(numbers=False).fit(scaled, targets, sample_weight=weights)
         weight, bias = np.zeros((outputs, scaled.shape[1])), np.full(outputs, -1e4)  # a label without rows is never given
         if len(model.classes_) == 2:  # the score of the second against the first, whose own is 0
             weight[model.classes_[1]], bias[model.classes_] = model.coef_[0], [0.0, model.intercept_[0]]
@@ -87,23 +87,15 @@ class Features(Section):
         if np.isin(column, (0.0, 1.0)).all():
             if len(np.unique(column)) == 1:
                 return np.zeros(scaled.shape[1]), 1e4 if column[0] else -1e4
-            model = self._classifier().fit(scaled, column, sample_weight=weights)
+            model = self._model(numbers=False).fit(scaled, column, sample_weight=weights)
             return model.coef_[0], float(model.intercept_[0])
-        model = self._regressor().fit(scaled, column, sample_weight=weights)
+        model = self._model(numbers=True).fit(scaled, column, sample_weight=weights)
         return model.coef_, float(np.squeeze(model.intercept_))
 
-    def _classifier(self) -> Any:
-        from sklearn.linear_model import LogisticRegression  # noqa: PLC0415  (1 s that other strategies need not pay)
-        from sklearn.svm import LinearSVC  # noqa: PLC0415
+    def _model(self, *, numbers: bool) -> Any:
+        from sklearn.linear_model import LogisticRegression, Ridge  # noqa: PLC0415  (1 s that other strategies need not pay)
+        from sklearn.svm import LinearSVC, LinearSVR  # noqa: PLC0415
 
         if self.head == "linear_svm":
-            return LinearSVC(C=self.C, max_iter=self.max_iter, random_state=0)
-        return LogisticRegression(C=self.C, max_iter=self.max_iter)
-
-    def _regressor(self) -> Any:
-        from sklearn.linear_model import Ridge  # noqa: PLC0415
-        from sklearn.svm import LinearSVR  # noqa: PLC0415
-
-        if self.head == "linear_svm":
-            return LinearSVR(C=self.C, max_iter=self.max_iter, random_state=0)
-        return Ridge(alpha=1 / self.C)
+            return (LinearSVR if numbers else LinearSVC)(C=self.C, max_iter=self.max_iter, random_state=0)
+        return Ridge(alpha=1 / self.C) if numbers else LogisticRegression(C=self.C, max_iter=self.max_iter)

@@ -1,13 +1,13 @@
-"""What happens beside Lightning's loop: recording, showing, phases, checkpoints and taking a run up from them."""
+"""What happens beside Lightning's loop: recording, showing, checkpoints and taking a run up from them."""
 
 from __future__ import annotations
 
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -21,10 +21,6 @@ from finespun.tasks.base import Batch
 from finespun.training.checkpoints import Signals, Store
 from finespun.training.fine_tuner import FineTuner
 from finespun.training.history import Recorder
-from finespun.training.phases import begin_epoch
-
-if TYPE_CHECKING:
-    from finespun.strategies.base import Group
 
 AGREE_EVERY = 10  # batches between two agreements of several processes on whether to save
 
@@ -86,19 +82,6 @@ class Progress(TQDMProgressBar):
     def init_validation_tqdm(self) -> Tqdm:
         """Shows no second bar: validation is short, and its result appears on the first."""
         return Tqdm(disable=True)
-
-
-class Phases(Callback):
-    """Begins each epoch in its phase, also one that is taken up in the middle."""
-
-    def __init__(self, groups: Sequence[Group]) -> None:
-        self.groups = groups
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        begin_epoch(pl_module, self.groups, trainer.current_epoch)  # Lightning starts no epoch that it takes up inside
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        begin_epoch(pl_module, self.groups, trainer.current_epoch)
 
 
 class StoreIO(CheckpointIO):

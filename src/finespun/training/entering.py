@@ -22,10 +22,12 @@ from finespun.errors import ConfigError
 from finespun.models.addresses import in_one_move
 from finespun.models.attention import quick_attention
 from finespun.models.first_token import reads_first_token_alone
-from finespun.tasks.base import Batch
+from finespun.tasks.base import Batch, Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from torchmetrics import MetricCollection
 
     from finespun.strategies.base import Group
 
@@ -155,6 +157,16 @@ def _compute(model: nn.Module, head: Head, loader: BatchLoader, precision: str) 
             targets.append(batch.targets)
     back = torch.argsort(torch.cat(rows))
     return Entered(torch.cat(features)[back], torch.cat(targets)[back])
+
+
+def scores_of(task: Task, metrics: MetricCollection, head: nn.Module, split: Entered) -> dict[str, float]:
+    """Returns what a head in eval mode scores on a split, and `val/loss`; the metrics are begun anew."""
+    metrics.reset()
+    with torch.inference_mode():
+        logits = head(split.features)
+        metrics.update(logits, split.targets)
+        loss = task.loss(logits, split.targets).mean()
+    return {name: float(value) for name, value in metrics.compute().items()} | {"val/loss": float(loss)}
 
 
 def few_rows(loader: BatchLoader) -> Batch:

@@ -13,6 +13,7 @@ from torchmetrics import MeanMetric
 
 from finespun.tasks.base import Batch, Encoder, Task
 from finespun.training.optimization import Plan, seed_draws, step_seed
+from finespun.training.phases import begin_epoch
 
 NEVER = 10**9  # epochs
 
@@ -27,6 +28,14 @@ class FineTuner(pl.LightningModule):
         self.val_metrics = task.metrics(labels).clone(prefix="val/")
         self.val_loss = MeanMetric()
         self.gradient_norm: torch.Tensor | None = None
+
+    def on_train_start(self) -> None:
+        """Puts an epoch that is taken up inside into its phase: Lightning does not start it again."""
+        begin_epoch(self, self.plan.groups, self.current_epoch)
+
+    def on_train_epoch_start(self) -> None:
+        """Puts an epoch into its phase: what trains in it, and which parts are in eval mode."""
+        begin_epoch(self, self.plan.groups, self.current_epoch)
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """Returns this pass's share of the step's mean loss.

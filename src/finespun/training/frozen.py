@@ -28,6 +28,7 @@ from finespun.models.first_token import reads_first_token_alone
 from finespun.strategies.anatomy import Anatomy, dissect
 from finespun.tasks.base import Batch
 from finespun.training.entering import arithmetic, stopped_at
+from finespun.training.job import Job
 
 if TYPE_CHECKING:
     from finespun.strategies.base import Group
@@ -181,40 +182,31 @@ class FeatureRows(Dataset[Batch]):
 
 
 @contextmanager
-def replayed(
-    model: nn.Module,
-    groups: Sequence[Group],
-    loaders: Sequence[BatchLoader],
-    *,
-    example: Batch | None,
-    folder: Path,
-    gigabytes: float,
-    precision: str,
-) -> Iterator[Sequence[BatchLoader]]:
+def replayed(job: Job, loaders: Sequence[BatchLoader], example: Batch) -> Iterator[Sequence[BatchLoader]]:
     """Yields loaders of replayed activations for a model whose frozen part is left out; the same loaders where that cannot be.
 
     Args:
-        model: on the device where it computes.
-        groups: all that will ever train.
+        job: its model on the device where it computes, and `features`, under which each loader and cut has a folder.
         loaders: of tokens, each of a split of its own.
-        example: some rows to try the replayed model on; None: nothing is to be kept.
-        folder: where activations are kept, named by data and weights; a folder a loader and cut is made in it.
-        gigabytes: the most that activations may take.
-        precision: of training, so that what is replayed is what would be computed.
+        example: some rows to try the replayed model on.
     """
-    with arithmetic(model, precision):
-        cut = find_cut(model, groups, example) if example and "attention_mask" in example.inputs else None
+    model, precision, cut = job.tuning.model, job.hardware.precision, None
+    if job.features and "attention_mask" in example.inputs:
+        with arithmetic(model, precision):
+            cut = find_cut(model, job.tuning.groups, example)
     if cut is None:
         yield loaders
         return
+    assert job.features is not None
     tokens = sum(len(x.batches.lengths) if cut.first_token else int(x.batches.lengths.sum()) for x in loaders)
     size = tokens * model.config.hidden_size * 4 / 1e9  # type: ignore[union-attr, operator]  # transformers' own
-    if size > gigabytes:
+    if size > job.config.runtime.feature_cache_gb:
         print(f"frozen part: {size:.1f} GB of activations are more than runtime.feature_cache_gb: computed anew each epoch")  # noqa: T201
         yield loaders
         return
-    print(f"frozen part: {cut.blocks} blocks computed once and replayed ({size:.3f} GB in {folder / cut.name})", flush=True)  # noqa: T201
+    folder = job.features / cut.name
+    print(f"frozen part: {cut.blocks} blocks computed once and replayed ({size:.3f} GB in {folder})", flush=True)  # noqa: T201
     with arithmetic(model, precision):
-        features = [compute(model, cut, loader, folder / cut.name / str(number)) for number, loader in enumerate(loaders)]
+        features = [compute(model, cut, loader, folder / str(number)) for number, loader in enumerate(loaders)]
     with replaying(model, cut):
         yield [loader.with_rows(FeatureRows(loader.rows, found)) for loader, found in zip(loaders, features, strict=True)]

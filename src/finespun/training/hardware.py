@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,9 +29,9 @@ class Hardware:
     channels_last: bool = False
 
     @property
-    def memory_format(self) -> torch.memory_format:
-        """How the weights of convolutions lie in memory; other weights have no choice."""
-        return torch.channels_last if self.channels_last else torch.contiguous_format
+    def device(self) -> torch.device:
+        """This process's own."""
+        return device_of(self.accelerator)
 
     def __str__(self) -> str:
         name = platform.processor() or platform.machine()
@@ -68,6 +69,15 @@ def choose_accelerator(asked: str) -> str:
     if asked == "gpu" and gpu is None:
         raise MachineError("runtime.accelerator: gpu asked for, none is there; set auto or cpu in conf/runtime/")
     return "cpu" if asked == "cpu" or gpu is None else gpu
+
+
+def device_of(accelerator: str) -> torch.device:
+    """Returns this process's device: of several GPUs the one that torchrun has given it."""
+    return (
+        torch.device(accelerator, int(os.environ.get("LOCAL_RANK", "0")))
+        if accelerator == "cuda"
+        else torch.device(accelerator)
+    )
 
 
 def _precision(accelerator: str) -> tuple[str, str]:

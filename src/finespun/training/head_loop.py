@@ -18,14 +18,12 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from tqdm import tqdm
 
-from finespun.config.sections import RunConfig
 from finespun.data.batches import Batches
 from finespun.errors import DivergedError, InterruptError
-from finespun.tasks.base import Task
 from finespun.training.checkpoints import Signals, Store
-from finespun.training.entering import Entered, Head
-from finespun.training.history import Recorder
-from finespun.training.optimization import Plan, lay_side_by_side, seed_draws, step_seed
+from finespun.training.entering import Entered, Head, scores_of
+from finespun.training.job import Job
+from finespun.training.optimization import lay_side_by_side, seed_draws, step_seed
 from finespun.training.phases import begin_epoch
 
 GATHERED = 64  # steps whose rows are put side by side at once
@@ -46,18 +44,17 @@ class Standing:
 class HeadLoop:
     """Trains a head; afterwards it has its best weights."""
 
-    def __init__(
-        self, head: Head, *, plan: Plan, task: Task, labels: list[str], config: RunConfig, store: Store, recorder: Recorder
-    ) -> None:
+    def __init__(self, job: Job, head: Head) -> None:
+        plan, task, config = job.plan, job.task, job.config
         self.modules, self.plan, self.task, self.config = head.modules, plan, task, config
-        self.store, self.recorder = Store(store.folder / "head"), recorder
+        self.store, self.recorder = Store(job.store.folder / "head"), job.recorder
         self.optimizer = plan.optimizer(plan.groups)
         self.parameters = [p for group in plan.groups for p in group.parameters.values()]
         late = any(group.from_epoch for group in plan.groups)  # a gradient that is not there is not one of zeros
         self.gradients = None if late else lay_side_by_side(self.optimizer)
         self.scheduler = plan.scheduler(self.optimizer, plan.total_steps)
         self.clip = config.trainer.gradient_clip_norm or float("inf")
-        self.metrics = task.metrics(labels).clone(prefix="val/").to(self.parameters[0].device)
+        self.metrics = task.metrics(job.labels).clone(prefix="val/").to(self.parameters[0].device)
         self.sign = 1 if task.monitor_mode == "max" else -1
         self.random = any(isinstance(module, nn.Dropout) and module.p for module in head.modules.modules())
         self.standing = Standing()
@@ -137,13 +134,7 @@ class HeadLoop:
 
     def _validate(self, val: Entered) -> dict[str, float]:
         self.recorder.flush()
-        self.modules.eval()
-        self.metrics.reset()
-        with torch.inference_mode():
-            logits = self.modules(val.features)
-            self.metrics.update(logits, val.targets)
-            loss = self.task.loss(logits, val.targets).mean()
-        found = {name: float(value) for name, value in self.metrics.compute().items()} | {"val/loss": float(loss)}
+        found = scores_of(self.task, self.metrics, self.modules.eval(), val)
         self.recorder.validated(found, self.standing.step, epoch=self.standing.epoch, padding_share=0.0)
         return found
 

@@ -6,7 +6,6 @@ import logging
 import os
 import shutil
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +19,12 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from finespun.config.sections import RunConfig
 from finespun.data.loader import BatchLoader
 from finespun.errors import InterruptError, MachineError
-from finespun.strategies.base import Tuning
-from finespun.tasks.base import Encoder, Task
-from finespun.training.callbacks import Phases, Progress, Saver, StepLog, StoreIO
-from finespun.training.checkpoints import Store
+from finespun.tasks.base import Task
+from finespun.training.callbacks import Progress, Saver, StepLog, StoreIO
 from finespun.training.fine_tuner import FineTuner
 from finespun.training.hardware import Hardware
-from finespun.training.history import Recorder
+from finespun.training.job import Job
 from finespun.training.launch import rank, world_size
-from finespun.training.optimization import Plan
 from finespun.training.steps import Steps
 
 
@@ -60,58 +56,41 @@ def make_trainer(hardware: Hardware, *, progress_bar: bool, find_unused_paramete
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class LightningLoop:
-    """What is trained with what; `run` trains it."""
-
-    config: RunConfig
-    tuning: Tuning
-    plan: Plan
-    task: Task
-    encoder: Encoder
-    labels: list[str]
-    passes: int
-    store: Store
-    recorder: Recorder
-
-    def run(
-        self, hardware: Hardware, train: BatchLoader, val: BatchLoader, *, find_unused_parameters: bool
-    ) -> tuple[Saver, int]:
-        """Leaves the best weights in the model; returns who knows which those are, and the number of steps."""
-        task, store = self.task, self.store
-        if self.config.trainer.compile:
-            _compile(self.tuning.model, hardware)
-        module = FineTuner(model=self.tuning.model, task=task, encoder=self.encoder, labels=self.labels, plan=self.plan)
-        log = StepLog(self.recorder, padding_share=train.batches.padding_share)
-        seconds = self.config.runtime.checkpoint_seconds
-        saver = Saver(
-            store, train, monitor=task.monitor, mode=task.monitor_mode, seconds=seconds, flush=self.recorder.flush
-        )  # fmt: skip
-        trainer = make_trainer(
-            hardware,
-            progress_bar=self.config.runtime.progress_bar,
-            max_epochs=self.config.trainer.max_epochs,
-            accumulate_grad_batches=self.passes,
-            gradient_clip_val=self.config.trainer.gradient_clip_norm,
-            find_unused_parameters=find_unused_parameters,
-            callbacks=[Phases(self.tuning.groups), *_callbacks(log, saver, task, self.config)],
-            plugins=[StoreIO(store)],
-            default_root_dir=store.folder,
-        )
-        Steps.put_into(trainer)
-        checkpoint = store.newest()
-        if rank() == 0:
-            self.recorder.history.cut_back(int(checkpoint.stem.removeprefix("state-")) if checkpoint else -1)
-        if checkpoint:
-            print(f"taking up {checkpoint.name} ({store.folder})")  # noqa: T201
-        with saver.signals.listening():
-            _run(trainer, module, train, val, checkpoint)
-        if saver.signals.heard:
-            newest = store.newest()
-            place = f"from {newest.name}" if newest else "from the beginning: it was shorter than runtime.checkpoint_seconds"
-            raise InterruptError(saver.signals.heard, f"interrupted after the last step; start again to go on {place}")
-        saver.load_best(module)
-        return saver, trainer.global_step
+def train_by_lightning(job: Job, train: BatchLoader, val: BatchLoader) -> tuple[int, float, int]:
+    """Leaves the best weights in the model; returns the best epoch, its score and the number of steps."""
+    config, task, store = job.config, job.task, job.store
+    if config.trainer.compile:
+        _compile(job.tuning.model, job.hardware)
+    module = FineTuner(model=job.tuning.model, task=task, encoder=job.encoder, labels=job.labels, plan=job.plan)
+    saver = Saver(
+        store, train, monitor=task.monitor, mode=task.monitor_mode, seconds=config.runtime.checkpoint_seconds,
+        flush=job.recorder.flush,
+    )  # fmt: skip
+    trainer = make_trainer(
+        job.hardware,
+        progress_bar=config.runtime.progress_bar,
+        max_epochs=config.trainer.max_epochs,
+        accumulate_grad_batches=job.passes,
+        gradient_clip_val=config.trainer.gradient_clip_norm,
+        find_unused_parameters=any(group.from_epoch for group in job.tuning.groups),
+        callbacks=_callbacks(StepLog(job.recorder, padding_share=train.batches.padding_share), saver, task, config),
+        plugins=[StoreIO(store)],
+        default_root_dir=store.folder,
+    )
+    Steps.put_into(trainer)
+    checkpoint = store.newest()
+    if rank() == 0:
+        job.recorder.history.cut_back(int(checkpoint.stem.removeprefix("state-")) if checkpoint else -1)
+    if checkpoint:
+        print(f"taking up {checkpoint.name} ({store.folder})")  # noqa: T201
+    with saver.signals.listening():
+        _run(trainer, module, train, val, checkpoint)
+    if saver.signals.heard:
+        newest = store.newest()
+        place = f"from {newest.name}" if newest else "from the beginning: it was shorter than runtime.checkpoint_seconds"
+        raise InterruptError(saver.signals.heard, f"interrupted after the last step; start again to go on {place}")
+    saver.load_best(module)
+    return saver.best_epoch, saver.sign * saver.best_score, trainer.global_step
 
 
 def _compile(model: nn.Module, hardware: Hardware) -> None:

@@ -50,20 +50,19 @@ class Plan:
     r_drop: float | None
 
 
-def optimizer_factory(config: OptimizerConfig) -> OptimizerFactory:
-    """Returns what makes the optimizer of a model's groups."""
+def make_optimizer(config: OptimizerConfig, groups: Sequence[Group]) -> Optimizer:
+    """Returns the optimizer of a model's groups.
+
+    Raises:
+        ConfigError: the optimizer refuses its options.
+    """
     options = config.options
-    weight_decay = options.pop("weight_decay", 0.0)
-
-    def make(groups: Sequence[Group]) -> Optimizer:
-        parameter_groups = split_by_decay(groups, lr=config.lr, weight_decay=weight_decay)
-        try:
-            optimizer: Optimizer = targets.load("optimizer", config.target)(parameter_groups, **options)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise ConfigError([f"optimizer: {config.target} refuses {options}: {error}; correct conf/optimizer/"]) from error
-        return optimizer
-
-    return make
+    parameter_groups = split_by_decay(groups, lr=config.lr, weight_decay=options.pop("weight_decay", 0.0))
+    try:
+        optimizer: Optimizer = targets.load("optimizer", config.target)(parameter_groups, **options)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError([f"optimizer: {config.target} refuses {options}: {error}; correct conf/optimizer/"]) from error
+    return optimizer
 
 
 def split_by_decay(groups: Sequence[Group], *, lr: float, weight_decay: float) -> list[dict[str, Any]]:
@@ -106,28 +105,23 @@ def lay_side_by_side(optimizer: Optimizer) -> torch.Tensor | None:
     return gradients
 
 
-def scheduler_factory(config: SchedulerConfig, *, monitor_mode: str) -> SchedulerFactory:
-    """Returns what makes the schedule once the number of steps is known.
+def make_scheduler(config: SchedulerConfig, monitor_mode: str, optimizer: Optimizer, total_steps: int) -> LRScheduler:
+    """Returns the schedule; what is known of the run goes to whichever parameters the schedule has for it.
 
-    What is known of the run goes to whichever parameters the schedule has for it.
+    Raises:
+        ConfigError: the schedule refuses its options.
     """
     accepted = targets.signature(config.target) or set()
-
-    def make(optimizer: Optimizer, total_steps: int) -> LRScheduler:
-        known = {
-            "num_training_steps": total_steps,
-            "total_steps": total_steps,
-            "num_warmup_steps": config.warmup(total_steps),
-            "max_lr": [group["lr"] for group in optimizer.param_groups],
-            "mode": monitor_mode,
-        }
-        filled = {name: value for name, value in known.items() if name in accepted}
-        try:
-            scheduler: LRScheduler = targets.load("scheduler", config.target)(optimizer, **filled, **config.options)
-        except (TypeError, ValueError) as error:
-            raise ConfigError(
-                [f"scheduler: {config.target} refuses {config.options}: {error}; correct conf/scheduler/"]
-            ) from error
-        return scheduler
-
-    return make
+    known = {
+        "num_training_steps": total_steps,
+        "total_steps": total_steps,
+        "num_warmup_steps": config.warmup(total_steps),
+        "max_lr": [group["lr"] for group in optimizer.param_groups],
+        "mode": monitor_mode,
+    }
+    filled = {name: value for name, value in known.items() if name in accepted}
+    try:
+        scheduler: LRScheduler = targets.load("scheduler", config.target)(optimizer, **filled, **config.options)
+    except (TypeError, ValueError) as error:
+        raise ConfigError([f"scheduler: {config.target} refuses {config.options}: {error}; correct conf/scheduler/"]) from error
+    return scheduler

@@ -150,11 +150,23 @@ def test_a_head_for_other_labels_is_replaced(files: Files) -> None:
         load(folder, auto_class=TEXTS, options={"num_labels": 7})
 
 
+def test_of_several_files_the_whole_precision_is_read(files: Files, tiny_bert: Path) -> None:
+    saved = files.folder / "saved"
+    shutil.copytree(tiny_bert, saved)
+    halves = {name: tensor.half() for name, tensor in load_file(saved / "model.safetensors").items()}
+    save_file(halves, saved / "model.fp16.safetensors", {"format": "pt"})
+    model = ModelConfig(checkpoint="saved", tokenizer="saved")
+    folder = ready(model, files.folder, auto_class=TEXTS)
+    assert {tensor.dtype for tensor in load_file(folder / "model.safetensors").values() if tensor.is_floating_point()} == {
+        torch.float32
+    }
+
+
 def test_a_folder_is_made_once_and_is_of_plain_transformers(files: Files) -> None:
     torch.save({"state_dict": files.tensors}, files.folder / "w.pth")
     folder = ready(files.said(), files.folder, auto_class=TEXTS)
     assert {path.name for path in folder.iterdir()} >= {"config.json", "model.safetensors", "tokenizer.json", "origin.json"}
-    assert json.loads((folder / "origin.json").read_text())["under"] == "state_dict"
+    assert list(json.loads((folder / "origin.json").read_text())) == ["w.pth"]
     before = (folder / "model.safetensors").stat().st_mtime_ns
     assert ready(files.said(), files.folder, auto_class=TEXTS) == folder
     assert (folder / "model.safetensors").stat().st_mtime_ns == before

@@ -231,6 +231,16 @@ def test_gradient_checkpointing_changes_no_result(train: Train, tmp_path: Path) 
     assert same_bits(plain, train(tmp_path / "b", runtime__gradient_checkpointing=True))
 
 
+def test_gradient_checkpointing_is_refused_where_a_model_has_none(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import BertForSequenceClassification
+
+    monkeypatch.setattr(BertForSequenceClassification, "supports_gradient_checkpointing", False)
+    with pytest.raises(ConfigError, match="gradient_checkpointing: BertForSequenceClassification cannot .*; set it to false"):
+        train(tmp_path, runtime__gradient_checkpointing=True)
+
+
 @pytest.mark.parametrize("imbalance", ["class_weights", "weighted_sampling"])
 def test_imbalance_is_met_and_survives_a_kill(train: Train, kill_after: Any, tmp_path: Path, imbalance: str) -> None:
     whole = train(tmp_path / "whole", trainer__imbalance=imbalance)

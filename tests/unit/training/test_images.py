@@ -25,7 +25,7 @@ from finespun.training.callbacks import Saver
 from finespun.training.checkpoints import Store
 from finespun.training.entering import find_head
 from finespun.training.fit import fit
-from finespun.training.hardware import Hardware, choose
+from finespun.training.hardware import choose
 from finespun.training.phases import begin_epoch, freeze_all_but
 from helpers import ROOT, write_digits
 from small_run import Train, same_bits, small_config
@@ -192,4 +192,3 @@ def test_convolutions_have_the_channels_last_and_it_is_said(train: Train, tmp_pa
     said = str(choose(small_config().runtime, "32-true", images=True))
     assert said.endswith("precision 32-true (as set), convolutions channels_last")
     assert "channels_last" not in str(choose(small_config().runtime, "32-true"))
-    assert Hardware(accelerator="cpu", devices=1, precision="32-true", why="").memory_format == torch.contiguous_format

@@ -10,7 +10,7 @@ from finespun.config.sections import OptimizerConfig, SchedulerConfig
 from finespun.errors import ConfigError
 from finespun.strategies.base import Group
 from finespun.strategies.full import Full
-from finespun.training.optimization import optimizer_factory, scheduler_factory, seed_draws, step_seed
+from finespun.training.optimization import make_optimizer, make_scheduler, seed_draws, step_seed
 from finespun.training.phases import freeze_all_but
 
 ADAMW = OptimizerConfig.model_validate({"_target_": "torch.optim.AdamW", "lr": 0.1, "weight_decay": 0.5, "fused": True})
@@ -23,7 +23,7 @@ def model() -> nn.Module:
 
 def test_biases_and_norms_do_not_decay_and_everything_is_in_one_group() -> None:
     net = model()
-    optimizer = optimizer_factory(ADAMW)(Full().tune(net).groups)
+    optimizer = make_optimizer(ADAMW, Full().tune(net).groups)
     decayed, kept = optimizer.param_groups
     assert [p.ndim for p in decayed["params"]] == [2, 2]
     assert [p.ndim for p in kept["params"]] == [1, 1, 1, 1]
@@ -35,7 +35,7 @@ def test_groups_have_their_share_of_the_rate_and_the_rest_is_frozen() -> None:
     net = model()
     groups = [Group(name="top", parameters={"2.weight": net[2].weight}, lr_scale=0.1)]
     freeze_all_but(net, groups)
-    [group] = optimizer_factory(ADAMW)(groups).param_groups
+    [group] = make_optimizer(ADAMW, groups).param_groups
     assert group["lr"] == pytest.approx(0.01)
     assert [name for name, p in net.named_parameters() if p.requires_grad] == ["2.weight"]
 
@@ -47,8 +47,8 @@ def test_training_nothing_is_an_error() -> None:
 
 def test_the_schedule_warms_up_and_ends_at_zero() -> None:
     net = model()
-    optimizer = optimizer_factory(ADAMW)(Full().tune(net).groups)
-    scheduler = scheduler_factory(LINEAR, monitor_mode="max")(optimizer, 10)
+    optimizer = make_optimizer(ADAMW, Full().tune(net).groups)
+    scheduler = make_scheduler(LINEAR, "max", optimizer, 10)
     rates = []
     for _ in range(10):
         rates.append(optimizer.param_groups[0]["lr"])
@@ -62,12 +62,12 @@ def test_a_schedule_of_torch_is_given_what_is_known_of_the_run() -> None:
     config = SchedulerConfig.model_validate({"_target_": "torch.optim.lr_scheduler.OneCycleLR", "cycle_momentum": False})
     first, second, *_ = model().parameters()
     optimizer = torch.optim.SGD([{"params": [first], "lr": 0.1}, {"params": [second], "lr": 0.2}], lr=1)
-    scheduler = scheduler_factory(config, monitor_mode="max")(optimizer, 25)
+    scheduler = make_scheduler(config, "max", optimizer, 25)
     assert scheduler.total_steps == 25
     assert [group["max_lr"] for group in optimizer.param_groups] == [0.1, 0.2]
     broken = SchedulerConfig.model_validate({"_target_": "torch.optim.lr_scheduler.OneCycleLR", "pct_start": 7.0})
     with pytest.raises(ConfigError, match="OneCycleLR refuses"):
-        scheduler_factory(broken, monitor_mode="max")(optimizer, 25)
+        make_scheduler(broken, "max", optimizer, 25)
 
 
 def test_warm_up_in_steps_goes_before_the_ratio() -> None:

@@ -108,6 +108,11 @@ def test_class_weights_are_heard(train: Train, tmp_path: Path) -> None:
     assert plain != weighted
 
 
+def test_sampling_is_refused_for_it_would_not_be_heard(train: Train, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"trainer.imbalance: weighted_sampling: .*take class_weights"):
+        train(tmp_path, strategy=TARGET, trainer__imbalance="weighted_sampling")
+
+
 def test_a_layer_that_answers_for_each_token_is_refused(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(entering, "stopped_at", lambda *_, **__: torch.zeros(2, 3, 4))
     with pytest.raises(ConfigError, match=r"classifier is given \(2, 3, 4\).*take strategy: head"):
