@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from finespun.config import targets
 from finespun.config.sections import Target
-from finespun.data.checks import role_values
+from finespun.data.checks import problems_of, role_values
 from finespun.data.loader import RowReader
 from finespun.data.sources import Row
 from finespun.errors import ModelError
@@ -52,7 +52,7 @@ class Predictor:
     def predict(self, rows: Sequence[Row], *, top_k: int = 1) -> list[dict[str, Any]]:
         """Returns an answer for each row; a row that cannot be answered gives `error` and nothing else."""
         values = [role_values(row, self.columns) for row in rows]
-        problems = [next(iter(self.task.problems(each, None)), None) for each in values]
+        problems = [next(problems_of(each, self.task, None), None) for each in values]
         good = [position for position, problem in enumerate(problems) if problem is None]
         answers = iter(self._answered([values[position] for position in good], top_k) if good else [])
         return [
