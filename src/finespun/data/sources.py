@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
@@ -96,7 +96,9 @@ def _read_csv(file: IO[str], name: str, delimiter: str) -> Iterator[Line]:
     csv.field_size_limit(sys.maxsize)
     reader = csv.reader(file, delimiter=delimiter, strict=True)
     try:
-        header = next(reader)
+        header = next(reader, None)
+        if header is None:
+            raise DataError(f"{name}: is empty; put your rows into it")
         twice = sorted({column for column in header if header.count(column) > 1})
         if twice:
             raise DataError(f"{name}:1: the header names {listed(twice)} twice; rename one")
@@ -143,10 +145,11 @@ def _read_parquet(path: Path) -> Iterator[Line]:
                 yield Line(number, row)
 
 
-def write(rows: Iterable[Row], path: Path) -> int:
+def write(rows: Iterable[Row], path: Path, *, like: Sequence[Row] = ()) -> int:
     """Writes rows as they come, in the format of the path's ending; `-` is CSV on standard output. Returns their number.
 
-    A file appears whole or not at all.
+    A file appears whole or not at all. `like` are rows that tell the types of columns that are empty at first; they may be
+    added while `rows` are taken.
 
     Raises:
         DataError: there are no rows, or they do not make a table.
@@ -158,7 +161,7 @@ def write(rows: Iterable[Row], path: Path) -> int:
     partial = path.with_name(path.name + ".partial")
     try:
         if kind == "parquet":
-            count = _write_parquet(_alike(rows, path), partial)
+            count = _write_parquet(_alike(rows, path), partial, like)
         else:
             with partial.open("w", encoding="utf-8", newline="") as file:
                 count = (
@@ -216,7 +219,7 @@ def _write_text(rows: Iterable[Row], file: IO[str], start: Callable[[IO[str], Ro
     return count
 
 
-def _write_parquet(rows: Iterable[Row], path: Path) -> int:
+def _write_parquet(rows: Iterable[Row], path: Path, like: Sequence[Row]) -> int:
     import pyarrow as pa  # noqa: PLC0415
     import pyarrow.parquet as pq  # noqa: PLC0415
 
@@ -225,7 +228,8 @@ def _write_parquet(rows: Iterable[Row], path: Path) -> int:
         writer: pq.ParquetWriter | None = None
         for chunk in chunks(rows):
             try:
-                table = pa.Table.from_pylist(chunk, schema=writer.schema if writer else None)
+                schema = writer.schema if writer else pa.Table.from_pylist([*chunk, *like]).schema
+                table = pa.Table.from_pylist(chunk, schema=schema)
             except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
                 reason = f"{str(error).splitlines()[0]}; write to .jsonl instead"
                 raise DataError(
