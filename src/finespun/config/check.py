@@ -73,17 +73,17 @@ def check(composed: DictConfig, origin: Origin) -> RunConfig:
 def validate(plain: dict[str, Any], origin: Origin) -> RunConfig:
     """Checks plain values against the typed sections and the targets that they name."""
     found: list[tuple[str, str]] = []
+    config: RunConfig | None = None
     try:
-        RunConfig.model_validate(plain)
+        config = RunConfig.model_validate(plain)
     except ValidationError as error:
         found += problems_in(error)
     for section in targets.ALLOWED:
         found += [(f"{section}.{key}", problem) for key, problem in _check_target(section, plain.get(section))]
-    if not found:
-        config = RunConfig.model_validate(plain)
-        found += list(_check_roles(config))
-        if not found:
-            return config
+    if config and not found:
+        found += _check_roles(config)
+    if config and not found:
+        return config
     raise ConfigError([f"{origin.of(key)}: {problem}" for key, problem in dict(found).items()])
 
 
@@ -112,19 +112,18 @@ def choices(conf: Path) -> dict[str, list[str]]:
 
 
 def _environment_keys(composed: DictConfig) -> Iterator[str]:
-    raw = OmegaConf.to_container(composed, resolve=False)
-    for key, value in _leaves(raw):
-        if isinstance(value, str) and "oc.env" in value and not key.startswith("runtime."):
+    for key, value in flatten(OmegaConf.to_container(composed, resolve=False)):
+        if "oc.env" in str(value) and not key.startswith("runtime."):
             yield key
 
 
-def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else None
-    if items is None:
+def flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields dotted names and leaves; a list is a leaf."""
+    if not isinstance(node, Mapping):
         yield prefix, node
         return
-    for key, value in items:
-        yield from _leaves(value, f"{prefix}.{key}" if prefix else str(key))
+    for key, value in node.items():
+        yield from flatten(value, f"{prefix}.{key}" if prefix else str(key))
 
 
 def problems_in(error: ValidationError) -> list[tuple[str, str]]:

@@ -24,7 +24,9 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from mlflow.exceptions import MlflowException
 
 from finespun.artifacts import Artifacts
+from finespun.config.check import flatten
 from finespun.config.sections import RuntimeConfig
+from finespun.data.checks import named_columns
 from finespun.errors import InterruptError, MachineError
 from finespun.tracking.spool import Point, Spool, send_leftovers
 
@@ -197,8 +199,7 @@ class Run:
 
     def log_data(self, split: str, schema: Mapping[str, Any]) -> None:
         """Records a split of prepared data that this run used, with its digest."""
-        names = [name for given in schema["columns"].values() for name in ([given] if isinstance(given, str) else given)]
-        columns = [{"type": "string", "name": name, "required": True} for name in names]
+        columns = [{"type": "string", "name": name, "required": True} for _, name in named_columns(schema["columns"])]
         digest = schema["digests"][split]
         dataset = Dataset(
             name=f"{schema['name']}-{split}",
@@ -218,15 +219,6 @@ class Run:
 
         with forgiving(f"take the model of {folder}"), mlflow.start_run(run_id=self.id):
             log_served_model(folder, examples, answers)
-
-
-def flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields dotted names and leaves; a list is a leaf."""
-    if not isinstance(node, Mapping):
-        yield prefix, node
-        return
-    for key, value in node.items():
-        yield from flatten(value, f"{prefix}.{key}" if prefix else str(key))
 
 
 def _first_line(error: Exception) -> str:

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from finespun.artifacts import Artifacts
+from finespun.config.check import flatten
 from finespun.config.compose import compose, read_for_stage, write
 from finespun.errors import ConfigError
 from small_run import small_config
@@ -161,7 +162,15 @@ def test_the_environment_is_read_by_runtime_alone_and_never_written(
     assert "password" not in artifacts.config.read_text()
     assert read_for_stage(artifacts, "finetune").runtime.tracking_uri == "http://user:password@host"
     edit(artifacts.conf / "model" / "minilm.yaml", checkpoint="${oc.env:SECRET}")
-    assert problems(artifacts)[0].startswith("conf/model/minilm.yaml: checkpoint: reads an environment variable")
+    edit(artifacts.conf / "data" / "movie_reviews.yaml", labels=["negative", "${oc.env:SECRET}"])
+    for problem, place in zip(
+        problems(artifacts), ("data/movie_reviews.yaml: labels", "model/minilm.yaml: checkpoint"), strict=True
+    ):
+        assert problem.startswith(f"conf/{place}: reads an environment variable")
+
+
+def test_nested_settings_have_dotted_names_and_a_list_is_one_value() -> None:
+    assert list(flatten({"a": {"b": 1, "c": [2, {"d": 3}]}})) == [("a.b", 1), ("a.c", [2, {"d": 3}])]
 
 
 def test_a_stage_is_given_only_what_it_declared(artifacts: Artifacts) -> None:
