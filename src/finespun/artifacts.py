@@ -65,13 +65,13 @@ class Artifacts:
         return (self.out if made else self.project) / path
 
 
-def find_project(start: Path | None = None) -> Path:
-    """Returns the nearest folder at or above `start` that holds `dvc.yaml` and `conf/`.
+def find_project() -> Path:
+    """Returns the nearest folder, here or above, that holds `dvc.yaml` and `conf/`.
 
     Raises:
         MachineError: there is none.
     """
-    here = (start or Path.cwd()).resolve()
+    here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / "dvc.yaml").is_file() and (folder / "conf").is_dir():
             return folder

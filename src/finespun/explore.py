@@ -32,32 +32,28 @@ def explore(arguments: Sequence[str]) -> None:
     """
     project = find_project()
     conf = project / "conf"
-    dials = read_dials(project / "params.yaml")
-    chosen = _chosen(arguments, conf)
-    problems = check_choices(conf, {key: value for key, value in dials.items() if key not in chosen}, where="params.yaml")
-    for key, values in chosen.items():
-        for value in values:
-            problems += check_choices(conf, {key: value}, where="command line")
+    dials, groups = read_dials(project / "params.yaml"), choices(conf)
+    pairs = (argument.lstrip("+").partition("=") for argument in arguments)
+    given = {key: value for key, sign, value in pairs if sign}
+    beneath = {key: value for key, value in dials.items() if key not in given}
+    problems = check_choices(conf, beneath, where="params.yaml")
+    for key, value in given.items():
+        for choice in _choices(value) if key in groups else ():
+            problems += check_choices(conf, {key: choice}, where="command line")
     if problems:
         raise ConfigError(problems)
-    groups = choices(conf)
-    beneath = [f"{key}={value}" for key, value in dials.items() if key not in chosen and not _sets(arguments, key)]
     forced = [_forced(argument, groups) for argument in arguments]
     first = next((n for n, each in enumerate(forced) if "=" in each and not each.startswith("-")), len(forced))
-    sys.argv = ["finespun run", *forced[:first], *beneath, *forced[first:]]  # Hydra wants its overrides in one row
+    lowest = [f"{key}={value}" for key, value in beneath.items()]
+    sys.argv = ["finespun run", *forced[:first], *lowest, *forced[first:]]  # Hydra wants its overrides in one row
     app = hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(_trial)
     app()
 
 
-def _chosen(arguments: Sequence[str], conf: Path) -> dict[str, list[str]]:
-    """Config groups that the command line chooses, with the choices; a sweep has several."""
-    groups = choices(conf)
-    pairs = [argument.partition("=") for argument in arguments]
-    return {key: value.split(",") for key, sign, value in pairs if sign and key in groups}
-
-
-def _sets(arguments: Sequence[str], key: str) -> bool:
-    return any(argument.lstrip("+").startswith(f"{key}=") for argument in arguments)
+def _choices(value: str) -> list[str]:
+    """What a config group is set to, in a sweep several; what other functions of Hydra's make is for Hydra to check."""
+    names = value.removeprefix("choice(").removesuffix(")")
+    return [] if "(" in names else [name.strip() for name in names.split(",")]
 
 
 def _forced(argument: str, groups: dict[str, list[str]]) -> str:

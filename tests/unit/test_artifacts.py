@@ -63,12 +63,12 @@ def test_a_project_is_found_from_inside_it(tmp_path: Path, monkeypatch: pytest.M
     inside = tmp_path / "conf" / "model"
     inside.mkdir(parents=True)
     (tmp_path / "dvc.yaml").touch()
-    assert find_project(inside) == tmp_path
     monkeypatch.chdir(inside)
     assert find_project() == tmp_path
 
 
-def test_a_folder_that_is_no_project_is_named(tmp_path: Path) -> None:
+def test_a_folder_that_is_no_project_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "dvc.yaml").touch()  # without conf/
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(MachineError, match=f"{tmp_path}: no finespun project here or above"):
-        find_project(tmp_path)
+        find_project()

@@ -68,6 +68,7 @@ def test_the_version_is_the_packages() -> None:
     ("arguments", "code", "message"),
     [
         (["run", "model=minlm"], 2, "command line: model: there is no conf/model/minlm.yaml (did you mean 'minilm'?)"),
+        (["run", "-m", "model=choice(minlm, bert-base)"], 2, "there is no conf/model/minlm.yaml (did you mean 'minilm'?)"),
         (["predict", "rows.xyz", "--model", "saved"], 3, "rows.xyz: the ending '.xyz' is not one of"),
         (["predict", "rows.csv"], 4, "models/finetuned: holds no fine-tuned model"),
         (["ui"], 5, "mlruns: holds no runs yet; `dvc repro` makes the first"),

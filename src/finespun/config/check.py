@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -73,17 +73,17 @@ def check(composed: DictConfig, origin: Origin) -> RunConfig:
 def validate(plain: dict[str, Any], origin: Origin) -> RunConfig:
     """Checks plain values against the typed sections and the targets that they name."""
     found: list[tuple[str, str]] = []
+    config: RunConfig | None = None
     try:
-        RunConfig.model_validate(plain)
+        config = RunConfig.model_validate(plain)
     except ValidationError as error:
-        found += [(_key(e["loc"]), targets.describe(e, _siblings(e["loc"]))) for e in error.errors()]
+        found += problems_in(error)
     for section in targets.ALLOWED:
         found += [(f"{section}.{key}", problem) for key, problem in _check_target(section, plain.get(section))]
-    if not found:
-        config = RunConfig.model_validate(plain)
-        found += list(_check_roles(config))
-        if not found:
-            return config
+    if config and not found:
+        found += _check_roles(config)
+    if config and not found:
+        return config
     raise ConfigError([f"{origin.of(key)}: {problem}" for key, problem in dict(found).items()])
 
 
@@ -112,31 +112,39 @@ def choices(conf: Path) -> dict[str, list[str]]:
 
 
 def _environment_keys(composed: DictConfig) -> Iterator[str]:
-    raw = OmegaConf.to_container(composed, resolve=False)
-    for key, value in _leaves(raw):
-        if isinstance(value, str) and "oc.env" in value and not key.startswith("runtime."):
+    for key, value in flatten(OmegaConf.to_container(composed, resolve=False)):
+        if "oc.env" in str(value) and not key.startswith("runtime."):
             yield key
 
 
-def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else None
-    if items is None:
+def flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields dotted names and leaves; a list is a leaf."""
+    if not isinstance(node, Mapping):
         yield prefix, node
         return
-    for key, value in items:
-        yield from _leaves(value, f"{prefix}.{key}" if prefix else str(key))
+    for key, value in node.items():
+        yield from flatten(value, f"{prefix}.{key}" if prefix else str(key))
 
 
-def _key(loc: Sequence[int | str]) -> str:
-    return ".".join(str(part) for part in loc)
+def problems_in(error: ValidationError) -> list[tuple[str, str]]:
+    """Returns (key, problem) for everything that the typed sections refused."""
+    return [(".".join(map(str, e["loc"])), targets.describe(e, _siblings(e["loc"]))) for e in error.errors()]
 
 
 def _siblings(loc: Sequence[int | str]) -> list[str]:
-    model: Any = RunConfig
+    section: type[BaseModel] | None = RunConfig
     for part in loc[:-1]:
-        field = model.model_fields.get(str(part)) if isinstance(model, type) and issubclass(model, BaseModel) else None
-        model = field.annotation if field else None
-    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+        if section is not None and isinstance(part, str):  # others are places in lists
+            field = section.model_fields.get(part)
+            section = _section_in(field.annotation) if field else None
+    return list(section.model_fields) if section else []
+
+
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    """Returns the section that an annotation names, also inside `| None` or a tuple."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_section_in, get_args(annotation))), None)
 
 
 def _check_target(section: str, value: Any) -> list[tuple[str, str]]:

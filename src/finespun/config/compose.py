@@ -9,14 +9,16 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
 
 from finespun.artifacts import Artifacts
-from finespun.config.check import Origin, check, check_choices
+from finespun.config.check import Origin, check, check_choices, problems_in
 from finespun.config.sections import RunConfig
 from finespun.errors import ConfigError, MachineError
 
 NOT_IN_KEYS = ("size", "nfiles")  # DVC leaves keys of these names out of its run cache's key, so they are written otherwise
 MARK = "="
+EDITED = "was it edited by hand? `dvc repro` composes it anew"
 
 
 def read_dials(path: Path) -> dict[str, Any]:
@@ -111,13 +113,7 @@ def declared_dependencies(pipeline: Path, stage: str) -> list[str]:
 
 
 def _stage(pipeline: Path, stage: str) -> dict[str, Any]:
-    try:
-        stages = yaml.safe_load(pipeline.read_text(encoding="utf-8"))["stages"]
-        return dict(stages[stage])
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise ConfigError(
-            [f"{pipeline.name}: has no readable stage {stage!r} ({_one_line(error)}); restore it from Git"]
-        ) from error
+    return dict(yaml.safe_load(pipeline.read_text(encoding="utf-8"))["stages"][stage])
 
 
 class StageConfig(RunConfig):
@@ -141,8 +137,12 @@ def read_for_stage(artifacts: Artifacts, stage: str) -> RunConfig:
     """
     try:
         plain = OmegaConf.to_container(OmegaConf.load(artifacts.config), resolve=True)
+        full = RunConfig.model_validate(_renamed(plain, {MARK + name: name for name in NOT_IN_KEYS}))
     except FileNotFoundError as error:
         raise MachineError(f"{artifacts.config}: is not there; `dvc repro {stage}` composes it first") from error
-    full = RunConfig.model_validate(_renamed(plain, {MARK + name: name for name in NOT_IN_KEYS}))
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError([f"{artifacts.config}: {_one_line(error)}; {EDITED}"]) from error
+    except ValidationError as error:
+        raise ConfigError([f"{artifacts.config}: {key}: {told}; {EDITED}" for key, told in problems_in(error)]) from error
     sections = [*declared_sections(artifacts.pipeline, stage), "runtime"]
     return StageConfig.model_construct(_fields_set=set(sections), **{section: getattr(full, section) for section in sections})

@@ -16,6 +16,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    field_validator,
     model_validator,
 )
 
@@ -96,6 +97,15 @@ class DataConfig(Section):
     split: Split = Split()
     limit: Limit | None = None
     checks: Checks = Checks()
+
+    @field_validator("labels")
+    @classmethod
+    def _names_each_once(cls, labels: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        given = labels or ()
+        twice = sorted({label for label in given if given.count(label) > 1})
+        if twice:
+            raise ValueError(f"names {', '.join(twice)} twice; name each label once")
+        return labels
 
 
 class Target(BaseModel):

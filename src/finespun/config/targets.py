@@ -97,8 +97,7 @@ def signature(target: str) -> set[str] | None:
 
     Returns None where no such name exists.
     """
-    module, _, name = target.rpartition(".")
-    found = _find(module, name, depth=0)
+    found = _find(target)
     if found is None:
         return None
     if isinstance(found, ast.ClassDef):
@@ -111,38 +110,17 @@ def signature(target: str) -> set[str] | None:
     return names | ({"**"} if arguments.kwarg else set())
 
 
-def _find(module: str, name: str, depth: int) -> ast.ClassDef | ast.FunctionDef | None:
-    path = _source(module)
-    if path is None or depth > 5:
-        return None
-    is_package = path.name == "__init__.py"
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
-            return node
-        if isinstance(node, ast.ImportFrom):
-            for alias in node.names:
-                if (alias.asname or alias.name) == name:
-                    found = _find(_absolute(module, node, is_package), alias.name, depth + 1)
-                    if found is not None:
-                        return found
-    return None
-
-
-def _absolute(module: str, node: ast.ImportFrom, is_package: bool) -> str:
-    if not node.level:
-        return node.module or ""
-    parts = module.split(".")
-    base = parts[: len(parts) - node.level + is_package]
-    return ".".join([*base, *([node.module] if node.module else [])])
-
-
-def _source(module: str) -> Path | None:
-    top, *rest = module.split(".")
+def _find(target: str) -> ast.ClassDef | ast.FunctionDef | None:
+    """Looks in a module, or in all modules of a package, that `target` names before its last dot."""
+    top, *rest, name = target.split(".")
     spec = importlib.util.find_spec(top)
     if spec is None or not spec.submodule_search_locations:
         return None
-    path = Path(spec.submodule_search_locations[0]).joinpath(*rest)
-    for candidate in (path / "__init__.py", path.with_suffix(".py")):
-        if candidate.is_file():
-            return candidate
+    place = Path(spec.submodule_search_locations[0]).joinpath(*rest)
+    for path in sorted(place.glob("*.py")) or [place.with_suffix(".py")]:
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        if f"class {name}" in text or f"def {name}(" in text:  # parsing is what takes time
+            for node in ast.parse(text).body:
+                if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
+                    return node
     return None

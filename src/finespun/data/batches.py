@@ -53,16 +53,6 @@ def sorted_steps(lengths: NDArray[np.int32], step_rows: int) -> list[Positions]:
     return [order[first : first + step_rows] for first in range(0, len(order), step_rows)]
 
 
-def parts(step: Positions, *, rank: int, world_size: int, passes: int) -> Iterator[Part]:
-    """Cuts a step into this rank's forward passes: contiguous by length over passes, interleaved over ranks.
-
-    A short step may leave nothing for a device; it is then given a row that does not count, so that all stay in step.
-    """
-    for chunk in np.array_split(step, passes):
-        mine = chunk[rank::world_size]
-        yield Part(mine if len(mine) else step[:1], 1 / len(step), len(mine))
-
-
 class Batches:
     """The sampler: an iterable of `Part`, taken up at any batch of any epoch.
 
@@ -103,17 +93,23 @@ class Batches:
 
     def padding_share(self) -> float:
         """Returns which share of an epoch's tokens is padding."""
-        parts_of_epoch = [part.rows for step in self.steps() for part in self._mine(step)]
+        parts_of_epoch = [part.rows for step in self.steps() for part in self._parts(step)]
         padded = sum(int(self.lengths[rows].max()) * len(rows) for rows in parts_of_epoch)
         return 1 - sum(int(self.lengths[rows].sum()) for rows in parts_of_epoch) / padded
 
-    def _mine(self, step: Positions) -> Iterator[Part]:
-        return parts(step, rank=self.rank, world_size=self.world_size, passes=self.passes)
+    def _parts(self, step: Positions) -> Iterator[Part]:
+        """Cuts a step into this rank's forward passes: contiguous by length over passes, interleaved over ranks.
+
+        A short step may leave nothing for a device; it is then given a row that does not count, so that all stay in step.
+        """
+        for chunk in np.array_split(step, self.passes):
+            mine = chunk[self.rank :: self.world_size]
+            yield Part(mine if len(mine) else step[:1], 1 / len(step), len(mine))
 
     def __iter__(self) -> Iterator[Part]:
         position = 0
         for step in self.steps():
-            for part in self._mine(step):
+            for part in self._parts(step):
                 if position >= self.start:
                     yield part
                 position += 1

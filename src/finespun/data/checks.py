@@ -6,30 +6,23 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
-from finespun.config.sections import DataConfig, Filter
+from finespun.config.sections import DataConfig
 from finespun.data.sources import Line, Row
 from finespun.data.splits import normalise
 from finespun.errors import DataError, did_you_mean, listed
+from finespun.tasks.base import Problem as Found
+from finespun.tasks.base import Task, Values
 
 SHOWN = 5  # problems of each kind that a terminal shows
-
-
-class Checkable(Protocol):
-    """What checking needs of a task."""
-
-    roles: tuple[str, ...]
-    answer_roles: tuple[str, ...]
-
-    def content(self, values: Mapping[str, Any]) -> str: ...
-    def answers(self, values: Mapping[str, Any]) -> Sequence[str]: ...
-    def problems(self, values: Mapping[str, Any], labels: Sequence[str] | None) -> Iterator[tuple[str, str, str]]: ...
+ONE_TEXT = ("text", "text_pair", "image", "label")  # roles that hold no list; a text may, where its words have tags
+MISSING = {"None", "nan", "<NA>", "NaT"}  # as text, the values by which Python, NumPy and pandas say that there is none
 
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One wrong row. `kind` is a field of the section `data.checks`."""
+    """One wrong row. `kind` is a field of the section `data.checks`, or what is an error whatever that section says."""
 
     kind: str
     severity: str
@@ -89,18 +82,26 @@ def as_text(value: Any) -> Any:
     value = value.tolist() if hasattr(value, "tolist") else value
     if isinstance(value, list | tuple):
         return [each if isinstance(each, dict) else as_text(each) for each in value]
-    return "" if value is None else str(value)
+    text = str(value)
+    return "" if text in MISSING and not isinstance(value, str) else text
 
 
-def is_filtered(row: Row, filters: Iterable[Filter]) -> str | None:
-    """Returns `column=value` of the filter that leaves a row out, or None."""
-    for rule in filters:
-        if str(row[rule.column]) in rule.drop:
-            return f"{rule.column}={row[rule.column]}"
-    return None
+def named_columns(columns: Mapping[str, str | Sequence[str]]) -> list[tuple[str, str]]:
+    """Returns role and column of each column; several may make up a role."""
+    return [(role, each) for role, given in columns.items() for each in ([given] if isinstance(given, str) else given)]
 
 
-def check_rows(lines: Iterable[Line], data: DataConfig, task: Checkable) -> Report:
+def problems_of(values: Values, task: Task, labels: Sequence[str] | None) -> Iterator[Found]:
+    """Yields everything wrong with one row; a task is not asked about lists where it expects texts."""
+    has_words = "tags" in task.roles
+    lists = [role for role in ONE_TEXT if isinstance(values.get(role), list) and not (has_words and role == "text")]
+    for role in lists:
+        yield "unexpected_list", role, "is a list, where one text is needed; write one, or name one column in data.columns"
+    if not lists:
+        yield from task.problems(values, labels)
+
+
+def check_rows(lines: Iterable[Line], data: DataConfig, task: Task) -> Report:
     """Looks at every row once.
 
     Raises:
@@ -108,28 +109,26 @@ def check_rows(lines: Iterable[Line], data: DataConfig, task: Checkable) -> Repo
     """
     report = Report(file=data.path)
     seen: dict[bytes, tuple[int, str]] = {}
+    needed = {column for _, column in named_columns(data.columns)} | {rule.column for rule in data.filters}
     for line in lines:
         if not report.rows:
             _require_columns(line, data)
         report.rows += 1
-        reason = is_filtered(line.row, data.filters)
+        if not needed <= line.row.keys():
+            report.problems += _holes(line, needed)
+            continue
+        reason = next((f"{f.column}={line.row[f.column]}" for f in data.filters if str(line.row[f.column]) in f.drop), None)
         if reason:
             report.filtered[reason] += 1
             report.left_out.add(line.number)
             continue
         values = role_values(line.row, data.columns)
-        found = [*task.problems(values, data.labels)] or [*_repeats(line.number, values, task, seen)]
-        for kind, role, remedy in found:
-            severity = getattr(data.checks, kind)
-            column, value = data.columns[role], values[role]
-            column = column if isinstance(column, str) else ", ".join(column)
-            value = value if isinstance(value, str) else ", ".join(map(str, value))
-            report.problems.append(
-                Problem(kind=kind, severity=severity, line=line.number, column=column, value=value, remedy=remedy)
-            )
-            if severity == "drop":
-                report.left_out.add(line.number)
-        if line.number not in report.left_out:
+        problems = _problems(line.number, values, data, task, seen)
+        severities = {problem.severity for problem in problems}
+        report.problems += problems
+        if "drop" in severities:
+            report.left_out.add(line.number)
+        if severities <= {"warn"}:
             report.answers.update(task.answers(values))
     if not report.rows:
         raise DataError(f"{data.path}: holds a header but no rows; put your rows into it")
@@ -138,11 +137,7 @@ def check_rows(lines: Iterable[Line], data: DataConfig, task: Checkable) -> Repo
 
 def _require_columns(line: Line, data: DataConfig) -> None:
     have = list(line.row)
-    needed = [
-        (f"data.columns.{role}", column)
-        for role, given in data.columns.items()
-        for column in ([given] if isinstance(given, str) else given)
-    ]
+    needed = [(f"data.columns.{role}", column) for role, column in named_columns(data.columns)]
     needed += [("data.filters", rule.column) for rule in data.filters]
     problems = [
         f"{data.path}: has no column {column!r} ({key}){did_you_mean(column, have)}; it has: {listed(have)}"
@@ -153,9 +148,31 @@ def _require_columns(line: Line, data: DataConfig) -> None:
         raise DataError("\n".join(problems))
 
 
-def _repeats(
-    number: int, values: Mapping[str, Any], task: Checkable, seen: dict[bytes, tuple[int, str]]
-) -> Iterator[tuple[str, str, str]]:
+def _holes(line: Line, needed: set[str]) -> Iterator[Problem]:
+    remedy = f"is not in this row, which has: {listed(line.row)}; write it, as null where there is nothing to say"
+    for column in sorted(needed - line.row.keys()):
+        yield Problem(kind="missing_column", severity="error", line=line.number, column=column, value="", remedy=remedy)
+
+
+def _problems(
+    number: int, values: Values, data: DataConfig, task: Task, seen: dict[bytes, tuple[int, str]]
+) -> list[Problem]:  # fmt: skip
+    """Returns what is wrong with one row; it is compared with those before it if it may be kept."""
+
+    def problem(kind: str, role: str, remedy: str) -> Problem:
+        column, value = (
+            each if isinstance(each, str) else ", ".join(map(str, each)) for each in (data.columns[role], values[role])
+        )
+        severity = getattr(data.checks, kind, "error")
+        return Problem(kind=kind, severity=severity, line=number, column=column, value=value, remedy=remedy)
+
+    found = [problem(*each) for each in problems_of(values, task, data.labels)]
+    if all(each.severity == "warn" for each in found):
+        found += [problem(*each) for each in _repeats(number, values, task, seen)]
+    return found
+
+
+def _repeats(number: int, values: Values, task: Task, seen: dict[bytes, tuple[int, str]]) -> Iterator[Found]:
     key = hashlib.blake2b(normalise(task.content(values)).encode(), digest_size=12).digest()
     target = "; ".join(str(values[role]) for role in task.answer_roles if role in values)
     first_line, first_target = seen.setdefault(key, (number, target))

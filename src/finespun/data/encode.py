@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,21 +47,6 @@ class Profile:
         }
 
 
-class _Writer:
-    """Writes one split as it comes, a record batch at a time."""
-
-    def __init__(self, path: Path, stack: ExitStack) -> None:
-        self.path, self.stack = path, stack
-        self.writer: pa.RecordBatchFileWriter | None = None
-
-    def write(self, columns: Mapping[str, pa.Array]) -> None:
-        batch = pa.RecordBatch.from_pydict(dict(columns))
-        if self.writer is None:
-            file = self.stack.enter_context(pa.OSFile(str(self.path), "wb"))
-            self.writer = self.stack.enter_context(pa.ipc.new_file(file, batch.schema))
-        self.writer.write_batch(batch)
-
-
 def encode_splits(
     lines: Iterable[Line],
     *,
@@ -80,7 +65,7 @@ def encode_splits(
     folder.mkdir(parents=True, exist_ok=True)
     profile = Profile(unit=task.unit)
     with ExitStack() as stack:
-        writers = {split: _Writer(folder / f"{split}.arrow", stack) for split in SPLITS}
+        writers: dict[str, pa.RecordBatchFileWriter] = {}
         for split, rows in _by_split(lines, data, task, left_out):
             columns = task.encode([values for _, values in rows], encoder, labels)
             profile.rows[split] += len(rows)
@@ -89,7 +74,11 @@ def encode_splits(
             profile.lengths += columns["length"].to_pylist()
             profile.truncated += sum(columns.pop("truncated").to_pylist())
             source = columns.pop("source").to_numpy() if "source" in columns else slice(None)
-            writers[split].write({"row": pa.array(np.array([number for number, _ in rows])[source], pa.int64()), **columns})
+            numbers = pa.array(np.array([number for number, _ in rows])[source], pa.int64())
+            batch = pa.RecordBatch.from_pydict({"row": numbers, **columns})
+            if split not in writers:
+                writers[split] = stack.enter_context(pa.ipc.new_file(str(folder / f"{split}.arrow"), batch.schema))
+            writers[split].write_batch(batch)
     _require_rows(profile, data)
     return profile
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -90,10 +90,10 @@ class RowReader:
 
 def _reader(array: pa.Array) -> Callable[[int], Any]:
     if pa.types.is_list(array.type) and not array.null_count and _is_plain(array.values):
-        return _Lists(array.values.to_numpy(), array.offsets.to_numpy())
+        return partial(_list_at, array.values.to_numpy(), array.offsets.to_numpy())
     if _is_plain(array):
         return array.to_numpy().__getitem__  # type: ignore[no-any-return]
-    return _Others(array)
+    return partial(_value_at, array)
 
 
 def _is_plain(array: pa.Array) -> bool:
@@ -101,23 +101,9 @@ def _is_plain(array: pa.Array) -> bool:
     return not array.null_count and (kinds.is_integer(array.type) or kinds.is_floating(array.type))
 
 
-@dataclass(frozen=True)
-class _Lists:
-    values: NDArray[Any]
-    offsets: NDArray[np.int32]
-
-    def __call__(self, row: int) -> NDArray[Any]:
-        return self.values[self.offsets[row] : self.offsets[row + 1]]
+def _list_at(values: NDArray[Any], offsets: NDArray[np.int32], row: int) -> NDArray[Any]:
+    return values[offsets[row] : offsets[row + 1]]
 
 
-@dataclass(frozen=True)
-class _Others:
-    array: pa.Array
-
-    def __call__(self, row: int) -> Any:
-        return self.array[row].as_py()
-
-
-def lengths_of(table: pa.Table) -> NDArray[np.int32]:
-    """Returns the number of tokens of each row."""
-    return np.asarray(table["length"].to_numpy(), dtype=np.int32)
+def _value_at(array: pa.Array, row: int) -> Any:
+    return array[row].as_py()

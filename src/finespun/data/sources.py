@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
@@ -96,7 +96,9 @@ def _read_csv(file: IO[str], name: str, delimiter: str) -> Iterator[Line]:
     csv.field_size_limit(sys.maxsize)
     reader = csv.reader(file, delimiter=delimiter, strict=True)
     try:
-        header = next(reader)
+        header = next(reader, None)
+        if header is None:
+            raise DataError(f"{name}: is empty; put your rows into it")
         twice = sorted({column for column in header if header.count(column) > 1})
         if twice:
             raise DataError(f"{name}:1: the header names {listed(twice)} twice; rename one")
@@ -143,29 +145,27 @@ def _read_parquet(path: Path) -> Iterator[Line]:
                 yield Line(number, row)
 
 
-def write(rows: Iterable[Row], path: Path) -> int:
+def write(rows: Iterable[Row], path: Path, *, like: Sequence[Row] = ()) -> int:
     """Writes rows as they come, in the format of the path's ending; `-` is CSV on standard output. Returns their number.
 
-    A file appears whole or not at all.
+    A file appears whole or not at all. `like` are rows that tell the types of columns that are empty at first; they may be
+    added while `rows` are taken.
 
     Raises:
         DataError: there are no rows, or they do not make a table.
     """
     if str(path) == "-":
-        return _write_text(_alike(rows, path), sys.stdout, csv_writer)
+        return _write_text(_alike(rows, path), sys.stdout, "csv")
     kind = format_of(path, writing=True)
+    rows = rows if kind == "jsonl" else _alike(rows, path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     try:
         if kind == "parquet":
-            count = _write_parquet(_alike(rows, path), partial)
+            count = _write_parquet(rows, partial, like)
         else:
             with partial.open("w", encoding="utf-8", newline="") as file:
-                count = (
-                    _write_text(_alike(rows, path), file, csv_writer)
-                    if kind == "csv"
-                    else _write_text(rows, file, jsonl_writer)
-                )
+                count = _write_text(rows, file, kind)
         if not count:
             raise DataError(f"{path}: nothing is written, for there were no rows; look at the input")
         partial.replace(path)
@@ -189,34 +189,24 @@ def _alike(rows: Iterable[Row], path: Path) -> Iterator[Row]:
         yield {column: row.get(column) for column in columns}
 
 
-def csv_writer(file: IO[str], first: Row) -> Callable[[Row], object]:
-    """Starts a CSV with the first row's columns; returns what writes a row."""
-    writer = csv.DictWriter(file, list(first), lineterminator="\n")
-    writer.writeheader()
-    return lambda row: writer.writerow({name: _cell(value) for name, value in row.items()})
-
-
-def _cell(value: Any) -> Any:
-    """Lists and objects are written as JSON."""
-    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | dict) else value
-
-
-def jsonl_writer(file: IO[str], _first: Row) -> Callable[[Row], object]:
-    """Returns what writes a row as a line of JSON."""
-    return lambda row: file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
-
-
-def _write_text(rows: Iterable[Row], file: IO[str], start: Callable[[IO[str], Row], Callable[[Row], object]]) -> int:
-    count = 0
-    write_row: Callable[[Row], object] | None = None
-    for row in rows:
-        write_row = write_row or start(file, row)
-        write_row(row)
-        count += 1
+def _write_text(rows: Iterable[Row], file: IO[str], kind: str) -> int:
+    """Writes JSON a line, or CSV with lists and objects as JSON."""
+    count, writer = 0, csv.writer(file, lineterminator="\n")
+    for count, row in enumerate(rows, 1):
+        if kind == "jsonl":
+            file.write(_as_json(row) + "\n")
+            continue
+        if count == 1:
+            writer.writerow(row)
+        writer.writerow(_as_json(value) if isinstance(value, list | dict) else value for value in row.values())
     return count
 
 
-def _write_parquet(rows: Iterable[Row], path: Path) -> int:
+def _as_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _write_parquet(rows: Iterable[Row], path: Path, like: Sequence[Row]) -> int:
     import pyarrow as pa  # noqa: PLC0415
     import pyarrow.parquet as pq  # noqa: PLC0415
 
@@ -225,7 +215,8 @@ def _write_parquet(rows: Iterable[Row], path: Path) -> int:
         writer: pq.ParquetWriter | None = None
         for chunk in chunks(rows):
             try:
-                table = pa.Table.from_pylist(chunk, schema=writer.schema if writer else None)
+                schema = writer.schema if writer else pa.Table.from_pylist([*chunk, *like]).schema
+                table = pa.Table.from_pylist(chunk, schema=schema)
             except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
                 reason = f"{str(error).splitlines()[0]}; write to .jsonl instead"
                 raise DataError(

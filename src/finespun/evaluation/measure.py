@@ -27,11 +27,6 @@ class Measured:
     judgement: Judgement
     shown: tuple[str, ...]  # scores for a summary
 
-    @property
-    def headline(self) -> dict[str, float]:
-        """The scores that are about all labels."""
-        return headline(self.scores)
-
 
 def headline(scores: Mapping[str, float]) -> dict[str, float]:
     """Returns the scores whose names say no label."""

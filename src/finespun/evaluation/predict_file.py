@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from finespun.data import image_folder, sources
+from finespun.data.checks import named_columns
 from finespun.data.sources import Row, chunks
 from finespun.errors import DataError, did_you_mean, listed
 from finespun.evaluation.predictor import Predictor
@@ -52,7 +54,7 @@ def predict_file(
         predictor.columns = {role: role for role in list(predictor.columns)[:1]}
     lines = _lines(source, next(iter(predictor.columns)))
     job = _Job(predictor=predictor, name=str(source), top_k=top_k, strict=strict)
-    return sources.write(job.answered(lines), output), job.failed
+    return sources.write(job.answered(lines), output, like=job.like), job.failed
 
 
 def _lines(source: Path, role: str) -> Iterator[sources.Line]:
@@ -69,29 +71,41 @@ class _Job:
     def __init__(self, *, predictor: Predictor, name: str, top_k: int, strict: bool) -> None:
         self.predictor, self.name, self.top_k, self.strict = predictor, name, top_k, strict
         self.failed = 0
+        self.like: list[Row] = []  # the first row with an answer
 
     def answered(self, lines: Iterator[sources.Line]) -> Iterator[Row]:
-        """Yields the rows with their answers; names of the user's columns are never taken."""
-        known: list[str] | None = None  # of the first answer: a table has the same columns in each row
+        """Yields the rows with their answers; names of the user's columns are never taken.
+
+        A table has the same columns in each row: rows wait for the first answer, which says what they are and of what types.
+        """
+        pairs = self._pairs(lines)
+        waiting = []
+        for pair in pairs:
+            waiting.append(pair)
+            if "error" not in pair[1]:
+                break
+        empty = dict.fromkeys(waiting[-1][1] if waiting else ()) | {"error": ""}
+        self.like += [_joined(line.row, empty | answer) for line, answer in waiting[-1:]]
+        for line, answer in chain(waiting, pairs):
+            yield _joined(line.row, empty | answer)
+
+    def _pairs(self, lines: Iterator[sources.Line]) -> Iterator[tuple[sources.Line, dict[str, Any]]]:
         for chunk in chunks(lines, self.predictor.task.rows_at_once):
             for line in chunk:
                 self._require_columns(line)
             answers = self.predictor.predict([line.row for line in chunk], top_k=self.top_k)
-            known = known or next((list(each) for each in answers if "error" not in each), None)
             for line, answer in zip(chunk, answers, strict=True):
                 self._count(line, answer)
-                full = dict.fromkeys(known or [], None) | {"error": ""} | answer
-                yield {**line.row, **{_free(name, line.row): value for name, value in full.items()}}
+                yield line, answer
 
     def _require_columns(self, line: sources.Line) -> None:
-        for role, column in self.predictor.columns.items():
-            for each in [column] if isinstance(column, str) else column:
-                if each not in line.row:
-                    near = did_you_mean(each, line.row)
-                    raise DataError(
-                        f"{self.name}:{line.number}: has no column {each!r}{near}; it has: {listed(line.row)}; set"
-                        f" --column {role}=NAME"
-                    )
+        for role, column in named_columns(self.predictor.columns):
+            if column not in line.row:
+                near = did_you_mean(column, line.row)
+                raise DataError(
+                    f"{self.name}:{line.number}: has no column {column!r}{near}; it has: {listed(line.row)}; set"
+                    f" --column {role}=NAME"
+                )
 
     def _count(self, line: sources.Line, answer: Mapping[str, Any]) -> None:
         if "error" in answer:
@@ -99,6 +113,10 @@ class _Job:
             if self.strict:
                 place = f"{self.name}:{line.number}" if not Path(self.name).is_dir() else next(iter(line.row.values()))
                 raise DataError(f"{place}: {answer['error']}; mend the row, or leave --strict out")
+
+
+def _joined(row: Row, answer: Row) -> Row:
+    return {**row, **{_free(name, row): value for name, value in answer.items()}}
 
 
 def _free(name: str, row: Row) -> str:

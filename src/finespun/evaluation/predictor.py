@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from finespun.config import targets
 from finespun.config.sections import Target
-from finespun.data.checks import role_values
+from finespun.data.checks import problems_of, role_values
 from finespun.data.loader import RowReader
 from finespun.data.sources import Row
 from finespun.errors import ModelError
@@ -43,16 +43,14 @@ class Predictor:
         self.model: Any = loaded.to(self.device).eval()
         self.task, self.encoder = task.settled(self.model.config.to_dict()), task.encoder(folder)
         self.labels = [self.model.config.id2label[position] for position in range(self.model.config.num_labels)]
-        self.columns = {role: column for role, column in record["columns"].items() if self._reads(role)}
+        roles = [role for role in (*task.roles, *task.optional_roles) if role not in task.answer_roles]
+        self.columns = {role: record["columns"][role] for role in roles if role in record["columns"]}
         self.batch_tokens = BATCH_TOKENS
-
-    def _reads(self, role: str) -> bool:
-        return role in {*self.task.roles, *self.task.optional_roles} - {*self.task.answer_roles}
 
     def predict(self, rows: Sequence[Row], *, top_k: int = 1) -> list[dict[str, Any]]:
         """Returns an answer for each row; a row that cannot be answered gives `error` and nothing else."""
         values = [role_values(row, self.columns) for row in rows]
-        problems = [next(iter(self.task.problems(each, None)), None) for each in values]
+        problems = [next(problems_of(each, self.task, None), None) for each in values]
         good = [position for position, problem in enumerate(problems) if problem is None]
         answers = iter(self._answered([values[position] for position in good], top_k) if good else [])
         return [

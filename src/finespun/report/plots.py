@@ -16,6 +16,7 @@ from finespun.config.sections import ReportConfig
 from finespun.tasks.base import Judgement
 
 INK, ACCENT = "#1f2937", "#2563eb"
+NUMBERED, NAMED = 30, 100  # labels: with more there is no room for each pair's number, or each label's name
 
 
 def confusion(actual: Sequence[str], predicted: Sequence[str], labels: Sequence[str], *, folder: Path, title: str) -> None:
@@ -26,16 +27,18 @@ def confusion(actual: Sequence[str], predicted: Sequence[str], labels: Sequence[
     counts = np.zeros((len(labels), len(labels)), dtype=int)
     np.add.at(counts, ([index[a] for a in actual], [index[p] for p in predicted]), 1)
     shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
-    side = 2.6 + 0.55 * len(labels)
+    side = 2.6 + 0.55 * min(len(labels), NUMBERED)
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axes = figure.add_subplot()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, ax=axes, label="share of the actual label", fraction=0.046)
-    for (row, column), count in np.ndenumerate(counts):
+    numbered = counts if len(labels) <= NUMBERED else counts[:0]
+    for (row, column), count in np.ndenumerate(numbered):
         text = f"{count}\n{shares[row, column]:.1%}" if len(labels) <= 10 else str(count)
         axes.text(column, row, text, ha="center", va="center", color="white" if shares[row, column] > 0.5 else INK)
-    axes.set_xticks(range(len(labels)), labels, rotation=45 if len(labels) > 4 else 0, parse_math=False)
-    axes.set_yticks(range(len(labels)), labels, parse_math=False)
+    named = range(0, len(labels), -(-len(labels) // NAMED))
+    axes.set_xticks(named, labels[:: named.step], rotation=45 if len(labels) > 4 else 0, parse_math=False)
+    axes.set_yticks(named, labels[:: named.step], parse_math=False)
     axes.set(xlabel="predicted", ylabel="actual")
     axes.set_title(title, parse_math=False)
     _save(figure, folder / "confusion.png")

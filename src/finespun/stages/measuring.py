@@ -58,10 +58,10 @@ def write_report(measured: Measured, folder: Path, *, confidence: float, **more:
         "scores": {name: {"value": value, **measured.intervals[name]} for name, value in measured.scores.items()},
         "baselines": measured.baselines,
     }
-    for name, content in (("metrics", {"rows": rows, **measured.headline, **more}), ("details", details)):
+    for name, content in (("metrics", {"rows": rows, **headline(measured.scores), **more}), ("details", details)):
         (folder / f"{name}.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     pq.write_table(measured.predictions, folder / "predictions.parquet")
-    said = ", ".join(f"{name} {value:.4f}" for name, value in measured.headline.items())
+    said = ", ".join(f"{name} {value:.4f}" for name, value in headline(measured.scores).items())
     print(f"{folder.name}: {rows:,} rows, {said}")  # noqa: T201
 
 

@@ -24,13 +24,16 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from mlflow.exceptions import MlflowException
 
 from finespun.artifacts import Artifacts
+from finespun.config.check import flatten
 from finespun.config.sections import RuntimeConfig
+from finespun.data.checks import named_columns
 from finespun.errors import InterruptError, MachineError
 from finespun.tracking.spool import Point, Spool, send_leftovers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+REFUSALS = (MlflowException, OSError)  # what calls of MLflow raise where the server does not answer, or not as asked
 PARAM_LENGTH = 250  # longer values are cut by MLflow's stores
 CLOSE_SECONDS = 20.0
 PARENT = "FINESPUN_PARENT_RUN"  # set by the sweep that a run belongs to
@@ -56,23 +59,18 @@ class Tracker:
         self.artifacts, self.uri = artifacts, tracking_uri(runtime, artifacts)
         self.spool_folder = artifacts.state / "metrics"
         mlflow.set_tracking_uri(self.uri)
-        with self._initialising():
+        remedy = "start the server, or set null for the database in mlruns/"
+        with self._alone(), needed(f"runtime.tracking_uri: {self.uri} does not answer", remedy):
             self.client = mlflow.MlflowClient(self.uri)
             self.experiment_id = self._experiment(runtime.mlflow_experiment)
 
     @contextmanager
-    def _initialising(self) -> Iterator[None]:
+    def _alone(self) -> Iterator[None]:
         """One process at a time makes the database: several at once would break it for good."""
         self.artifacts.mlruns.mkdir(parents=True, exist_ok=True)
         with (self.artifacts.mlruns / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            try:
-                yield
-            except (MlflowException, OSError) as error:
-                raise MachineError(
-                    f"runtime.tracking_uri: {self.uri} does not answer ({_first_line(error)}); start the server, or set null"
-                    " for the database in mlruns/"
-                ) from error
+            yield
 
     def _experiment(self, name: str) -> str:
         experiment = self.client.get_experiment_by_name(name)
@@ -97,12 +95,13 @@ class Tracker:
         Raises:
             MachineError: the server does not answer.
         """
-        try:
-            self.client.update_run(run_id, status="RUNNING")
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise MachineError(f"MLflow at {self.uri} does not answer ({_first_line(error)}); start it again") from error
-            return None
+        with needed(f"MLflow at {self.uri} does not answer", "start it again"):
+            try:
+                self.client.update_run(run_id, status="RUNNING")
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                return None
         return Run(self, run_id)
 
     def count_looks(self, test_digest: str) -> int:
@@ -112,17 +111,9 @@ class Tracker:
             MachineError: the server does not answer.
         """
         rule = f"tags.test_split = '{test_digest}'"
-        try:
+        with needed(f"MLflow at {self.uri} cannot count the looks at the test split", "start it again"):
             found = mlflow.search_runs([self.experiment_id], rule, output_format="list", max_results=50_000)
-        except (MlflowException, OSError) as error:
-            raise MachineError(
-                f"MLflow at {self.uri} cannot count the looks at the test split ({_first_line(error)})"
-            ) from error
         return sum(int(run.data.tags.get("test_looks", 0)) for run in found)
-
-    def send_leftovers(self) -> None:
-        """Sends what earlier runs could not."""
-        send_leftovers(self.spool_folder, self.send, self.client.set_terminated, (MlflowException, OSError))
 
     def send(self, run_id: str, points: list[Point]) -> None:
         """Writes metrics in one request."""
@@ -139,11 +130,20 @@ class Tracker:
 
 
 @contextmanager
+def needed(what: str, remedy: str) -> Iterator[None]:
+    """Makes a refusal of the server's an error of the machine."""
+    try:
+        yield
+    except REFUSALS as error:
+        raise MachineError(f"{what} ({_first_line(error)}); {remedy}") from error
+
+
+@contextmanager
 def forgiving(deed: str) -> Iterator[None]:
     """Lets a server fail without costing a training run: what it did not take is said, and lies on disk."""
     try:
         yield
-    except (MlflowException, OSError, sqlite3.Error) as error:
+    except (*REFUSALS, sqlite3.Error) as error:
         print(f"warning: MLflow could not {deed}: {_first_line(error)}")  # noqa: T201
 
 
@@ -152,8 +152,8 @@ class Run:
 
     def __init__(self, tracker: Tracker, run_id: str) -> None:
         self.tracker, self.id, self.client = tracker, run_id, tracker.client
-        tracker.send_leftovers()
-        self.spool = Spool(tracker.spool_folder, run_id, tracker.send, (MlflowException, OSError))
+        send_leftovers(tracker.spool_folder, tracker.send, self.client.set_terminated, REFUSALS)
+        self.spool = Spool(tracker.spool_folder, run_id, tracker.send, REFUSALS)
 
     def __enter__(self) -> Self:
         return self
@@ -197,8 +197,7 @@ class Run:
 
     def log_data(self, split: str, schema: Mapping[str, Any]) -> None:
         """Records a split of prepared data that this run used, with its digest."""
-        names = [name for given in schema["columns"].values() for name in ([given] if isinstance(given, str) else given)]
-        columns = [{"type": "string", "name": name, "required": True} for name in names]
+        columns = [{"type": "string", "name": name, "required": True} for _, name in named_columns(schema["columns"])]
         digest = schema["digests"][split]
         dataset = Dataset(
             name=f"{schema['name']}-{split}",
@@ -218,15 +217,6 @@ class Run:
 
         with forgiving(f"take the model of {folder}"), mlflow.start_run(run_id=self.id):
             log_served_model(folder, examples, answers)
-
-
-def flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields dotted names and leaves; a list is a leaf."""
-    if not isinstance(node, Mapping):
-        yield prefix, node
-        return
-    for key, value in node.items():
-        yield from flatten(value, f"{prefix}.{key}" if prefix else str(key))
 
 
 def _first_line(error: Exception) -> str:

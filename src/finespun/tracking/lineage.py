@@ -19,16 +19,8 @@ from finespun.errors import DataError
 from finespun.models.addresses import file_digest
 
 PACKAGES = (
-    "finespun",
-    "torch",
-    "pytorch-lightning",
-    "transformers",
-    "tokenizers",
-    "torchmetrics",
-    "numpy",
-    "pyarrow",
-    "pillow",
-)
+    "finespun", "torch", "pytorch-lightning", "transformers", "tokenizers", "torchmetrics", "numpy", "pyarrow", "pillow",
+)  # fmt: skip
 
 
 def input_digests(artifacts: Artifacts, stage: str) -> dict[str, str]:

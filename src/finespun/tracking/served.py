@@ -16,18 +16,9 @@ from mlflow.types.schema import AnyType, Array
 SCRIPT = Path(__file__).with_name("served_script.py")
 CODE = Path(__file__).parents[1]
 REQUIREMENTS = (
-    "torch",
-    "transformers",
-    "tokenizers",
-    "safetensors",
-    "numpy",
-    "pandas",
-    "pillow",
-    "pyarrow",
-    "pydantic",
-    "omegaconf",
+    "torch", "transformers", "tokenizers", "safetensors", "numpy", "pandas", "pillow", "pyarrow", "pydantic", "omegaconf",
     "tqdm",
-)
+)  # fmt: skip
 
 
 def log_served_model(folder: Path, examples: Sequence[Mapping[str, Any]], answers: Sequence[Mapping[str, Any]]) -> None:

@@ -8,8 +8,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,18 +77,6 @@ class Spool:
             self.unsent = self.unsent[BATCH:]
 
 
-@contextmanager
-def _held(path: Path) -> Iterator[IO[str] | None]:
-    """Opens a file that no living process writes; None if one does."""
-    with path.open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield None
-            return
-        yield file
-
-
 def send_leftovers(folder: Path, send: Send, finish: Callable[[str, str], None], retry_on: tuple[type[Exception], ...]) -> None:
     """Sends what processes that have ended could not, and ends their runs with the status that they had.
 
@@ -100,9 +87,11 @@ def send_leftovers(folder: Path, send: Send, finish: Callable[[str, str], None],
         retry_on: with one of these errors a file waits on.
     """
     for path in sorted(folder.glob("*.jsonl")):
-        with _held(path) as file:
-            if file is None:
-                continue
+        with path.open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue  # a living process writes it
             run_id = path.name.partition(".")[0]
             points, status = _read(file)
             try:

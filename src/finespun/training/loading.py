@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from finespun.config.sections import RuntimeConfig
 from finespun.data.batches import Batches, balanced_weights
-from finespun.data.loader import BatchLoader, Rows, lengths_of
+from finespun.data.loader import BatchLoader, Rows
 from finespun.data.prepared import PreparedData
 from finespun.errors import ConfigError
 from finespun.tasks.base import Encoder, Task
@@ -27,7 +27,8 @@ def make_loader(
     weights = None if imbalance == "ignore" else balanced_weights(_labels_of(table, imbalance))
     chances = weights / weights.sum() if weights is not None and imbalance == "weighted_sampling" else None
     batches = Batches(
-        lengths_of(table), step_rows=step_rows, seed=seed, rank=rank(), world_size=world_size(), passes=passes, chances=chances
+        table["length"].to_numpy(), step_rows=step_rows, seed=seed, rank=rank(), world_size=world_size(), passes=passes,
+        chances=chances,
     )  # fmt: skip
     rows = Rows(table, task, encoder, weights if imbalance == "class_weights" else None)
     return BatchLoader(rows, batches, num_workers=runtime.num_workers, pin_memory=torch.cuda.is_available())

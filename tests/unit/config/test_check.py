@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from finespun.artifacts import Artifacts
+from finespun.config.check import flatten
 from finespun.config.compose import compose, read_for_stage, write
 from finespun.errors import ConfigError
 from small_run import small_config
@@ -102,6 +103,29 @@ def test_shares_must_add_up_to_one(artifacts: Artifacts) -> None:
     assert "train + val + test is 1.2; the three shares must add up to 1" in problem
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"limit": {"row": 5}}, "limit.row: unknown key (did you mean 'rows'?); allowed: per_label, rows"),
+        (
+            {"filters": [{"colum": "x", "drop": []}]},
+            "filters.0.colum: unknown key (did you mean 'column'?); allowed: column, drop",
+        ),
+    ],
+)
+def test_keys_inside_optional_sections_and_lists_are_known(
+    artifacts: Artifacts, option: dict[str, object], message: str
+) -> None:
+    edit(artifacts.conf / "data" / "movie_reviews.yaml", **option)
+    assert f"conf/data/movie_reviews.yaml: {message}" in problems(artifacts)
+
+
+def test_a_label_named_twice_is_refused(artifacts: Artifacts) -> None:
+    edit(artifacts.conf / "data" / "movie_reviews.yaml", labels=["negative", "positive", "negative"])
+    [problem] = problems(artifacts)
+    assert problem.startswith("conf/data/movie_reviews.yaml: labels: names negative twice; name each label once")
+
+
 def test_an_experiment_is_named_as_the_place_of_its_mistakes(artifacts: Artifacts) -> None:
     (artifacts.conf / "experiment" / "slow.yaml").write_text("# @package _global_\noptimizer: {lr: 0}\n")
     edit(artifacts.params, experiment="slow")
@@ -138,7 +162,15 @@ def test_the_environment_is_read_by_runtime_alone_and_never_written(
     assert "password" not in artifacts.config.read_text()
     assert read_for_stage(artifacts, "finetune").runtime.tracking_uri == "http://user:password@host"
     edit(artifacts.conf / "model" / "minilm.yaml", checkpoint="${oc.env:SECRET}")
-    assert problems(artifacts)[0].startswith("conf/model/minilm.yaml: checkpoint: reads an environment variable")
+    edit(artifacts.conf / "data" / "movie_reviews.yaml", labels=["negative", "${oc.env:SECRET}"])
+    for problem, place in zip(
+        problems(artifacts), ("data/movie_reviews.yaml: labels", "model/minilm.yaml: checkpoint"), strict=True
+    ):
+        assert problem.startswith(f"conf/{place}: reads an environment variable")
+
+
+def test_nested_settings_have_dotted_names_and_a_list_is_one_value() -> None:
+    assert list(flatten({"a": {"b": 1, "c": [2, {"d": 3}]}})) == [("a.b", 1), ("a.c", [2, {"d": 3}])]
 
 
 def test_a_stage_is_given_only_what_it_declared(artifacts: Artifacts) -> None:
@@ -149,6 +181,29 @@ def test_a_stage_is_given_only_what_it_declared(artifacts: Artifacts) -> None:
     assert seen.runtime == config.runtime
     with pytest.raises(AssertionError, match="'optimizer' that dvc.yaml does not declare"):
         _ = seen.optimizer
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("batch_size: 32", "batch_size: x", "trainer.batch_size: Input should be a valid integer (it is 'x')"),
+        ("batch_size: 32", "batch_sizes: 32", "trainer.batch_size: is missing"),
+        ("batch_size: 32", "batch_size: [32", "while parsing a flow sequence"),
+        ("batch_size: 32", "batch_size: ${nothing}", "Interpolation key 'nothing' not found"),
+    ],
+)
+def test_a_composed_file_that_was_edited_is_a_mistake_of_configuration(
+    artifacts: Artifacts, old: str, new: str, message: str
+) -> None:
+    write(*compose(artifacts), artifacts.config)
+    text = artifacts.config.read_text()
+    assert old in text
+    artifacts.config.write_text(text.replace(old, new))
+    with pytest.raises(ConfigError) as caught:
+        read_for_stage(artifacts, "finetune")
+    assert caught.value.problems[0].startswith(f"{artifacts.config}: ")
+    assert message in str(caught.value)
+    assert "was it edited by hand? `dvc repro` composes it anew" in str(caught.value)
 
 
 def test_what_is_written_is_read_back_equal(artifacts: Artifacts) -> None:

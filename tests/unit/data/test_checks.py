@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pandas as pd
 import pytest
+import yaml
 
-from finespun.config.sections import Checks, DataConfig, Filter
-from finespun.data.checks import Report, check_rows
+from finespun.config.sections import Checks, DataConfig, Filter, Target
+from finespun.config.targets import build
+from finespun.data.checks import Report, check_rows, role_values
 from finespun.data.sources import Line
 from finespun.errors import DataError
 from finespun.tasks.text_classification import TextClassification
+from helpers import ROOT
 
 TASK = TextClassification(max_length=8, label_smoothing=0.0, monitor="val/accuracy", monitor_mode="max")
 BAD = [("good film", "positive"), ("", "positive"), ("dull", "postive"), ("Good  FILM", "negative"), ("good film ", "positive")]
@@ -73,3 +78,49 @@ def test_missing_columns_are_all_named() -> None:
 def test_a_header_alone_is_no_data() -> None:
     with pytest.raises(DataError, match="holds a header but no rows"):
         check_rows([], config(), TASK)
+
+
+def test_a_row_without_a_column_is_named_with_its_line() -> None:
+    rows = [{"text": "a", "label": "positive"}, {"text": "b"}, {"label": "negative"}]
+    data = config(filters=(Filter(column="label", drop=("neutral",)),))
+    report = check_rows([Line(number, row) for number, row in enumerate(rows, 1)], data, TASK)
+    assert report.counts("error") == {"missing_column": 2}
+    text = report.text("error")
+    assert "reviews.csv:2: label '': is not in this row, which has: text; write it, as null where there is nothing" in text
+    assert "reviews.csv:3: text '': is not in this row, which has: label; write it" in text
+
+
+@pytest.mark.parametrize("row", [{"text": ["a", "b"], "label": "positive"}, {"text": "a", "label": ["positive"]}])
+def test_a_list_where_a_text_is_needed_is_named_with_its_line(row: dict[str, object]) -> None:
+    report = check_rows([Line(1, {"text": "good", "label": "positive"}), Line(2, row)], config(), TASK)
+    [problem] = report.problems
+    assert (problem.kind, problem.severity, problem.line) == ("unexpected_list", "error", 2)
+    assert "is a list, where one text is needed; write one, or name one column in data.columns" in str(problem)
+
+
+def test_several_columns_where_a_text_is_needed_are_named() -> None:
+    data = DataConfig(path="r.csv", columns={"text": ["title", "body"], "label": "label"})
+    report = check_rows([Line(2, {"title": "a", "body": "b", "label": "x"})], data, TASK)
+    assert report.text("error").splitlines()[1].startswith("  r.csv:2: title, body 'a, b': is a list")
+
+
+def test_words_and_their_tags_are_lists() -> None:
+    task = build("task", Target(**yaml.safe_load((ROOT / "conf" / "task" / "token_classification.yaml").read_text())))
+    data = DataConfig(path="r.jsonl", columns={"text": "words", "tags": "tags"})
+    row = {"words": ["Ada", "wrote"], "tags": ["B-PER", "O"]}
+    assert check_rows([Line(1, row)], data, task).problems == []
+
+
+def test_a_row_with_a_mere_warning_is_compared_with_the_others() -> None:
+    rows = [("", "positive"), ("", "positive"), ("", "negative")]
+    report = checked(rows, checks=Checks(empty_text="warn"))
+    assert report.counts("warn") == {"empty_text": 3, "duplicate": 1}
+    assert report.counts("error") == {"conflicting_labels": 1}
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), np.float64("nan"), pd.NA, pd.NaT])
+def test_a_missing_value_is_the_empty_text(value: object) -> None:
+    assert role_values({"text": value, "more": [value, "nan"]}, {"text": "text", "text_pair": "more"}) == {
+        "text": "",
+        "text_pair": ["", "nan"],
+    }

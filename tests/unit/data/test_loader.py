@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +10,7 @@ import pytest
 import torch
 
 from finespun.data.batches import Batches
-from finespun.data.loader import BatchLoader, RowReader, Rows, lengths_of
+from finespun.data.loader import BatchLoader, RowReader, Rows
 from finespun.tasks.base import Batch
 from finespun.tasks.text import TextEncoder
 from finespun.tasks.text_classification import TextClassification
@@ -50,7 +49,9 @@ def test_rows_come_in_the_order_asked_across_chunks(chunk: int) -> None:
 
 def test_batches_are_padded_and_masked() -> None:
     source = table(30, 4)
-    loader = BatchLoader(Rows(source, TASK, TextEncoder(None, 99)), Batches(lengths_of(source), step_rows=7, seed=None))
+    loader = BatchLoader(
+        Rows(source, TASK, TextEncoder(None, 99)), Batches(source["length"].to_numpy(), step_rows=7, seed=None)
+    )
     seen = []
     for batch in loader:
         ids, mask = batch.inputs["input_ids"], batch.inputs["attention_mask"]
@@ -67,7 +68,9 @@ def test_a_loader_with_workers_gives_the_same_batches_and_can_be_taken_up() -> N
 
     def rows(workers: int, done: int) -> list[list[int]]:
         loader = BatchLoader(
-            Rows(source, TASK, TextEncoder(None, 0)), Batches(lengths_of(source), step_rows=4, seed=1), num_workers=workers
+            Rows(source, TASK, TextEncoder(None, 0)),
+            Batches(source["length"].to_numpy(), step_rows=4, seed=1),
+            num_workers=workers,
         )
         loader.load_state_dict({"epoch": 2, "batch": done})
         loader.batches.set_epoch(2)
@@ -78,27 +81,17 @@ def test_a_loader_with_workers_gives_the_same_batches_and_can_be_taken_up() -> N
 
 def test_the_position_that_is_saved_is_the_one_that_training_set() -> None:
     source = table(30, 4)
-    loader = BatchLoader(Rows(source, TASK, TextEncoder(None, 0)), Batches(lengths_of(source), step_rows=4, seed=1))
+    loader = BatchLoader(Rows(source, TASK, TextEncoder(None, 0)), Batches(source["length"].to_numpy(), step_rows=4, seed=1))
     next(iter(loader))
     assert loader.state_dict() == {"epoch": 0, "batch": 0}
     loader.position = {"epoch": 1, "batch": 5}
     assert loader.state_dict() == {"epoch": 1, "batch": 5}
 
 
-def test_files_are_mapped_not_read(tmp_path: Path) -> None:
-    path = tmp_path / "a.arrow"
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table(30, 4).schema) as writer:
-        writer.write_table(table(30, 4))
-    before = pa.total_allocated_bytes()
-    mapped = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-    assert pa.total_allocated_bytes() - before < path.stat().st_size / 2
-    assert mapped.num_rows == 30
-
-
 def test_rows_weigh_what_their_label_does_and_a_filler_weighs_nothing() -> None:
     source = table(5, 4)
     row_weights = np.array([1.0, 3.0, 1.0, 3.0, 1.0])
-    batches = Batches(lengths_of(source), step_rows=5, seed=None, world_size=2, rank=1, passes=3)
+    batches = Batches(source["length"].to_numpy(), step_rows=5, seed=None, world_size=2, rank=1, passes=3)
     found = list(BatchLoader(Rows(source, TASK, TextEncoder(None, 0), row_weights), batches))
     for batch in found:
         expected = row_weights[batch.rows.numpy()] / 5

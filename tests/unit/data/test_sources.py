@@ -40,6 +40,7 @@ def test_a_byte_order_mark_and_tabs_are_fine(tmp_path: Path) -> None:
         ("a.csv", b'text\n"x" y\n', "a.csv:2: is not CSV"),
         ("a.csv", b"text,text\nx,y\n", "a.csv:1: the header names text twice"),
         ("a.csv", b"", "is empty"),
+        ("a.csv", b"\xef\xbb\xbf", "a.csv: is empty; put your rows into it"),
         ("a.csv", b"text\ncaf\xe9\n", "byte 0xe9 is not utf-8; save the file as UTF-8 or set data.encoding"),
         ("a.jsonl", b'{"text": 1}\n{"text"\n', "a.jsonl:2: is not JSON"),
         ("a.jsonl", b"[1]\n", "a.jsonl:1: holds list, not an object"),

@@ -189,6 +189,36 @@ def test_more_rows_than_a_chunk_come_in_order(tmp_path: Path, folder: Path, one_
     assert all(row["label"] == expected[row["text"]] for row in answered)
 
 
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_columns_are_known_though_the_first_chunk_has_no_answer(tmp_path: Path, folder: Path, ending: str) -> None:
+    source = write(tmp_path / "in.csv", [{"id": str(n), "text": ""} for n in range(CHUNK)] + [{"id": "last", "text": "fine"}])
+    output = tmp_path / f"out.{ending}"
+    assert predict_file(source, output, folder=folder, columns={}) == (CHUNK + 1, CHUNK)
+    answered = read(output)
+    assert [row["id"] for row in answered] == [*map(str, range(CHUNK)), "last"]
+    assert [list(row) for row in answered[::CHUNK]] == [["id", "text", "label", "probability", "error"]] * 2
+    assert [row["error"] for row in answered[::CHUNK]] == ["text is empty", ""]
+    assert answered[-1]["label"] in LABELS
+
+
+def test_without_any_answer_the_errors_are_written(tmp_path: Path, folder: Path) -> None:
+    source = write_csv(tmp_path / "in.csv", [{"text": ""}, {"text": " "}])
+    assert predict_file(source, tmp_path / "out.csv", folder=folder, columns={}) == (2, 2)
+    assert read(tmp_path / "out.csv") == [{"text": text, "error": "text is empty"} for text in ("", " ")]
+
+
+def test_a_list_where_a_text_is_needed_is_said(tmp_path: Path, folder: Path) -> None:
+    source = write(tmp_path / "in.jsonl", [{"text": "fine"}, {"text": ["a", "b"]}])
+    assert predict_file(source, tmp_path / "out.jsonl", folder=folder, columns={}) == (2, 1)
+    assert [row["error"] for row in read(tmp_path / "out.jsonl")] == ["", "text is a list, where one text is needed"]
+
+
+def test_what_comes_first_in_the_task_is_read_from_standard_input(folder: Path, tmp_path: Path) -> None:
+    ours = shutil.copytree(folder, tmp_path / "ours")
+    write_record(ours, {"text_pair": "summary", "label": "label", "text": "review"})
+    assert list(Predictor(ours).columns) == ["text", "text_pair"]
+
+
 def test_nothing_of_the_users_is_written_over(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "in.csv"
     path.write_text("text,label,predicted_label\na film,mine,also mine\n")

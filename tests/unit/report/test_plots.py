@@ -75,6 +75,15 @@ def test_a_label_that_never_occurs_and_twelve_labels_are_drawn(tmp_path: Path, d
     assert imread(tmp_path / "confusion.png").std() > 0
 
 
+def test_a_thousand_labels_make_a_picture_of_bounded_size(tmp_path: Path, drawn: list[Figure]) -> None:
+    labels = [f"label {number}" for number in range(1000)]
+    plots.confusion(labels[:9], labels[1:10], labels, folder=tmp_path, title="many")
+    axes = drawn[0].axes[0]
+    assert len(axes.texts) == 0
+    assert [label.get_text() for label in axes.get_yticklabels()] == labels[::10]
+    assert max(imread(tmp_path / "confusion.png").shape) < 3000
+
+
 def judged(actual: list[Any], predicted: list[Any], classes: list[str]) -> Judgement:
     return Judgement(units=len(actual), scores=lambda _: {}, table={}, actual=actual, predicted=predicted, classes=classes)
 

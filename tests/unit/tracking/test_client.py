@@ -15,7 +15,7 @@ import pytest
 
 from finespun.artifacts import Artifacts
 from finespun.errors import InterruptError, MachineError
-from finespun.tracking.client import PARAM_LENGTH, PARENT, Run, Tracker, flatten
+from finespun.tracking.client import PARAM_LENGTH, PARENT, Run, Tracker
 from helpers import ROOT
 from small_run import small_config
 
@@ -95,7 +95,6 @@ def test_long_settings_are_cut_and_nested_ones_are_dotted(tracker: Tracker) -> N
         found = tracker.client.get_run(run.id).data.params
     assert found == {"data.labels": str(long)[:PARAM_LENGTH], "data.split.seed": "4"}
     assert len(str(long)) > PARAM_LENGTH == 250
-    assert list(flatten({"a": {"b": 1, "c": [2, {"d": 3}]}})) == [("a.b", 1), ("a.c", [2, {"d": 3}])]
 
 
 def test_a_finished_run_leaves_statistics_for_the_database(tracker: Tracker, artifacts: Artifacts) -> None:
