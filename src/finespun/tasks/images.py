@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, PositiveInt, PrivateAttr
 
 from finespun.data import images
@@ -18,10 +19,12 @@ from finespun.tasks.base import Columns, Defaults, Problem, Values
 from finespun.tasks.image_encoder import ImageEncoder, Pixels
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     import torch
     from PIL import Image
 
 PATCH = 16 * 16  # pixels that count as one token where the rows of a forward pass are chosen
+SMALL = 16  # side of the grey pictures that a simple method sees
 
 
 class ImageInput(Defaults):
@@ -33,6 +36,7 @@ class ImageInput(Defaults):
     unit: ClassVar[str] = "patches_of_16x16"
 
     shown: ClassVar[tuple[str, ...]] = ("image",)
+    simple: ClassVar[tuple[str, float]] = ("pixels", 1.0)
     answer_roles: ClassVar[tuple[str, ...]]
 
     image_size: PositiveInt | None
@@ -125,9 +129,27 @@ class ImageInput(Defaults):
     def for_processor(self, row: Mapping[str, Any]) -> dict[str, Any]:
         return {"images": _pixels(row), "do_resize": False, "do_center_crop": False}
 
+    def features(self, train: pa.Table, split: pa.Table) -> tuple[Any, Any]:
+        return _grey(train), _grey(split)
+
 
 def _pixels(row: Mapping[str, Any]) -> Pixels:
     return np.frombuffer(row["pixels"], np.uint8).reshape(row["height"], -1, 3)
+
+
+def _grey(table: pa.Table) -> NDArray[np.float32]:
+    """Returns small grey pictures, (rows, 256) from 0 to 1, never holding more than one large one."""
+    from PIL import Image  # noqa: PLC0415
+
+    found = np.empty((table.num_rows, SMALL * SMALL), dtype=np.float32)
+    place = 0
+    for batch in table.select(["pixels", "height"]).to_batches():
+        for pixels, height in zip(batch["pixels"], batch["height"].to_pylist(), strict=True):
+            data = np.frombuffer(pixels.as_buffer(), np.uint8).reshape(height, -1, 3)
+            small = Image.fromarray(data).convert("L").resize((SMALL, SMALL), Image.Resampling.BOX)
+            found[place] = np.asarray(small, dtype=np.float32).ravel() / 255
+            place += 1
+    return found
 
 
 def _digest(image: Image.Image) -> str:

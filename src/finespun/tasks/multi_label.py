@@ -129,17 +129,15 @@ class MultiLabel(TextInput):
         )  # fmt: skip
 
     def baselines(self, train: pa.Table, split: pa.Table, labels: Sequence[str]) -> dict[str, Outputs]:
-        from sklearn.dummy import DummyClassifier  # noqa: PLC0415  (1 s that only reports need)
-        from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
+        from sklearn.linear_model import LogisticRegression  # noqa: PLC0415  (1 s that only reports need)
 
         targets = _targets(train)
-        seen, asked = self.words(train, split)
+        seen, asked = self.features(train, split)
+        linear = LogisticRegression(C=10.0, max_iter=1000)
         found = np.empty((split.num_rows, len(labels)))
         for position, column in enumerate(targets.T):
-            constant = len(set(column)) < 2
-            model = DummyClassifier() if constant else LogisticRegression(C=10.0, max_iter=1000)
-            chances = model.fit(seen, column).predict_proba(asked)
-            found[:, position] = column[0] if constant else chances[:, 1]
+            varied = column.min() < column.max()
+            found[:, position] = linear.fit(seen, column).predict_proba(asked)[:, 1] if varied else column[0]
         return {"label_shares": [targets.mean(axis=0)] * split.num_rows, "tfidf_logistic": list(found)}
 
 

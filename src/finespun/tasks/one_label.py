@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -27,6 +28,7 @@ class OneLabel(Defaults):
     headline: ClassVar[tuple[str, ...]] = ("accuracy", "f1_macro", "log_loss")
 
     shown: ClassVar[tuple[str, ...]]
+    simple: ClassVar[tuple[str, float]]  # of the input: what a simple method sees, and how little it is held back
 
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     monitor: Literal["val/accuracy", "val/f1_macro", "val/f1_micro", "val/loss"]
@@ -110,6 +112,22 @@ class OneLabel(Defaults):
             units=len(targets), scores=lambda weights: classification_scores(targets, probabilities, weights, labels),
             table=table, actual=actual, predicted=predicted, classes=labels,
         )  # fmt: skip
+
+    @abstractmethod
+    def features(self, train: pa.Table, split: pa.Table) -> tuple[Any, Any]:
+        """Returns what simple methods see of both, (rows, features) each: the input's."""
+
+    def baselines(self, train: pa.Table, split: pa.Table, labels: Sequence[str]) -> dict[str, Outputs]:
+        from sklearn.linear_model import LogisticRegression  # noqa: PLC0415  (1 s that only reports need)
+
+        name, freedom = self.simple
+        targets = train["target"].to_numpy()
+        shares = np.bincount(targets, minlength=len(labels)) / len(targets)
+        seen, asked = self.features(train, split)
+        linear = LogisticRegression(C=freedom, max_iter=1000).fit(seen, targets)
+        found = np.zeros((split.num_rows, len(labels)))
+        found[:, linear.classes_] = linear.predict_proba(asked)
+        return {"majority_class": [shares] * split.num_rows, f"{name}_logistic": list(found)}
 
 
 def unknown_label(label: str, labels: Sequence[str] | None) -> Iterator[Problem]:

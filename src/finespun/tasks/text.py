@@ -61,6 +61,7 @@ class TextInput(Defaults):
     model_columns: ClassVar[tuple[str, ...]] = ("input_ids", "token_type_ids")
 
     shown: ClassVar[tuple[str, ...]] = ("text", "text_pair")  # columns of prepared data that a person knows a row by
+    simple: ClassVar[tuple[str, float]] = ("tfidf", 10.0)
 
     max_length: PositiveInt
 
@@ -111,13 +112,12 @@ class TextInput(Defaults):
     def for_processor(self, row: Mapping[str, Any]) -> dict[str, Any]:
         return self.given(row)
 
-    def words(self, train: pa.Table, split: pa.Table) -> tuple[Any, Any]:
+    def features(self, train: pa.Table, split: pa.Table) -> tuple[Any, Any]:
         """Returns TF-IDF weights of words and pairs of words, fitted on `train`: what simple methods see of both."""
         from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415  (1.4 s that only reports need)
 
-        roles = [role for role in ("text", "text_pair") if role in train.column_names]
-        texts = [["\n".join(each) for each in zip(*(table[role].to_pylist() for role in roles), strict=True)]
-                 for table in (train, split)]  # fmt: skip
+        given = [table.select([name for name in self.shown if name in table.column_names]) for table in (train, split)]
+        texts = [[self.content(row) for row in table.to_pylist()] for table in given]
         vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
         return vectorizer.fit_transform(texts[0]), vectorizer.transform(texts[1])
 

@@ -113,7 +113,7 @@ class TextRegression(TextInput):
         from sklearn.linear_model import Ridge  # noqa: PLC0415  (1 s that only reports need)
 
         targets = np.stack(train["target"].to_numpy())
-        seen, asked = self.words(train, split)
+        seen, asked = self.features(train, split)
         found = Ridge(alpha=1.0).fit(seen, targets).predict(asked).reshape(split.num_rows, -1)
         return {"mean": [targets.mean(axis=0)] * split.num_rows, "tfidf_ridge": list(found)}
 
