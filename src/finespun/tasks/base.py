@@ -169,7 +169,10 @@ class Task(Protocol):
 
 
 class Defaults(Section):
-    """What most tasks answer alike."""
+    """What most tasks answer alike.
+
+    In `problems`, `encode` and `collate` an input and an answer that are mixed together each add their part to `super()`'s.
+    """
 
     optional_roles: ClassVar[tuple[str, ...]] = ()
     cannot_keep: ClassVar[tuple[str, ...]] = ()
@@ -186,6 +189,23 @@ class Defaults(Section):
 
     def label_names(self, found: Iterable[str], columns: Mapping[str, Any]) -> list[str]:
         return list(found)
+
+    def problems(self, values: Values, labels: Sequence[str] | None) -> Iterator[Problem]:
+        return iter(())
+
+    def encode(self, rows: Sequence[Values], encoder: Any, labels: Sequence[str] | None) -> Columns:
+        return {}
+
+    def collate(
+        self, columns: Mapping[str, Sequence[Any]], encoder: Any
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
+        """Returns no inputs; targets as they stand, (rows, ...), numbers in single precision."""
+        import torch  # noqa: PLC0415  (prepare encodes with these classes and imports no torch)
+
+        if "target" not in columns:
+            return {}, None
+        targets = torch.as_tensor(np.array([*columns["target"]]))
+        return {}, targets.float() if targets.is_floating_point() else targets
 
     def augment(
         self, inputs: dict[str, torch.Tensor], encoder: Any, *, rows: torch.Tensor, epoch: int, seed: int

@@ -65,8 +65,9 @@ class ImageInput(Defaults):
             self._contents[name] = _digest(self._read(name)[0])
         return self._contents[name]
 
-    def input_problems(self, values: Values) -> Iterator[Problem]:
-        """Yields what is wrong with a row's image; that only the first of its frames counts, where there is an answer."""
+    def problems(self, values: Values, labels: Sequence[str] | None) -> Iterator[Problem]:
+        """Yields what is wrong with a row; that only the first of an image's frames counts, where there is an answer."""
+        yield from super().problems(values, labels)
         try:
             image, animated = self._read(values["image"])
         except images.UnreadableError as error:
@@ -81,7 +82,7 @@ class ImageInput(Defaults):
     def encoder(self, folder: Path) -> ImageEncoder:
         return ImageEncoder.read(folder, self.image_size)
 
-    def encode_inputs(self, rows: Sequence[Values], encoder: ImageEncoder) -> Columns:
+    def encode(self, rows: Sequence[Values], encoder: ImageEncoder, labels: Sequence[str] | None) -> Columns:
         """Returns the paths and the pixels, (height, width, 3) bytes a row."""
         import pyarrow as pa  # noqa: PLC0415  (configure checks this class's options and needs no Arrow)
 
@@ -94,14 +95,17 @@ class ImageInput(Defaults):
             "height": pa.array([height] * len(rows), pa.int32()),
             "length": pa.array([-(-height * width // PATCH)] * len(rows), pa.int32()),
             "truncated": pa.array([False] * len(rows), pa.bool_()),
-        }
+        } | super().encode(rows, encoder, labels)
 
-    def collate_inputs(self, columns: Mapping[str, Sequence[Any]], encoder: ImageEncoder) -> dict[str, torch.Tensor]:
+    def collate(
+        self, columns: Mapping[str, Sequence[Any]], encoder: ImageEncoder
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
         """Returns `pixel_values`, (rows, 3, height, width), in memory with the channels last, as convolutions like it."""
         import torch  # noqa: PLC0415  (prepare encodes with this class and imports no torch)
 
         pixels = np.frombuffer(b"".join(columns["pixels"]), np.uint8).reshape(-1, *encoder.size, 3)
-        return {"pixel_values": torch.from_numpy(encoder.values(pixels)).permute(0, 3, 1, 2)}
+        inputs = {"pixel_values": torch.from_numpy(encoder.values(pixels)).permute(0, 3, 1, 2)}
+        return inputs, super().collate(columns, encoder)[1]
 
     def augment(
         self, inputs: dict[str, torch.Tensor], encoder: ImageEncoder, *, rows: torch.Tensor, epoch: int, seed: int

@@ -42,7 +42,7 @@ class MultiLabel(TextInput):
         return list(dict.fromkeys(part.strip() for part in parts if part.strip()))
 
     def problems(self, values: Values, labels: Sequence[str] | None) -> Iterator[Problem]:
-        yield from self.input_problems(values)
+        yield from super().problems(values, labels)
         if "labels" in values and labels is not None:
             for answer in self.answers(values):
                 for kind, _, remedy in unknown_label(answer, labels):
@@ -51,19 +51,11 @@ class MultiLabel(TextInput):
     def encode(self, rows: Sequence[Values], encoder: TextEncoder, labels: Sequence[str] | None) -> Columns:
         import pyarrow as pa  # noqa: PLC0415  (configure checks this class's options and needs no Arrow)
 
-        columns = self.encode_inputs(rows, encoder)
+        columns = super().encode(rows, encoder, labels)
         if labels is not None:
             given = [set(self.answers(row)) for row in rows]
             columns["target"] = pa.array([[float(label in each) for label in labels] for each in given], pa.list_(pa.float32()))
         return columns
-
-    def collate(
-        self, columns: Mapping[str, Sequence[Any]], encoder: TextEncoder
-    ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
-        import torch  # noqa: PLC0415  (prepare encodes with this class and imports no torch)
-
-        targets = torch.as_tensor(np.stack(columns["target"]), dtype=torch.float32) if "target" in columns else None
-        return self.collate_inputs(columns, encoder), targets
 
     def model_options(self, labels: Sequence[str]) -> dict[str, Any]:
         return {**named_outputs(labels), "problem_type": "multi_label_classification"}

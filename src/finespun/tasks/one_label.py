@@ -46,12 +46,11 @@ class OneLabel(Defaults):
             )
         return names
 
-    def label_problems(self, values: Values, labels: Sequence[str] | None) -> Iterator[Problem]:
-        """Yields what is wrong with a row's label, if it has one."""
+    def problems(self, values: Values, labels: Sequence[str] | None) -> Iterator[Problem]:
         if "label" in values:
             yield from unknown_label(values["label"], labels)
 
-    def encode_targets(self, rows: Sequence[Values], labels: Sequence[str] | None) -> Columns:
+    def encode(self, rows: Sequence[Values], encoder: Any, labels: Sequence[str] | None) -> Columns:
         """Returns `target`, the position of each row's label, where labels are given."""
         import pyarrow as pa  # noqa: PLC0415  (configure checks this class's options and needs no Arrow)
 
@@ -59,12 +58,6 @@ class OneLabel(Defaults):
             return {}
         index = {label: position for position, label in enumerate(labels)}
         return {"target": pa.array([index[row["label"]] for row in rows], pa.int64())}
-
-    def collate_targets(self, columns: Mapping[str, Sequence[Any]]) -> torch.Tensor | None:
-        """Returns (rows,) positions of labels."""
-        import torch  # noqa: PLC0415  (prepare encodes with this class and imports no torch)
-
-        return torch.as_tensor(np.asarray(columns["target"], dtype=np.int64)) if "target" in columns else None
 
     def model_options(self, labels: Sequence[str]) -> dict[str, Any]:
         return {**named_outputs(labels), "problem_type": "single_label_classification"}

@@ -39,7 +39,7 @@ class TextRegression(TextInput):
         return ()
 
     def problems(self, values: Values, labels: Sequence[str] | None) -> Iterator[Problem]:
-        yield from self.input_problems(values)
+        yield from super().problems(values, labels)
         for text in _as_list(values.get("target", [])):
             if not _is_number(text):
                 yield "bad_target", "target", "is not a number; correct it, or set data.checks.bad_target: drop"
@@ -50,20 +50,12 @@ class TextRegression(TextInput):
     def encode(self, rows: Sequence[Values], encoder: TextEncoder, labels: Sequence[str] | None) -> Columns:
         import pyarrow as pa  # noqa: PLC0415  (configure checks this class's options and needs no Arrow)
 
-        columns = self.encode_inputs(rows, encoder)
+        columns = super().encode(rows, encoder, labels)
         if labels is not None:
             columns["target"] = pa.array(
                 [[float(one) for one in _as_list(row["target"])] for row in rows], pa.list_(pa.float64())
             )
         return columns
-
-    def collate(
-        self, columns: Mapping[str, Sequence[Any]], encoder: TextEncoder
-    ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
-        import torch  # noqa: PLC0415  (prepare encodes with this class and imports no torch)
-
-        targets = torch.as_tensor(np.stack(columns["target"]), dtype=torch.float32) if "target" in columns else None
-        return self.collate_inputs(columns, encoder), targets
 
     def model_options(self, labels: Sequence[str]) -> dict[str, Any]:
         return {**named_outputs(labels), "problem_type": "regression"}

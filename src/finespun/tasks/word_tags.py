@@ -18,6 +18,7 @@ from finespun.tasks.multi_label import NONE
 from finespun.tasks.one_label import named_outputs, softmax
 from finespun.tasks.scores import tagging_scores
 from finespun.tasks.tags import Entity, Scheme
+from finespun.tasks.text import pad
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -64,6 +65,12 @@ class WordTags(Defaults):
     @property
     def headline(self) -> tuple[str, ...]:
         return self._watched if self._plain else ("f1", "precision", "recall", "accuracy")
+
+    def collate(
+        self, columns: Mapping[str, Sequence[Any]], encoder: Any
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
+        """Returns no inputs; for each token the position of its word's label or IGNORED, (rows, longest)."""
+        return {}, pad(columns["target"], IGNORED)[0] if "target" in columns else None
 
     def model_options(self, labels: Sequence[str]) -> dict[str, Any]:
         return named_outputs(labels)

@@ -76,7 +76,7 @@ def test_pixels_are_those_of_transformers(tmp_path: Path, name: str, image_size:
         theirs = processor(images=image, return_tensors="pt")["pixel_values"]
         pixels = encoder.pixels(image)
         assert pixels.dtype == np.uint8
-        ours = task.collate_inputs({"pixels": [pixels.tobytes()]}, encoder)["pixel_values"]
+        ours = task.collate({"pixels": [pixels.tobytes()]}, encoder)[0]["pixel_values"]
         assert torch.equal(ours, theirs.float()), (size, (ours - theirs).abs().max())
         assert ours.is_contiguous(memory_format=torch.channels_last)
     require_same_pixels(processor, encoder, tmp_path)
@@ -257,7 +257,7 @@ def encoder(tiny_net: Path) -> ImageEncoder:
 @pytest.fixture
 def batch(encoder: ImageEncoder) -> torch.Tensor:
     pixels = [encoder.pixels(photograph(60 + number, 50)).tobytes() for number in range(6)]
-    return make_task().collate_inputs({"pixels": pixels}, encoder)["pixel_values"]
+    return make_task().collate({"pixels": pixels}, encoder)[0]["pixel_values"]
 
 
 def test_changes_depend_on_seed_epoch_and_row_alone(batch: torch.Tensor, encoder: ImageEncoder) -> None:
