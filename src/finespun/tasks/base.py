@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -180,6 +182,8 @@ class Defaults(Section):
     rows_at_once: ClassVar[int] = 4096
     unit: ClassVar[str] = "tokens"
 
+    problem_type: ClassVar[str | None] = None  # transformers' name for the kind of loss
+
     @property
     def deterministic(self) -> bool:
         return True
@@ -215,6 +219,29 @@ class Defaults(Section):
     def processor_options(self, encoder: Any) -> dict[str, Any]:
         return {}
 
+    def model_options(self, labels: Sequence[str]) -> dict[str, Any]:
+        return {
+            "num_labels": len(labels),
+            "id2label": dict(enumerate(labels)),
+            "label2id": {label: position for position, label in enumerate(labels)},
+            "problem_type": self.problem_type,
+        }
+
+    @abstractmethod
+    def scores(self, targets: Any, outputs: Any, weights: Any, labels: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+        """Returns name -> (resamples,) for weights (resamples, rows): what `metrics` and `judge` report."""
+
+    def metrics(self, labels: Sequence[str]) -> MetricCollection:
+        """The scores that may be monitored, over all rows at once."""
+        from finespun.tasks.over_rows import over_rows  # noqa: PLC0415  (imports torch)
+
+        monitored = [name.removeprefix("val/") for name in get_args(type(self).model_fields["monitor"].annotation)]
+        names = [name for name in monitored if name != "loss"]
+        return over_rows(names, partial(self.scores, labels=labels), self.outputs)
+
+    def outputs(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
+        return softmax(logits)
+
     def divergence(self, logits: torch.Tensor, others: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Returns the mean of both directions' Kullback-Leibler divergence of distributions over the last dimension."""
         one, other = logits.float().log_softmax(-1), others.float().log_softmax(-1)
@@ -225,3 +252,9 @@ class Defaults(Section):
 
     def settled(self, config: Mapping[str, Any]) -> Self:
         return self
+
+
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Returns probabilities over the last axis, in double precision."""
+    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True))

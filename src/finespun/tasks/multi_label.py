@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from finespun.tasks.base import Columns, Judgement, Outputs, Problem, Values
-from finespun.tasks.one_label import named_outputs, unknown_label
+from finespun.tasks.one_label import unknown_label
 from finespun.tasks.scores import best_thresholds, multi_label_scores
 from finespun.tasks.text import TextEncoder, TextInput
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import torch
-    from torchmetrics import MetricCollection
 
 NONE = "(none)"  # in pictures: no label on one of the sides
 
@@ -29,6 +28,7 @@ class MultiLabel(TextInput):
     roles: ClassVar[tuple[str, ...]] = ("text", "labels")
     answer_roles: ClassVar[tuple[str, ...]] = ("labels",)
     headline: ClassVar[tuple[str, ...]] = ("f1_macro", "f1_micro", "average_precision", "exact_match")
+    problem_type: ClassVar[str | None] = "multi_label_classification"
     decides: ClassVar[bool] = True
 
     delimiter: Annotated[str, Field(min_length=1)]
@@ -57,9 +57,6 @@ class MultiLabel(TextInput):
             columns["target"] = pa.array([[float(label in each) for label in labels] for each in given], pa.list_(pa.float32()))
         return columns
 
-    def model_options(self, labels: Sequence[str]) -> dict[str, Any]:
-        return {**named_outputs(labels), "problem_type": "multi_label_classification"}
-
     def loss(self, logits: torch.Tensor, targets: torch.Tensor, *, training: bool = False) -> torch.Tensor:
         from torch.nn import functional  # noqa: PLC0415
 
@@ -69,11 +66,8 @@ class MultiLabel(TextInput):
         one, other = logits.float(), others.float()
         return ((one.sigmoid() - other.sigmoid()) * (one - other)).mean(dim=1) / 2  # each label is yes or no
 
-    def metrics(self, labels: Sequence[str]) -> MetricCollection:
-        from finespun.tasks.over_rows import over_rows  # noqa: PLC0415  (imports torch)
-
-        scored = partial(multi_label_scores, thresholds=self._from(len(labels)), labels=labels)
-        return over_rows(("f1_macro", "f1_micro", "average_precision"), scored, self.outputs)
+    def scores(self, targets: Any, outputs: Any, weights: Any, labels: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+        return multi_label_scores(targets, outputs, weights, thresholds=self._from(len(labels)), labels=labels)
 
     def outputs(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
         return np.asarray(1 / (1 + np.exp(-np.clip(logits.astype(np.float64), -500, 500))))
@@ -102,8 +96,7 @@ class MultiLabel(TextInput):
 
     def judge(self, rows: pa.Table, outputs: Outputs, labels: Sequence[str]) -> Judgement:
         targets, probabilities = _targets(rows), np.stack(outputs)
-        thresholds = self._from(len(labels))
-        predicted = probabilities >= thresholds
+        predicted = probabilities >= self._from(len(labels))
         table: dict[str, Any] = {name: rows[name] for name in ("row", *self.shown) if name in rows.column_names}
         for name, sets in (("labels", targets > 0), ("predicted", predicted)):
             table[name] = [[labels[index] for index in np.flatnonzero(row).tolist()] for row in sets]
@@ -114,9 +107,7 @@ class MultiLabel(TextInput):
         ] or [(NONE, NONE)]
         return Judgement(
             units=len(targets),
-            scores=lambda weights: multi_label_scores(
-                targets, probabilities, weights, thresholds=thresholds, labels=labels
-            ),
+            scores=partial(self.scores, targets, probabilities, labels=labels),
             table=table, actual=[a for a, _ in pairs], predicted=[p for _, p in pairs], classes=[*labels, NONE],
         )  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -17,7 +18,6 @@ from finespun.tasks.scores import classification_scores
 if TYPE_CHECKING:
     import pyarrow as pa
     import torch
-    from torchmetrics import MetricCollection
 
 
 class OneLabel(Defaults):
@@ -26,6 +26,7 @@ class OneLabel(Defaults):
     answer_roles: ClassVar[tuple[str, ...]] = ("label",)
     cannot_keep: ClassVar[tuple[str, ...]] = ("unknown_label", "bad_image")
     headline: ClassVar[tuple[str, ...]] = ("accuracy", "f1_macro", "log_loss")
+    problem_type: ClassVar[str | None] = "single_label_classification"
 
     shown: ClassVar[tuple[str, ...]]
     simple: ClassVar[tuple[str, float]]  # of the input: what a simple method sees, and how little it is held back
@@ -59,28 +60,14 @@ class OneLabel(Defaults):
         index = {label: position for position, label in enumerate(labels)}
         return {"target": pa.array([index[row["label"]] for row in rows], pa.int64())}
 
-    def model_options(self, labels: Sequence[str]) -> dict[str, Any]:
-        return {**named_outputs(labels), "problem_type": "single_label_classification"}
-
     def loss(self, logits: torch.Tensor, targets: torch.Tensor, *, training: bool = False) -> torch.Tensor:
         from torch.nn import functional  # noqa: PLC0415
 
         smoothing = self.label_smoothing if training else 0.0
         return functional.cross_entropy(logits.float(), targets, reduction="none", label_smoothing=smoothing)
 
-    def metrics(self, labels: Sequence[str]) -> MetricCollection:
-        from torchmetrics import MetricCollection  # noqa: PLC0415
-        from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score  # noqa: PLC0415
-
-        count = len(labels)
-        return MetricCollection({
-            "accuracy": MulticlassAccuracy(count, average="micro"),
-            "f1_macro": MulticlassF1Score(count, average="macro"),
-            "f1_micro": MulticlassF1Score(count, average="micro"),
-        })  # fmt: skip
-
-    def outputs(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
-        return softmax(logits)
+    def scores(self, targets: Any, outputs: Any, weights: Any, labels: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+        return classification_scores(targets, outputs, weights, labels)
 
     def predictions(self, rows: pa.Table, outputs: Outputs, labels: Sequence[str], *, top_k: int) -> list[dict[str, Any]]:
         """Returns `label` and `probability` of each row; the next likely as `label_2`, `probability_2` and so on."""
@@ -102,7 +89,7 @@ class OneLabel(Defaults):
         table |= {"label": actual, "predicted": predicted}
         table |= {f"probability/{label}": probabilities[:, position] for position, label in enumerate(labels)}
         return Judgement(
-            units=len(targets), scores=lambda weights: classification_scores(targets, probabilities, weights, labels),
+            units=len(targets), scores=partial(self.scores, targets, probabilities, labels=labels),
             table=table, actual=actual, predicted=predicted, classes=labels,
         )  # fmt: skip
 
@@ -130,18 +117,3 @@ def unknown_label(label: str, labels: Sequence[str] | None) -> Iterator[Problem]
     if labels is not None and label not in labels:
         hint = did_you_mean(label, labels)
         yield "unknown_label", "label", f"is not one of {listed(labels)}{hint}; correct the row or add it to data.labels"
-
-
-def named_outputs(labels: Sequence[str]) -> dict[str, Any]:
-    """Returns what a model's configuration says of its outputs."""
-    return {
-        "num_labels": len(labels),
-        "id2label": dict(enumerate(labels)),
-        "label2id": {label: position for position, label in enumerate(labels)},
-    }
-
-
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Returns probabilities over the last axis, in double precision."""
-    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
-    return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True))

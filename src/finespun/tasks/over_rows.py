@@ -35,7 +35,8 @@ class OverRows(Metric):
         """Returns the score of all rows, each counted once."""
         logits, targets = (torch.cat(x) if isinstance(x, list) else x for x in (self.logits, self.targets))
         outputs = self.outputs(logits.cpu().numpy())
-        found = self.score(targets.cpu().double().numpy(), outputs, np.ones((1, len(outputs))))[self.name]
+        answers = (targets.cpu().double() if targets.is_floating_point() else targets.cpu()).numpy()
+        found = self.score(answers, outputs, np.ones((1, len(outputs))))[self.name]
         return torch.tensor(float(found[0]), dtype=torch.float32, device=logits.device)
 
 

@@ -12,14 +12,12 @@ from numpy.typing import NDArray
 from pydantic import PositiveFloat
 
 from finespun.tasks.base import Columns, Judgement, Outputs, Problem, Values
-from finespun.tasks.one_label import named_outputs
 from finespun.tasks.scores import regression_scores
 from finespun.tasks.text import TextEncoder, TextInput
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import torch
-    from torchmetrics import MetricCollection
 
 
 class TextRegression(TextInput):
@@ -29,6 +27,7 @@ class TextRegression(TextInput):
     answer_roles: ClassVar[tuple[str, ...]] = ("target",)
     cannot_keep: ClassVar[tuple[str, ...]] = ("bad_target",)
     headline: ClassVar[tuple[str, ...]] = ("pearson", "spearman", "rmse", "r2")
+    problem_type: ClassVar[str | None] = "regression"
 
     loss_function: Literal["mse", "mae", "huber"]
     huber_delta: PositiveFloat
@@ -57,9 +56,6 @@ class TextRegression(TextInput):
             )
         return columns
 
-    def model_options(self, labels: Sequence[str]) -> dict[str, Any]:
-        return {**named_outputs(labels), "problem_type": "regression"}
-
     def loss(self, logits: torch.Tensor, targets: torch.Tensor, *, training: bool = False) -> torch.Tensor:
         from torch.nn import functional  # noqa: PLC0415
 
@@ -75,11 +71,8 @@ class TextRegression(TextInput):
     def divergence(self, logits: torch.Tensor, others: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return (logits.float() - others.float()).square().mean(dim=1)
 
-    def metrics(self, labels: Sequence[str]) -> MetricCollection:
-        from finespun.tasks.over_rows import over_rows  # noqa: PLC0415  (imports torch)
-
-        names = ("pearson", "spearman", "r2", "mse", "mae")
-        return over_rows(names, partial(regression_scores, labels=labels), self.outputs)
+    def scores(self, targets: Any, outputs: Any, weights: Any, labels: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+        return regression_scores(targets, outputs, weights, labels=labels)
 
     def outputs(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
         return logits.astype(np.float64)
@@ -97,7 +90,7 @@ class TextRegression(TextInput):
         for position, label in enumerate(labels):
             table |= {label: targets[:, position], f"predicted_{label}": numbers[:, position]}
         return Judgement(
-            units=len(targets), scores=lambda weights: regression_scores(targets, numbers, weights, labels=labels),
+            units=len(targets), scores=partial(self.scores, targets, numbers, labels=labels),
             table=table, actual=targets[:, 0].tolist(), predicted=numbers[:, 0].tolist(),
         )  # fmt: skip
 

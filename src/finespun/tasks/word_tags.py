@@ -15,7 +15,6 @@ from finespun.errors import listed
 from finespun.tasks import tags as tagging
 from finespun.tasks.base import Defaults, Judgement, Outputs
 from finespun.tasks.multi_label import NONE
-from finespun.tasks.one_label import named_outputs, softmax
 from finespun.tasks.scores import tagging_scores
 from finespun.tasks.tags import Entity, Scheme
 from finespun.tasks.text import pad
@@ -72,9 +71,6 @@ class WordTags(Defaults):
         """Returns no inputs; for each token the position of its word's label or IGNORED, (rows, longest)."""
         return {}, pad(columns["target"], IGNORED)[0] if "target" in columns else None
 
-    def model_options(self, labels: Sequence[str]) -> dict[str, Any]:
-        return named_outputs(labels)
-
     def loss(self, logits: torch.Tensor, targets: torch.Tensor, *, training: bool = False) -> torch.Tensor:
         """Returns the mean over the words of each row; 0 for a row without any."""
         from torch.nn import functional  # noqa: PLC0415
@@ -92,11 +88,8 @@ class WordTags(Defaults):
         from finespun.tasks.over_tokens import over_tokens  # noqa: PLC0415  (imports torch)
 
         return over_tokens(
-            self._watched, len(self._types(labels)), partial(self._count, labels=labels), partial(self._scores, labels=labels)
+            self._watched, len(self._types(labels)), partial(self._count, labels=labels), partial(self.scores, labels=labels)
         )  # fmt: skip
-
-    def outputs(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
-        return softmax(logits)
 
     def _types(self, labels: Sequence[str]) -> list[str]:
         return list(labels) if self._plain else sorted({tagging.parted(label)[1] for label in labels[1:]})
@@ -119,7 +112,7 @@ class WordTags(Defaults):
         counts = np.array([[each[kind] for kind in types] for each in counted], dtype=np.int64)
         return counts.reshape(5, len(types)), np.array([(actual == found).sum(), known.sum()], dtype=np.int64)
 
-    def _scores(self, counts: Any, words: Any, weights: Any, labels: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    def scores(self, counts: Any, words: Any, weights: Any, labels: Sequence[str]) -> dict[str, NDArray[np.float64]]:
         return tagging_scores(counts, words, weights, types=self._types(labels), plain=self._plain)
 
     def predictions(self, rows: pa.Table, outputs: Outputs, labels: Sequence[str], *, top_k: int) -> list[dict[str, Any]]:
@@ -162,7 +155,7 @@ class WordTags(Defaults):
         lists = {name: pa.array(table[name], pa.list_(pa.string())) for name in ("words", "tags", "predicted")}
         pairs = pairs or [(NONE, NONE)]
         return Judgement(
-            units=len(counts), scores=partial(self._scores, np.stack(counts), np.stack(words), labels=labels),
+            units=len(counts), scores=partial(self.scores, np.stack(counts), np.stack(words), labels=labels),
             table=table | lists, actual=[a for a, _ in pairs], predicted=[p for _, p in pairs],
             classes=[*self._types(labels), *([NONE] if any(NONE in pair for pair in pairs) else [])],
         )  # fmt: skip
