@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self, get_args
 
 import numpy as np
@@ -233,11 +232,14 @@ class Defaults(Section):
 
     def metrics(self, labels: Sequence[str]) -> MetricCollection:
         """The scores that may be monitored, over all rows at once."""
-        from finespun.tasks.over_rows import over_rows  # noqa: PLC0415  (imports torch)
+        from finespun.tasks.over_batches import over_batches  # noqa: PLC0415  (imports torch)
 
         monitored = [name.removeprefix("val/") for name in get_args(type(self).model_fields["monitor"].annotation)]
-        names = [name for name in monitored if name != "loss"]
-        return over_rows(names, partial(self.scores, labels=labels), self.outputs)
+        return over_batches(
+            [name for name in monitored if name != "loss"],
+            lambda logits, targets: (targets, logits.float()),
+            lambda targets, logits, weights: self.scores(targets, self.outputs(logits), weights, labels),
+        )
 
     def outputs(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
         return softmax(logits)

@@ -85,11 +85,17 @@ class WordTags(Defaults):
         return _mean_of_words(super().divergence(logits, others, targets) * (targets != IGNORED), targets)
 
     def metrics(self, labels: Sequence[str]) -> MetricCollection:
-        from finespun.tasks.over_tokens import over_tokens  # noqa: PLC0415  (imports torch)
+        import torch  # noqa: PLC0415
 
-        return over_tokens(
-            self._watched, len(self._types(labels)), partial(self._count, labels=labels), partial(self.scores, labels=labels)
-        )  # fmt: skip
+        from finespun.tasks.over_batches import over_batches  # noqa: PLC0415  (imports torch)
+
+        def counted(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            rows = zip(targets.cpu().numpy(), logits.argmax(dim=2).cpu().numpy(), strict=True)
+            pairs = zip(*(self._count(*row, labels) for row in rows), strict=True)
+            counts, words = (torch.from_numpy(np.sum(each, axis=0, keepdims=True)).to(targets.device) for each in pairs)
+            return counts, words
+
+        return over_batches(self._watched, counted, partial(self.scores, labels=labels))
 
     def _types(self, labels: Sequence[str]) -> list[str]:
         return list(labels) if self._plain else sorted({tagging.parted(label)[1] for label in labels[1:]})
