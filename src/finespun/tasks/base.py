@@ -23,6 +23,7 @@ Values = Mapping[str, Any]  # role -> what a row says: a text, or a list of text
 Columns = dict[str, "pa.Array"]
 Outputs = Sequence[NDArray[np.float64]]  # one array a row of prepared data
 Problem = tuple[str, str, str]  # a field of `data.checks`, a role, what to do
+Encoder = Any  # what a task needs of a checkpoint to make columns of rows and tensors of columns; the task alone knows it
 
 
 class Batch(NamedTuple):
@@ -64,10 +65,6 @@ class Judgement:
     actual: Sequence[Any]
     predicted: Sequence[Any]
     classes: Sequence[str] = ()
-
-
-class Encoder(Protocol):
-    """What a task needs of a checkpoint to turn rows into columns and columns into tensors; the task alone knows more of it."""
 
 
 class Task(Protocol):
@@ -243,6 +240,12 @@ class Defaults(Section):
 
     def outputs(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
         return softmax(logits)
+
+    @abstractmethod
+    def given(self, row: Mapping[str, Any]) -> dict[str, Any]: ...
+
+    def for_processor(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        return self.given(row)
 
     def divergence(self, logits: torch.Tensor, others: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Returns the mean of both directions' Kullback-Leibler divergence of distributions over the last dimension."""

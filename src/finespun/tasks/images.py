@@ -16,7 +16,7 @@ from pydantic import Field, PositiveInt, PrivateAttr
 from finespun.data import images
 from finespun.tasks.augmentation import Augmentation
 from finespun.tasks.base import Columns, Defaults, Problem, Values
-from finespun.tasks.image_encoder import ImageEncoder, Pixels
+from finespun.tasks.image_encoder import ImageEncoder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -127,18 +127,11 @@ class ImageInput(Defaults):
         from PIL import Image  # noqa: PLC0415
 
         file = io.BytesIO()
-        Image.fromarray(_pixels(row)).save(file, "PNG")
+        Image.fromarray(np.frombuffer(row["pixels"], np.uint8).reshape(row["height"], -1, 3)).save(file, "PNG")
         return {"image": f"{images.INLINE}png;base64,{base64.b64encode(file.getvalue()).decode()}"}
-
-    def for_processor(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        return {"images": _pixels(row), "do_resize": False, "do_center_crop": False}
 
     def features(self, train: pa.Table, split: pa.Table) -> tuple[Any, Any]:
         return _grey(train), _grey(split)
-
-
-def _pixels(row: Mapping[str, Any]) -> Pixels:
-    return np.frombuffer(row["pixels"], np.uint8).reshape(row["height"], -1, 3)
 
 
 def _grey(table: pa.Table) -> NDArray[np.float32]:

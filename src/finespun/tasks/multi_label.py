@@ -44,9 +44,8 @@ class MultiLabel(TextInput):
     def problems(self, values: Values, labels: Sequence[str] | None) -> Iterator[Problem]:
         yield from super().problems(values, labels)
         if "labels" in values and labels is not None:
-            for answer in self.answers(values):
-                for kind, _, remedy in unknown_label(answer, labels):
-                    yield kind, "labels", f"{answer!r} {remedy}"
+            told = ((answer, unknown_label(answer, labels)) for answer in self.answers(values))
+            yield from (("unknown_label", "labels", f"{answer!r} {remedy}") for answer, remedy in told if remedy)
 
     def encode(self, rows: Sequence[Values], encoder: TextEncoder, labels: Sequence[str] | None) -> Columns:
         import pyarrow as pa  # noqa: PLC0415  (configure checks this class's options and needs no Arrow)

@@ -48,8 +48,9 @@ class OneLabel(Defaults):
         return names
 
     def problems(self, values: Values, labels: Sequence[str] | None) -> Iterator[Problem]:
-        if "label" in values:
-            yield from unknown_label(values["label"], labels)
+        remedy = unknown_label(values["label"], labels) if "label" in values else None
+        if remedy:
+            yield "unknown_label", "label", remedy
 
     def encode(self, rows: Sequence[Values], encoder: Any, labels: Sequence[str] | None) -> Columns:
         """Returns `target`, the position of each row's label, where labels are given."""
@@ -110,10 +111,10 @@ class OneLabel(Defaults):
         return {"majority_class": [shares] * split.num_rows, f"{name}_logistic": list(found)}
 
 
-def unknown_label(label: str, labels: Sequence[str] | None) -> Iterator[Problem]:
-    """Yields what is wrong with one label."""
-    if labels is None and not label.strip():
-        yield "unknown_label", "label", "is empty; write the label, or set data.checks.unknown_label: drop"
-    if labels is not None and label not in labels:
-        hint = did_you_mean(label, labels)
-        yield "unknown_label", "label", f"is not one of {listed(labels)}{hint}; correct the row or add it to data.labels"
+def unknown_label(label: str, labels: Sequence[str] | None) -> str | None:
+    """Returns what is wrong with a label and what to do, or None."""
+    if labels is None:
+        return None if label.strip() else "is empty; write the label, or set data.checks.unknown_label: drop"
+    if label in labels:
+        return None
+    return f"is not one of {listed(labels)}{did_you_mean(label, labels)}; correct the row or add it to data.labels"

@@ -111,9 +111,6 @@ class TextInput(Defaults):
     def given(self, row: Mapping[str, Any]) -> dict[str, Any]:
         return {role: row[role] for role in ("text", "text_pair") if role in row}
 
-    def for_processor(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        return self.given(row)
-
     def features(self, train: pa.Table, split: pa.Table) -> tuple[Any, Any]:
         """Returns TF-IDF weights of words and pairs of words, fitted on `train`: what simple methods see of both."""
         from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415  (1.4 s that only reports need)

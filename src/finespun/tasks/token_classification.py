@@ -62,8 +62,8 @@ class TokenClassification(TextInput, WordTags):
             yield from (("bad_target", "tags", remedy) for remedy in self._wrong(document))
             if labels is not None:
                 self._require_types(labels)
-                for kind in dict.fromkeys(self.answers(values)):
-                    yield from (("unknown_label", "tags", f"{kind!r} {told}") for _, _, told in unknown_label(kind, labels))
+                told = ((kind, unknown_label(kind, labels)) for kind in dict.fromkeys(self.answers(values)))
+                yield from (("unknown_label", "tags", f"{kind!r} {remedy}") for kind, remedy in told if remedy)
             if not (document.spans or self._plain):
                 found = tagging.transitions(document.tags[: len(document.words)], document.strings)
                 yield from (("bad_transition", "tags", remedy) for remedy in found)

@@ -149,14 +149,8 @@ class WordTags(Defaults):
             words.append(right)
             tags = [[labels[position] if position >= 0 else NONE for position in array] for array in (actual, best)]
             pairs += self._pairs(*tags)
-            told = {
-                "row": each.row["row"],
-                "text": each.row["text"],
-                "words": each.words,
-                "tags": tags[0],
-                "predicted": tags[1],
-            }
-            for name, value in told.items():
+            whole = {name: each.row[name] for name in ("row", "text")}
+            for name, value in (whole | {"words": each.words, "tags": tags[0], "predicted": tags[1]}).items():
                 table[name].append(value)
         lists = {name: pa.array(table[name], pa.list_(pa.string())) for name in ("words", "tags", "predicted")}
         pairs = pairs or [(NONE, NONE)]

@@ -227,10 +227,6 @@ def test_an_animation_is_answered_when_predicting(tmp_path: Path) -> None:
     assert [kind for kind, _, _ in task.problems({"image": str(tmp_path / "a.gif"), "label": "x"}, None)] == ["animated_image"]
 
 
-def test_memory_is_asked_for_few_images_at_once() -> None:
-    assert make_task().rows_at_once * 224 * 224 * 3 < 50e6
-
-
 def test_simple_methods_see_small_grey_pictures(folder: Path, tmp_path: Path, tiny_net: Path) -> None:
     task = make_task().reading_from(folder)
     prepared = encoded(folder, settings(folder), task, task.encoder(tiny_net), tmp_path / "out")
