@@ -26,6 +26,7 @@ REQUIREMENTS = (
     "pyarrow",
     "pydantic",
     "omegaconf",
+    "regex",
     "tqdm",
 )
 
