@@ -61,9 +61,10 @@ class ImageInput(Defaults):
     def content(self, values: Values) -> str:
         """A digest of the decoded pixels before any resizing: other sizes of the model's move no row to another split."""
         name = values["image"]
-        if name not in self._contents:
-            self._contents[name] = _digest(self._read(name)[0])
-        return self._contents[name]
+        key = _key(name)
+        if key not in self._contents:
+            self._contents[key] = _digest(self._read(name)[0])
+        return self._contents[key]
 
     def problems(self, values: Values, labels: Sequence[str] | None) -> Iterator[Problem]:
         """Yields what is wrong with a row; that only the first of an image's frames counts, where there is an answer."""
@@ -74,7 +75,7 @@ class ImageInput(Defaults):
             yield "bad_image", "image", str(error)
             return
         if any(role in values for role in self.answer_roles):  # rows that are kept: their content is asked for next
-            self._contents[values["image"]] = _digest(image)
+            self._contents[_key(values["image"])] = _digest(image)
             if animated:
                 remedy = "has several frames, of which the first is used; set data.checks.animated_image: drop to do without it"
                 yield "animated_image", "image", remedy
@@ -147,6 +148,11 @@ def _grey(table: pa.Table) -> NDArray[np.float32]:
             found[place] = np.asarray(small, dtype=np.float32).ravel() / 255
             place += 1
     return found
+
+
+def _key(name: str) -> str:
+    """Short also for an image that is text."""
+    return hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=16).hexdigest()
 
 
 def _digest(image: Image.Image) -> str:

@@ -118,6 +118,8 @@ class TextInput(Defaults):
         given = [table.select([name for name in self.shown if name in table.column_names]) for table in (train, split)]
         texts = [[self.content(row) for row in table.to_pylist()] for table in given]
         vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+        if not any(map(vectorizer.build_analyzer(), texts[0])):  # no word of two letters anywhere
+            vectorizer.set_params(analyzer="char")
         return vectorizer.fit_transform(texts[0]), vectorizer.transform(texts[1])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import sys
 from pathlib import Path
@@ -217,6 +218,15 @@ def test_a_bad_image_cannot_be_kept() -> None:
 def test_one_label_is_none() -> None:
     with pytest.raises(DataError, match="'folder' says only cat; a classifier needs two labels or more"):
         make_task().label_names(["cat"], {"image": "file", "label": "folder"})
+
+
+def test_an_image_that_is_text_is_not_kept_in_memory(tmp_path: Path) -> None:
+    photograph(90, 60).save(tmp_path / "a.png")
+    inline = f"data:image/png;base64,{base64.b64encode((tmp_path / 'a.png').read_bytes()).decode()}"
+    task = make_task()
+    assert task.content({"image": inline}) == task.content({"image": str(tmp_path / "a.png")})
+    assert list(task.problems({"image": inline, "label": "x"}, None)) == []
+    assert len(inline) > 10_000 > 10 * max(map(len, task._contents))
 
 
 def test_an_animation_is_answered_when_predicting(tmp_path: Path) -> None:

@@ -60,6 +60,12 @@ def test_baselines_are_fitted_on_training_rows_alone() -> None:
     assert np.stack(found["tfidf_logistic"]).sum(axis=1) == pytest.approx([1, 1, 1])
 
 
+def test_baselines_of_texts_without_a_word_see_their_characters() -> None:
+    train = pa.table({"text": ["🙂", "🙂 !", "🙁", "🙁 ?"] * 5, "target": [1, 1, 0, 0] * 5})
+    found = TASK.baselines(train, pa.table({"text": ["🙂?", "🙁!", ""]}), ["bad", "good"])
+    assert np.stack(found["tfidf_logistic"]).argmax(axis=1)[:2].tolist() == [1, 0]
+
+
 @pytest.mark.parametrize("wrong", [{"max_length": 0}, {"monitor": "val/nothing"}, {"monitor_mode": "up"}, {"maxlength": 3}])
 def test_options_are_checked(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
