@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import PositiveFloat
 
+from finespun.errors import DataError, listed
 from finespun.tasks.base import Columns, Judgement, Outputs, Problem, Values
 from finespun.tasks.scores import regression_scores
 from finespun.tasks.text import TextEncoder, TextInput
@@ -40,7 +41,7 @@ class TextRegression(TextInput):
     def problems(self, values: Values, labels: Sequence[str] | None) -> Iterator[Problem]:
         yield from super().problems(values, labels)
         for text in _as_list(values.get("target", [])):
-            if not _is_number(text):
+            if not (isinstance(text, str) and _is_number(text)):
                 yield "bad_target", "target", "is not a number; correct it, or set data.checks.bad_target: drop"
 
     def label_names(self, found: Iterable[str], columns: Mapping[str, Any]) -> list[str]:
@@ -51,9 +52,9 @@ class TextRegression(TextInput):
 
         columns = super().encode(rows, encoder, labels)
         if labels is not None:
-            columns["target"] = pa.array(
-                [[float(one) for one in _as_list(row["target"])] for row in rows], pa.list_(pa.float64())
-            )
+            given = [_as_list(row["target"]) for row in rows]
+            _require_as_many(given, rows, labels)
+            columns["target"] = pa.array([[float(one) for one in each] for each in given], pa.list_(pa.float64()))
         return columns
 
     def loss(self, logits: torch.Tensor, targets: torch.Tensor, *, training: bool = False) -> torch.Tensor:
@@ -101,6 +102,15 @@ class TextRegression(TextInput):
         seen, asked = self.features(train, split)
         found = Ridge(alpha=1.0).fit(seen, targets).predict(asked).reshape(split.num_rows, -1)
         return {"mean": [targets.mean(axis=0)] * split.num_rows, "tfidf_ridge": list(found)}
+
+
+def _require_as_many(given: Sequence[Sequence[str]], rows: Sequence[Values], labels: Sequence[str]) -> None:
+    for numbers, row in zip(given, rows, strict=True):
+        if len(numbers) != len(labels):
+            raise DataError(
+                f"the row {row['text'][:60]!r}: has {', '.join(numbers)} for {listed(labels)}; write each number into a column"
+                " of its own, and name each in data.columns.target"
+            )
 
 
 def _as_list(value: Any) -> Sequence[str]:
