@@ -17,7 +17,7 @@ from sklearn.metrics import accuracy_score, log_loss
 from transformers import AutoTokenizer, Trainer, TrainingArguments
 
 from finespun.data.prepared import PreparedData
-from finespun.tasks.one_label import softmax
+from finespun.tasks.base import softmax
 
 
 def rows_of(split: str) -> list[dict[str, Any]]:

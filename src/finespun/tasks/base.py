@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ Values = Mapping[str, Any]  # role -> what a row says: a text, or a list of text
 Columns = dict[str, "pa.Array"]
 Outputs = Sequence[NDArray[np.float64]]  # one array a row of prepared data
 Problem = tuple[str, str, str]  # a field of `data.checks`, a role, what to do
+Encoder = Any  # what a task needs of a checkpoint to make columns of rows and tensors of columns; the task alone knows it
 
 
 class Batch(NamedTuple):
@@ -63,10 +65,6 @@ class Judgement:
     actual: Sequence[Any]
     predicted: Sequence[Any]
     classes: Sequence[str] = ()
-
-
-class Encoder(Protocol):
-    """What a task needs of a checkpoint to turn rows into columns and columns into tensors; the task alone knows more of it."""
 
 
 class Task(Protocol):
@@ -169,13 +167,18 @@ class Task(Protocol):
 
 
 class Defaults(Section):
-    """What most tasks answer alike."""
+    """What most tasks answer alike.
+
+    In `problems`, `encode` and `collate` an input and an answer that are mixed together each add their part to `super()`'s.
+    """
 
     optional_roles: ClassVar[tuple[str, ...]] = ()
     cannot_keep: ClassVar[tuple[str, ...]] = ()
     decides: ClassVar[bool] = False
     rows_at_once: ClassVar[int] = 4096
     unit: ClassVar[str] = "tokens"
+
+    problem_type: ClassVar[str | None] = None  # transformers' name for the kind of loss
 
     @property
     def deterministic(self) -> bool:
@@ -187,6 +190,23 @@ class Defaults(Section):
     def label_names(self, found: Iterable[str], columns: Mapping[str, Any]) -> list[str]:
         return list(found)
 
+    def problems(self, values: Values, labels: Sequence[str] | None) -> Iterator[Problem]:
+        return iter(())
+
+    def encode(self, rows: Sequence[Values], encoder: Any, labels: Sequence[str] | None) -> Columns:
+        return {}
+
+    def collate(
+        self, columns: Mapping[str, Sequence[Any]], encoder: Any
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
+        """Returns no inputs; targets as they stand, (rows, ...), numbers in single precision."""
+        import torch  # noqa: PLC0415  (prepare encodes with these classes and imports no torch)
+
+        if "target" not in columns:
+            return {}, None
+        targets = torch.as_tensor(np.array([*columns["target"]]))
+        return {}, targets.float() if targets.is_floating_point() else targets
+
     def augment(
         self, inputs: dict[str, torch.Tensor], encoder: Any, *, rows: torch.Tensor, epoch: int, seed: int
     ) -> dict[str, torch.Tensor]:
@@ -194,6 +214,38 @@ class Defaults(Section):
 
     def processor_options(self, encoder: Any) -> dict[str, Any]:
         return {}
+
+    def model_options(self, labels: Sequence[str]) -> dict[str, Any]:
+        return {
+            "num_labels": len(labels),
+            "id2label": dict(enumerate(labels)),
+            "label2id": {label: position for position, label in enumerate(labels)},
+            "problem_type": self.problem_type,
+        }
+
+    @abstractmethod
+    def scores(self, targets: Any, outputs: Any, weights: Any, labels: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+        """Returns name -> (resamples,) for weights (resamples, rows): what `metrics` and `judge` report."""
+
+    def metrics(self, labels: Sequence[str]) -> MetricCollection:
+        """The scores that may be monitored, over all rows at once."""
+        from finespun.tasks.over_batches import over_batches  # noqa: PLC0415  (imports torch)
+
+        monitored = [name.removeprefix("val/") for name in get_args(type(self).model_fields["monitor"].annotation)]
+        return over_batches(
+            [name for name in monitored if name != "loss"],
+            lambda logits, targets: (targets, logits.float()),
+            lambda targets, logits, weights: self.scores(targets, self.outputs(logits), weights, labels),
+        )
+
+    def outputs(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
+        return softmax(logits)
+
+    @abstractmethod
+    def given(self, row: Mapping[str, Any]) -> dict[str, Any]: ...
+
+    def for_processor(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        return self.given(row)
 
     def divergence(self, logits: torch.Tensor, others: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Returns the mean of both directions' Kullback-Leibler divergence of distributions over the last dimension."""
@@ -205,3 +257,9 @@ class Defaults(Section):
 
     def settled(self, config: Mapping[str, Any]) -> Self:
         return self
+
+
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Returns probabilities over the last axis, in double precision."""
+    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True))

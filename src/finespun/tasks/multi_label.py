@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from finespun.tasks.base import Columns, Judgement, Outputs, Problem, Values
-from finespun.tasks.one_label import named_outputs, unknown_label
+from finespun.tasks.one_label import unknown_label
 from finespun.tasks.scores import best_thresholds, multi_label_scores
 from finespun.tasks.text import TextEncoder, TextInput
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import torch
-    from torchmetrics import MetricCollection
 
 NONE = "(none)"  # in pictures: no label on one of the sides
 
@@ -29,6 +28,7 @@ class MultiLabel(TextInput):
     roles: ClassVar[tuple[str, ...]] = ("text", "labels")
     answer_roles: ClassVar[tuple[str, ...]] = ("labels",)
     headline: ClassVar[tuple[str, ...]] = ("f1_macro", "f1_micro", "average_precision", "exact_match")
+    problem_type: ClassVar[str | None] = "multi_label_classification"
     decides: ClassVar[bool] = True
 
     delimiter: Annotated[str, Field(min_length=1)]
@@ -42,31 +42,19 @@ class MultiLabel(TextInput):
         return list(dict.fromkeys(part.strip() for part in parts if part.strip()))
 
     def problems(self, values: Values, labels: Sequence[str] | None) -> Iterator[Problem]:
-        yield from self.input_problems(values)
+        yield from super().problems(values, labels)
         if "labels" in values and labels is not None:
-            for answer in self.answers(values):
-                for kind, _, remedy in unknown_label(answer, labels):
-                    yield kind, "labels", f"{answer!r} {remedy}"
+            told = ((answer, unknown_label(answer, labels)) for answer in self.answers(values))
+            yield from (("unknown_label", "labels", f"{answer!r} {remedy}") for answer, remedy in told if remedy)
 
     def encode(self, rows: Sequence[Values], encoder: TextEncoder, labels: Sequence[str] | None) -> Columns:
         import pyarrow as pa  # noqa: PLC0415  (configure checks this class's options and needs no Arrow)
 
-        columns = self.encode_inputs(rows, encoder)
+        columns = super().encode(rows, encoder, labels)
         if labels is not None:
             given = [set(self.answers(row)) for row in rows]
             columns["target"] = pa.array([[float(label in each) for label in labels] for each in given], pa.list_(pa.float32()))
         return columns
-
-    def collate(
-        self, columns: Mapping[str, Sequence[Any]], encoder: TextEncoder
-    ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
-        import torch  # noqa: PLC0415  (prepare encodes with this class and imports no torch)
-
-        targets = torch.as_tensor(np.stack(columns["target"]), dtype=torch.float32) if "target" in columns else None
-        return self.collate_inputs(columns, encoder), targets
-
-    def model_options(self, labels: Sequence[str]) -> dict[str, Any]:
-        return {**named_outputs(labels), "problem_type": "multi_label_classification"}
 
     def loss(self, logits: torch.Tensor, targets: torch.Tensor, *, training: bool = False) -> torch.Tensor:
         from torch.nn import functional  # noqa: PLC0415
@@ -77,11 +65,8 @@ class MultiLabel(TextInput):
         one, other = logits.float(), others.float()
         return ((one.sigmoid() - other.sigmoid()) * (one - other)).mean(dim=1) / 2  # each label is yes or no
 
-    def metrics(self, labels: Sequence[str]) -> MetricCollection:
-        from finespun.tasks.over_rows import over_rows  # noqa: PLC0415  (imports torch)
-
-        scored = partial(multi_label_scores, thresholds=self._from(len(labels)), labels=labels)
-        return over_rows(("f1_macro", "f1_micro", "average_precision"), scored, self.outputs)
+    def scores(self, targets: Any, outputs: Any, weights: Any, labels: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+        return multi_label_scores(targets, outputs, weights, thresholds=self._from(len(labels)), labels=labels)
 
     def outputs(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
         return np.asarray(1 / (1 + np.exp(-np.clip(logits.astype(np.float64), -500, 500))))
@@ -110,8 +95,7 @@ class MultiLabel(TextInput):
 
     def judge(self, rows: pa.Table, outputs: Outputs, labels: Sequence[str]) -> Judgement:
         targets, probabilities = _targets(rows), np.stack(outputs)
-        thresholds = self._from(len(labels))
-        predicted = probabilities >= thresholds
+        predicted = probabilities >= self._from(len(labels))
         table: dict[str, Any] = {name: rows[name] for name in ("row", *self.shown) if name in rows.column_names}
         for name, sets in (("labels", targets > 0), ("predicted", predicted)):
             table[name] = [[labels[index] for index in np.flatnonzero(row).tolist()] for row in sets]
@@ -122,24 +106,20 @@ class MultiLabel(TextInput):
         ] or [(NONE, NONE)]
         return Judgement(
             units=len(targets),
-            scores=lambda weights: multi_label_scores(
-                targets, probabilities, weights, thresholds=thresholds, labels=labels
-            ),
+            scores=partial(self.scores, targets, probabilities, labels=labels),
             table=table, actual=[a for a, _ in pairs], predicted=[p for _, p in pairs], classes=[*labels, NONE],
         )  # fmt: skip
 
     def baselines(self, train: pa.Table, split: pa.Table, labels: Sequence[str]) -> dict[str, Outputs]:
-        from sklearn.dummy import DummyClassifier  # noqa: PLC0415  (1 s that only reports need)
-        from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
+        from sklearn.linear_model import LogisticRegression  # noqa: PLC0415  (1 s that only reports need)
 
         targets = _targets(train)
-        seen, asked = self.words(train, split)
+        seen, asked = self.features(train, split)
+        linear = LogisticRegression(C=10.0, max_iter=1000)
         found = np.empty((split.num_rows, len(labels)))
         for position, column in enumerate(targets.T):
-            constant = len(set(column)) < 2
-            model = DummyClassifier() if constant else LogisticRegression(C=10.0, max_iter=1000)
-            chances = model.fit(seen, column).predict_proba(asked)
-            found[:, position] = column[0] if constant else chances[:, 1]
+            varied = column.min() < column.max()
+            found[:, position] = linear.fit(seen, column).predict_proba(asked)[:, 1] if varied else column[0]
         return {"label_shares": [targets.mean(axis=0)] * split.num_rows, "tfidf_logistic": list(found)}
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -16,7 +18,6 @@ from finespun.tasks.scores import classification_scores
 if TYPE_CHECKING:
     import pyarrow as pa
     import torch
-    from torchmetrics import MetricCollection
 
 
 class OneLabel(Defaults):
@@ -25,8 +26,10 @@ class OneLabel(Defaults):
     answer_roles: ClassVar[tuple[str, ...]] = ("label",)
     cannot_keep: ClassVar[tuple[str, ...]] = ("unknown_label", "bad_image")
     headline: ClassVar[tuple[str, ...]] = ("accuracy", "f1_macro", "log_loss")
+    problem_type: ClassVar[str | None] = "single_label_classification"
 
     shown: ClassVar[tuple[str, ...]]
+    simple: ClassVar[tuple[str, float]]  # of the input: what a simple method sees, and how little it is held back
 
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     monitor: Literal["val/accuracy", "val/f1_macro", "val/f1_micro", "val/loss"]
@@ -44,12 +47,12 @@ class OneLabel(Defaults):
             )
         return names
 
-    def label_problems(self, values: Values, labels: Sequence[str] | None) -> Iterator[Problem]:
-        """Yields what is wrong with a row's label, if it has one."""
-        if "label" in values:
-            yield from unknown_label(values["label"], labels)
+    def problems(self, values: Values, labels: Sequence[str] | None) -> Iterator[Problem]:
+        remedy = unknown_label(values["label"], labels) if "label" in values else None
+        if remedy:
+            yield "unknown_label", "label", remedy
 
-    def encode_targets(self, rows: Sequence[Values], labels: Sequence[str] | None) -> Columns:
+    def encode(self, rows: Sequence[Values], encoder: Any, labels: Sequence[str] | None) -> Columns:
         """Returns `target`, the position of each row's label, where labels are given."""
         import pyarrow as pa  # noqa: PLC0415  (configure checks this class's options and needs no Arrow)
 
@@ -58,34 +61,14 @@ class OneLabel(Defaults):
         index = {label: position for position, label in enumerate(labels)}
         return {"target": pa.array([index[row["label"]] for row in rows], pa.int64())}
 
-    def collate_targets(self, columns: Mapping[str, Sequence[Any]]) -> torch.Tensor | None:
-        """Returns (rows,) positions of labels."""
-        import torch  # noqa: PLC0415  (prepare encodes with this class and imports no torch)
-
-        return torch.as_tensor(np.asarray(columns["target"], dtype=np.int64)) if "target" in columns else None
-
-    def model_options(self, labels: Sequence[str]) -> dict[str, Any]:
-        return {**named_outputs(labels), "problem_type": "single_label_classification"}
-
     def loss(self, logits: torch.Tensor, targets: torch.Tensor, *, training: bool = False) -> torch.Tensor:
         from torch.nn import functional  # noqa: PLC0415
 
         smoothing = self.label_smoothing if training else 0.0
         return functional.cross_entropy(logits.float(), targets, reduction="none", label_smoothing=smoothing)
 
-    def metrics(self, labels: Sequence[str]) -> MetricCollection:
-        from torchmetrics import MetricCollection  # noqa: PLC0415
-        from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score  # noqa: PLC0415
-
-        count = len(labels)
-        return MetricCollection({
-            "accuracy": MulticlassAccuracy(count, average="micro"),
-            "f1_macro": MulticlassF1Score(count, average="macro"),
-            "f1_micro": MulticlassF1Score(count, average="micro"),
-        })  # fmt: skip
-
-    def outputs(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
-        return softmax(logits)
+    def scores(self, targets: Any, outputs: Any, weights: Any, labels: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+        return classification_scores(targets, outputs, weights, labels)
 
     def predictions(self, rows: pa.Table, outputs: Outputs, labels: Sequence[str], *, top_k: int) -> list[dict[str, Any]]:
         """Returns `label` and `probability` of each row; the next likely as `label_2`, `probability_2` and so on."""
@@ -107,30 +90,31 @@ class OneLabel(Defaults):
         table |= {"label": actual, "predicted": predicted}
         table |= {f"probability/{label}": probabilities[:, position] for position, label in enumerate(labels)}
         return Judgement(
-            units=len(targets), scores=lambda weights: classification_scores(targets, probabilities, weights, labels),
+            units=len(targets), scores=partial(self.scores, targets, probabilities, labels=labels),
             table=table, actual=actual, predicted=predicted, classes=labels,
         )  # fmt: skip
 
+    @abstractmethod
+    def features(self, train: pa.Table, split: pa.Table) -> tuple[Any, Any]:
+        """Returns what simple methods see of both, (rows, features) each: the input's."""
 
-def unknown_label(label: str, labels: Sequence[str] | None) -> Iterator[Problem]:
-    """Yields what is wrong with one label."""
-    if labels is None and not label.strip():
-        yield "unknown_label", "label", "is empty; write the label, or set data.checks.unknown_label: drop"
-    if labels is not None and label not in labels:
-        hint = did_you_mean(label, labels)
-        yield "unknown_label", "label", f"is not one of {listed(labels)}{hint}; correct the row or add it to data.labels"
+    def baselines(self, train: pa.Table, split: pa.Table, labels: Sequence[str]) -> dict[str, Outputs]:
+        from sklearn.linear_model import LogisticRegression  # noqa: PLC0415  (1 s that only reports need)
 
-
-def named_outputs(labels: Sequence[str]) -> dict[str, Any]:
-    """Returns what a model's configuration says of its outputs."""
-    return {
-        "num_labels": len(labels),
-        "id2label": dict(enumerate(labels)),
-        "label2id": {label: position for position, label in enumerate(labels)},
-    }
+        name, freedom = self.simple
+        targets = train["target"].to_numpy()
+        shares = np.bincount(targets, minlength=len(labels)) / len(targets)
+        seen, asked = self.features(train, split)
+        linear = LogisticRegression(C=freedom, max_iter=1000).fit(seen, targets)
+        found = np.zeros((split.num_rows, len(labels)))
+        found[:, linear.classes_] = linear.predict_proba(asked)
+        return {"majority_class": [shares] * split.num_rows, f"{name}_logistic": list(found)}
 
 
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Returns probabilities over the last axis, in double precision."""
-    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
-    return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True))
+def unknown_label(label: str, labels: Sequence[str] | None) -> str | None:
+    """Returns what is wrong with a label and what to do, or None."""
+    if labels is None:
+        return None if label.strip() else "is empty; write the label, or set data.checks.unknown_label: drop"
+    if label in labels:
+        return None
+    return f"is not one of {listed(labels)}{did_you_mean(label, labels)}; correct the row or add it to data.labels"

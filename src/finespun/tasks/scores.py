@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,26 +29,32 @@ def classification_scores(
     right = weights * (predicted == targets)
     true_positives = right @ of_label[targets]
     actual, claimed = weights @ of_label[targets], weights @ of_label[predicted]
-    precision, recall = _ratio(true_positives, claimed), _ratio(true_positives, actual)
-    f1 = _ratio(2 * true_positives, actual + claimed)
+    rates = _rates(true_positives, claimed, actual)
+    f1 = rates.pop("f1")
     total = weights.sum(axis=1)
     own = probabilities[np.arange(len(targets)), targets]
     row_loss = -np.log(np.clip(own, np.finfo(np.float64).eps, 1.0))
     accuracy = right.sum(axis=1) / total
-    scores = {
+    return {
         "accuracy": accuracy,
         "f1_macro": f1.mean(axis=1),
         "f1_micro": accuracy,  # with one label a row, micro F1 and accuracy are the same number
         "log_loss": weights @ row_loss / total,
+        **_by_label(rates, labels),
     }
-    for position, label in enumerate(labels):
-        scores[f"precision/{label}"] = precision[:, position]
-        scores[f"recall/{label}"] = recall[:, position]
-    return scores
 
 
 def _ratio(numerator: Values, denominator: Values) -> Values:
     return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
+
+
+def _rates(found: Values, claimed: Values, actual: Values) -> dict[str, Values]:
+    return {"precision": _ratio(found, claimed), "recall": _ratio(found, actual), "f1": _ratio(2 * found, claimed + actual)}
+
+
+def _by_label(scores: Mapping[str, Values], labels: Sequence[str]) -> dict[str, Values]:
+    """Returns name/label -> (resamples,) of scores (resamples, labels)."""
+    return {f"{name}/{label}": values[:, place] for place, label in enumerate(labels) for name, values in scores.items()}
 
 
 def regression_scores(targets: Values, numbers: Values, weights: Values, *, labels: Sequence[str]) -> dict[str, Values]:
@@ -64,28 +70,24 @@ def regression_scores(targets: Values, numbers: Values, weights: Values, *, labe
         name -> (resamples,). A correlation with a constant is 0, and so is the R² of constant targets. Spearman's ranks are
         those among all rows: exact for the whole, and what a bootstrap of pairs of ranks gives for its samples.
     """
-    each: dict[str, list[Values]] = {}
+    from scipy.stats import rankdata  # noqa: PLC0415  (1 s that stages before training need not pay)
+
+    found = []
     for target, number in zip(targets.T, numbers.T, strict=True):
         total = weights.sum(axis=1)
         error = number - target
         mse = weights @ error**2 / total
         variance = _covariance(target, target, weights)
-        found = {
+        found.append({
             "pearson": _correlation(target, number, weights),
-            "spearman": _correlation(_ranks(target), _ranks(number), weights),
+            "spearman": _correlation(rankdata(target), rankdata(number), weights),
             "rmse": np.sqrt(mse),
             "r2": np.where(variance > 0, 1 - mse / np.where(variance > 0, variance, 1), 0.0),
             "mse": mse,
             "mae": weights @ np.abs(error) / total,
-        }
-        for name, value in found.items():
-            each.setdefault(name, []).append(value)
-    scores = {name: np.mean(values, axis=0) for name, values in each.items()}
-    if len(labels) > 1:
-        scores |= {
-            f"{name}/{label}": value for name, values in each.items() for label, value in zip(labels, values, strict=True)
-        }
-    return scores
+        })  # fmt: skip
+    each = {name: np.stack([scores[name] for scores in found], axis=1) for name in found[0]}
+    return {name: values.mean(axis=1) for name, values in each.items()} | (_by_label(each, labels) if len(labels) > 1 else {})
 
 
 def _covariance(one: Values, other: Values, weights: Values) -> Values:
@@ -97,13 +99,6 @@ def _covariance(one: Values, other: Values, weights: Values) -> Values:
 def _correlation(one: Values, other: Values, weights: Values) -> Values:
     spread = np.sqrt(np.maximum(0.0, _covariance(one, one, weights) * _covariance(other, other, weights)))
     return _ratio(_covariance(one, other, weights), np.where(spread > 1e-12, spread, 0.0))
-
-
-def _ranks(values: Values) -> Values:
-    """Ranks, the mean rank where values are equal."""
-    _, position, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return np.asarray((last - (counts - 1) / 2)[position], dtype=np.float64)
 
 
 def multi_label_scores(
@@ -124,13 +119,14 @@ def multi_label_scores(
     predicted = (probabilities >= thresholds).astype(np.float64)
     hits = predicted * targets
     true, claimed, actual = weights @ hits, weights @ predicted, weights @ targets
-    precision, recall = _ratio(true, claimed), _ratio(true, actual)
+    rates = _rates(true, claimed, actual)
+    f1 = rates.pop("f1")
     total = weights.sum(axis=1)
     sizes = predicted.sum(axis=1) + targets.sum(axis=1)
     clipped = np.clip(probabilities, 1e-15, 1 - 1e-15)
     row_loss = -(targets * np.log(clipped) + (1 - targets) * np.log(1 - clipped)).mean(axis=1)
-    found = {
-        "f1_macro": _ratio(2 * true, claimed + actual).mean(axis=1),
+    return {
+        "f1_macro": f1.mean(axis=1),
         "f1_micro": _ratio(2 * true.sum(axis=1), (claimed + actual).sum(axis=1)),
         "f1_samples": weights @ _ratio(2 * hits.sum(axis=1), sizes) / total,
         "average_precision": np.mean(
@@ -138,10 +134,8 @@ def multi_label_scores(
         ),
         "exact_match": weights @ (predicted == targets).all(axis=1) / total,
         "log_loss": weights @ row_loss / total,
+        **_by_label(rates, labels),
     }
-    for position, label in enumerate(labels):
-        found |= {f"precision/{label}": precision[:, position], f"recall/{label}": recall[:, position]}
-    return found
 
 
 def _average_precision(targets: Values, chances: Values, weights: Values) -> Values:
@@ -189,11 +183,7 @@ def tagging_scores(
         name -> (resamples,). A mean over types leaves out those that are neither there nor claimed, as seqeval does.
     """
     found, claimed, actual, strict, strictly_claimed = np.moveaxis(np.tensordot(weights, counts, axes=1), 1, 0)
-    each = {
-        "precision": _ratio(found, claimed),
-        "recall": _ratio(found, actual),
-        "f1": _ratio(2 * found, claimed + actual),
-    }
+    each = _rates(found, claimed, actual)
     met = (claimed + actual > 0).astype(np.float64)
     scores = {} if plain else {
         "f1": _ratio(2 * found.sum(axis=1), (claimed + actual).sum(axis=1)),
@@ -204,6 +194,4 @@ def tagging_scores(
     scores |= {f"{name}_macro": _ratio((values * met).sum(axis=1), met.sum(axis=1)) for name, values in each.items()}
     right, total = (weights @ words).T
     scores["accuracy"] = _ratio(right, total)
-    return scores | {
-        f"{name}/{kind}": values[:, position] for name, values in each.items() for position, kind in enumerate(types)
-    }
+    return scores | _by_label(each, types)

@@ -61,29 +61,30 @@ class TextInput(Defaults):
     model_columns: ClassVar[tuple[str, ...]] = ("input_ids", "token_type_ids")
 
     shown: ClassVar[tuple[str, ...]] = ("text", "text_pair")  # columns of prepared data that a person knows a row by
+    simple: ClassVar[tuple[str, float]] = ("tfidf", 10.0)
 
     max_length: PositiveInt
 
     def content(self, values: Values) -> str:
         return "\n".join(values[role] for role in ("text", "text_pair") if role in values)
 
-    def input_problems(self, values: Values) -> Iterator[Problem]:
-        """Yields what is wrong with the texts of a row."""
+    def problems(self, values: Values, labels: Sequence[str] | None) -> Iterator[Problem]:
         for role in ("text", "text_pair"):
             if role in values and not values[role].strip():
                 yield "empty_text", role, "is empty; write the text, or set data.checks.empty_text: drop"
+        yield from super().problems(values, labels)
 
     def encoder(self, folder: Path) -> TextEncoder:
         return TextEncoder.read(folder)
 
-    def encode_inputs(self, rows: Sequence[Values], encoder: TextEncoder) -> Columns:
+    def encode(self, rows: Sequence[Values], encoder: TextEncoder, labels: Sequence[str] | None) -> Columns:
         """Returns the texts and their tokens; token types only for pairs, whose halves they tell apart."""
         import pyarrow as pa  # noqa: PLC0415  (configure checks this class's options and needs no Arrow)
 
         tokenizer = encoder.tokenizer
         tokenizer.enable_truncation(self.max_length)
         tokenizer.no_padding()
-        roles = [role for role in ("text", "text_pair") if rows and role in rows[0]]
+        roles = [role for role in ("text", "text_pair") if role in rows[0]]
         given = [tuple(row[role] for role in roles) for row in rows]
         encodings = tokenizer.encode_batch_fast([each if len(each) == 2 else each[0] for each in given])
         columns = {role: pa.array([row[role] for row in rows], pa.string()) for role in roles}
@@ -92,15 +93,17 @@ class TextInput(Defaults):
             columns["token_type_ids"] = pa.array([one.type_ids for one in encodings], pa.list_(pa.int8()))
         columns["length"] = pa.array([len(one.ids) for one in encodings], pa.int32())
         columns["truncated"] = pa.array([bool(one.overflowing) for one in encodings], pa.bool_())
-        return columns
+        return columns | super().encode(rows, encoder, labels)
 
-    def collate_inputs(self, columns: Mapping[str, Sequence[Any]], encoder: TextEncoder) -> dict[str, torch.Tensor]:
+    def collate(
+        self, columns: Mapping[str, Sequence[Any]], encoder: TextEncoder
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
         """Returns ids, attention mask and, for pairs, token types: (rows, longest) each."""
         ids, mask = pad(columns["input_ids"], encoder.pad_token_id)
         inputs = {"input_ids": ids, "attention_mask": mask}
         if "token_type_ids" in columns:
             inputs["token_type_ids"] = pad(columns["token_type_ids"], 0)[0]
-        return inputs
+        return inputs, super().collate(columns, encoder)[1]
 
     def processor_options(self, encoder: TextEncoder) -> dict[str, Any]:
         return {"model_max_length": self.max_length}
@@ -108,17 +111,15 @@ class TextInput(Defaults):
     def given(self, row: Mapping[str, Any]) -> dict[str, Any]:
         return {role: row[role] for role in ("text", "text_pair") if role in row}
 
-    def for_processor(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        return self.given(row)
-
-    def words(self, train: pa.Table, split: pa.Table) -> tuple[Any, Any]:
+    def features(self, train: pa.Table, split: pa.Table) -> tuple[Any, Any]:
         """Returns TF-IDF weights of words and pairs of words, fitted on `train`: what simple methods see of both."""
         from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415  (1.4 s that only reports need)
 
-        roles = [role for role in ("text", "text_pair") if role in train.column_names]
-        texts = [["\n".join(each) for each in zip(*(table[role].to_pylist() for role in roles), strict=True)]
-                 for table in (train, split)]  # fmt: skip
+        given = [table.select([name for name in self.shown if name in table.column_names]) for table in (train, split)]
+        texts = [[self.content(row) for row in table.to_pylist()] for table in given]
         vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+        if not any(map(vectorizer.build_analyzer(), texts[0])):  # no word of two letters anywhere
+            vectorizer.set_params(analyzer="char")
         return vectorizer.fit_transform(texts[0]), vectorizer.transform(texts[1])
 
 

@@ -11,15 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import PositiveFloat
 
+from finespun.errors import DataError, listed
 from finespun.tasks.base import Columns, Judgement, Outputs, Problem, Values
-from finespun.tasks.one_label import named_outputs
 from finespun.tasks.scores import regression_scores
 from finespun.tasks.text import TextEncoder, TextInput
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import torch
-    from torchmetrics import MetricCollection
 
 
 class TextRegression(TextInput):
@@ -29,6 +28,7 @@ class TextRegression(TextInput):
     answer_roles: ClassVar[tuple[str, ...]] = ("target",)
     cannot_keep: ClassVar[tuple[str, ...]] = ("bad_target",)
     headline: ClassVar[tuple[str, ...]] = ("pearson", "spearman", "rmse", "r2")
+    problem_type: ClassVar[str | None] = "regression"
 
     loss_function: Literal["mse", "mae", "huber"]
     huber_delta: PositiveFloat
@@ -39,9 +39,9 @@ class TextRegression(TextInput):
         return ()
 
     def problems(self, values: Values, labels: Sequence[str] | None) -> Iterator[Problem]:
-        yield from self.input_problems(values)
+        yield from super().problems(values, labels)
         for text in _as_list(values.get("target", [])):
-            if not _is_number(text):
+            if not (isinstance(text, str) and _is_number(text)):
                 yield "bad_target", "target", "is not a number; correct it, or set data.checks.bad_target: drop"
 
     def label_names(self, found: Iterable[str], columns: Mapping[str, Any]) -> list[str]:
@@ -50,23 +50,12 @@ class TextRegression(TextInput):
     def encode(self, rows: Sequence[Values], encoder: TextEncoder, labels: Sequence[str] | None) -> Columns:
         import pyarrow as pa  # noqa: PLC0415  (configure checks this class's options and needs no Arrow)
 
-        columns = self.encode_inputs(rows, encoder)
+        columns = super().encode(rows, encoder, labels)
         if labels is not None:
-            columns["target"] = pa.array(
-                [[float(one) for one in _as_list(row["target"])] for row in rows], pa.list_(pa.float64())
-            )
+            given = [_as_list(row["target"]) for row in rows]
+            _require_as_many(given, rows, labels)
+            columns["target"] = pa.array([[float(one) for one in each] for each in given], pa.list_(pa.float64()))
         return columns
-
-    def collate(
-        self, columns: Mapping[str, Sequence[Any]], encoder: TextEncoder
-    ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
-        import torch  # noqa: PLC0415  (prepare encodes with this class and imports no torch)
-
-        targets = torch.as_tensor(np.stack(columns["target"]), dtype=torch.float32) if "target" in columns else None
-        return self.collate_inputs(columns, encoder), targets
-
-    def model_options(self, labels: Sequence[str]) -> dict[str, Any]:
-        return {**named_outputs(labels), "problem_type": "regression"}
 
     def loss(self, logits: torch.Tensor, targets: torch.Tensor, *, training: bool = False) -> torch.Tensor:
         from torch.nn import functional  # noqa: PLC0415
@@ -83,11 +72,8 @@ class TextRegression(TextInput):
     def divergence(self, logits: torch.Tensor, others: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return (logits.float() - others.float()).square().mean(dim=1)
 
-    def metrics(self, labels: Sequence[str]) -> MetricCollection:
-        from finespun.tasks.over_rows import over_rows  # noqa: PLC0415  (imports torch)
-
-        names = ("pearson", "spearman", "r2", "mse", "mae")
-        return over_rows(names, partial(regression_scores, labels=labels), self.outputs)
+    def scores(self, targets: Any, outputs: Any, weights: Any, labels: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+        return regression_scores(targets, outputs, weights, labels=labels)
 
     def outputs(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
         return logits.astype(np.float64)
@@ -105,7 +91,7 @@ class TextRegression(TextInput):
         for position, label in enumerate(labels):
             table |= {label: targets[:, position], f"predicted_{label}": numbers[:, position]}
         return Judgement(
-            units=len(targets), scores=lambda weights: regression_scores(targets, numbers, weights, labels=labels),
+            units=len(targets), scores=partial(self.scores, targets, numbers, labels=labels),
             table=table, actual=targets[:, 0].tolist(), predicted=numbers[:, 0].tolist(),
         )  # fmt: skip
 
@@ -113,9 +99,18 @@ class TextRegression(TextInput):
         from sklearn.linear_model import Ridge  # noqa: PLC0415  (1 s that only reports need)
 
         targets = np.stack(train["target"].to_numpy())
-        seen, asked = self.words(train, split)
+        seen, asked = self.features(train, split)
         found = Ridge(alpha=1.0).fit(seen, targets).predict(asked).reshape(split.num_rows, -1)
         return {"mean": [targets.mean(axis=0)] * split.num_rows, "tfidf_ridge": list(found)}
+
+
+def _require_as_many(given: Sequence[Sequence[str]], rows: Sequence[Values], labels: Sequence[str]) -> None:
+    for numbers, row in zip(given, rows, strict=True):
+        if len(numbers) != len(labels):
+            raise DataError(
+                f"the row {row['text'][:60]!r}: has {', '.join(numbers)} for {listed(labels)}; write each number into a column"
+                " of its own, and name each in data.columns.target"
+            )
 
 
 def _as_list(value: Any) -> Sequence[str]:

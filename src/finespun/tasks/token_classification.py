@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +14,9 @@ from finespun.errors import DataError, listed
 from finespun.tasks import tags as tagging
 from finespun.tasks.base import Columns, Problem, Values
 from finespun.tasks.one_label import unknown_label
-from finespun.tasks.text import TextEncoder, TextInput, pad
+from finespun.tasks.text import TextEncoder, TextInput
 from finespun.tasks.word_tags import IGNORED, WordTags, strings
 from finespun.tasks.words import Document, align, read
-
-if TYPE_CHECKING:
-    import torch
 
 
 class TokenClassification(TextInput, WordTags):
@@ -65,8 +62,8 @@ class TokenClassification(TextInput, WordTags):
             yield from (("bad_target", "tags", remedy) for remedy in self._wrong(document))
             if labels is not None:
                 self._require_types(labels)
-                for kind in dict.fromkeys(self.answers(values)):
-                    yield from (("unknown_label", "tags", f"{kind!r} {told}") for _, _, told in unknown_label(kind, labels))
+                told = ((kind, unknown_label(kind, labels)) for kind in dict.fromkeys(self.answers(values)))
+                yield from (("unknown_label", "tags", f"{kind!r} {remedy}") for kind, remedy in told if remedy)
             if not (document.spans or self._plain):
                 found = tagging.transitions(document.tags[: len(document.words)], document.strings)
                 yield from (("bad_transition", "tags", remedy) for remedy in found)
@@ -131,12 +128,6 @@ class TokenClassification(TextInput, WordTags):
             return [*known, *[IGNORED] * len(words)][: len(words)]
         found = tagging.in_words(document.tags or [], words) if document.spans else self._entities(document)
         return [index.get(tag, 0) for tag in tagging.tags_of(found, len(words), self.scheme)]
-
-    def collate(
-        self, columns: Mapping[str, Sequence[Any]], encoder: TextEncoder
-    ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
-        """Returns the inputs and, for each token, the position of its word's label or IGNORED: (rows, longest) each."""
-        return self.collate_inputs(columns, encoder), pad(columns["target"], IGNORED)[0] if "target" in columns else None
 
     def given(self, row: Mapping[str, Any]) -> dict[str, Any]:
         return {"text": strings(row) if row["listed"] else row["text"]}

@@ -15,9 +15,9 @@ from finespun.errors import listed
 from finespun.tasks import tags as tagging
 from finespun.tasks.base import Defaults, Judgement, Outputs
 from finespun.tasks.multi_label import NONE
-from finespun.tasks.one_label import named_outputs, softmax
 from finespun.tasks.scores import tagging_scores
 from finespun.tasks.tags import Entity, Scheme
+from finespun.tasks.text import pad
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -65,8 +65,11 @@ class WordTags(Defaults):
     def headline(self) -> tuple[str, ...]:
         return self._watched if self._plain else ("f1", "precision", "recall", "accuracy")
 
-    def model_options(self, labels: Sequence[str]) -> dict[str, Any]:
-        return named_outputs(labels)
+    def collate(
+        self, columns: Mapping[str, Sequence[Any]], encoder: Any
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
+        """Returns no inputs; for each token the position of its word's label or IGNORED, (rows, longest)."""
+        return {}, pad(columns["target"], IGNORED)[0] if "target" in columns else None
 
     def loss(self, logits: torch.Tensor, targets: torch.Tensor, *, training: bool = False) -> torch.Tensor:
         """Returns the mean over the words of each row; 0 for a row without any."""
@@ -82,14 +85,17 @@ class WordTags(Defaults):
         return _mean_of_words(super().divergence(logits, others, targets) * (targets != IGNORED), targets)
 
     def metrics(self, labels: Sequence[str]) -> MetricCollection:
-        from finespun.tasks.over_tokens import over_tokens  # noqa: PLC0415  (imports torch)
+        import torch  # noqa: PLC0415
 
-        return over_tokens(
-            self._watched, len(self._types(labels)), partial(self._count, labels=labels), partial(self._scores, labels=labels)
-        )  # fmt: skip
+        from finespun.tasks.over_batches import over_batches  # noqa: PLC0415  (imports torch)
 
-    def outputs(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
-        return softmax(logits)
+        def counted(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            rows = zip(targets.cpu().numpy(), logits.argmax(dim=2).cpu().numpy(), strict=True)
+            pairs = zip(*(self._count(*row, labels) for row in rows), strict=True)
+            counts, words = (torch.from_numpy(np.sum(each, axis=0, keepdims=True)).to(targets.device) for each in pairs)
+            return counts, words
+
+        return over_batches(self._watched, counted, partial(self.scores, labels=labels))
 
     def _types(self, labels: Sequence[str]) -> list[str]:
         return list(labels) if self._plain else sorted({tagging.parted(label)[1] for label in labels[1:]})
@@ -112,7 +118,7 @@ class WordTags(Defaults):
         counts = np.array([[each[kind] for kind in types] for each in counted], dtype=np.int64)
         return counts.reshape(5, len(types)), np.array([(actual == found).sum(), known.sum()], dtype=np.int64)
 
-    def _scores(self, counts: Any, words: Any, weights: Any, labels: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    def scores(self, counts: Any, words: Any, weights: Any, labels: Sequence[str]) -> dict[str, NDArray[np.float64]]:
         return tagging_scores(counts, words, weights, types=self._types(labels), plain=self._plain)
 
     def predictions(self, rows: pa.Table, outputs: Outputs, labels: Sequence[str], *, top_k: int) -> list[dict[str, Any]]:
@@ -143,19 +149,13 @@ class WordTags(Defaults):
             words.append(right)
             tags = [[labels[position] if position >= 0 else NONE for position in array] for array in (actual, best)]
             pairs += self._pairs(*tags)
-            told = {
-                "row": each.row["row"],
-                "text": each.row["text"],
-                "words": each.words,
-                "tags": tags[0],
-                "predicted": tags[1],
-            }
-            for name, value in told.items():
+            whole = {name: each.row[name] for name in ("row", "text")}
+            for name, value in (whole | {"words": each.words, "tags": tags[0], "predicted": tags[1]}).items():
                 table[name].append(value)
         lists = {name: pa.array(table[name], pa.list_(pa.string())) for name in ("words", "tags", "predicted")}
         pairs = pairs or [(NONE, NONE)]
         return Judgement(
-            units=len(counts), scores=partial(self._scores, np.stack(counts), np.stack(words), labels=labels),
+            units=len(counts), scores=partial(self.scores, np.stack(counts), np.stack(words), labels=labels),
             table=table | lists, actual=[a for a, _ in pairs], predicted=[p for _, p in pairs],
             classes=[*self._types(labels), *([NONE] if any(NONE in pair for pair in pairs) else [])],
         )  # fmt: skip

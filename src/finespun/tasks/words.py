@@ -6,22 +6,20 @@ Given words are joined by single spaces, so that a model is always given text, a
 from __future__ import annotations
 
 import json
-import re
-import sys
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import regex
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
 
 WITHOUT_SPACES = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+# Signs are Unicode's categories P and S; the regular expressions' own idea of a word ends at vowel signs of Hindi.
+WORD = regex.compile(rf"[{WITHOUT_SPACES}]|([\p{{P}}\p{{S}}])\1*|[^\s\x1c-\x1f\p{{P}}\p{{S}}{WITHOUT_SPACES}]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,16 +63,7 @@ def _as_list(cell: str) -> list[Any]:
 
 def find_words(text: str) -> list[tuple[int, int]]:
     """Returns start and end of each word: a run of letters and digits, or of one sign; a character where no spaces are used."""
-    return [match.span() for match in _word().finditer(text)]
-
-
-@cache
-def _word() -> re.Pattern[str]:
-    """Signs are Unicode's categories P and S; the regular expressions' own idea of a word ends at vowel signs of Hindi."""
-    signs = (code for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code))[0] in "PS")
-    runs = ([code for _, code in run] for _, run in groupby(enumerate(signs), lambda pair: pair[1] - pair[0]))
-    sign = "".join(f"{re.escape(chr(run[0]))}-{re.escape(chr(run[-1]))}" for run in runs)
-    return re.compile(rf"[{WITHOUT_SPACES}]|([{sign}])\1*|[^\s{sign}{WITHOUT_SPACES}]+")
+    return [match.span() for match in WORD.finditer(text)]
 
 
 class Window(NamedTuple):

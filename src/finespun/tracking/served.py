@@ -17,7 +17,7 @@ SCRIPT = Path(__file__).with_name("served_script.py")
 CODE = Path(__file__).parents[1]
 REQUIREMENTS = (
     "torch", "transformers", "tokenizers", "safetensors", "numpy", "pandas", "pillow", "pyarrow", "pydantic", "omegaconf",
-    "tqdm",
+    "regex", "tqdm",
 )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics
 
+from finespun.errors import DataError
 from finespun.tasks.multi_label import NONE, MultiLabel
 from finespun.tasks.scores import best_thresholds, multi_label_scores, regression_scores
 from finespun.tasks.text import TextEncoder
@@ -139,6 +140,14 @@ def test_what_is_no_number_is_named(wrong: object) -> None:
         ("bad_target", "target")
     ]
     assert list(NUMBERS.problems({"text": "a", "target": "-3.5e-1"}, None)) == []
+
+
+def test_several_numbers_in_one_column_are_an_error_that_names_the_row(tiny_bert: Path) -> None:
+    rows = [{"text": "fine", "target": "1"}, {"text": "a good film", "target": ["1", "2"]}]
+    with pytest.raises(DataError, match=r"'a good film': has 1, 2 for scores.* name each in data.columns.target"):
+        NUMBERS.encode(rows, TextEncoder.read(tiny_bert), ["scores"])
+    in_two = {"text": "a", "target": [["1", "2"], "3"]}  # data.columns.target: [one, two], and a list in one of them
+    assert [(kind, role) for kind, role, _ in NUMBERS.problems(in_two, None)] == [("bad_target", "target")]
 
 
 @pytest.mark.parametrize(

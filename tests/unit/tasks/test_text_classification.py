@@ -31,6 +31,17 @@ def test_metrics_over_batches_are_those_of_the_whole() -> None:
     assert metrics.compute()["f1_macro"].item() == pytest.approx(whole, abs=1e-6)
 
 
+def test_validation_and_evaluation_give_the_same_numbers() -> None:
+    targets, logits = torch.tensor([0, 0, 1, 1]), torch.eye(4)[[0, 1, 1, 1]]
+    metrics = TASK.metrics(["a", "b", "absent", "unseen"])
+    metrics.update(logits, targets)
+    rows = pa.table({"row": range(4), "target": targets.numpy()})
+    told = TASK.judge(rows, list(TASK.outputs(logits.numpy())), ["a", "b", "absent", "unseen"]).scores(np.ones((1, 4)))
+    assert {name: value.item() for name, value in metrics.compute().items()} == pytest.approx(
+        {name: told[name][0] for name in ("accuracy", "f1_macro", "f1_micro")}
+    )
+
+
 def test_outputs_are_softmax_and_predictions_are_read_by_people() -> None:
     logits = np.array([[1000.0, 0.0], [0.0, 2.0]], dtype=np.float32)
     outputs = TASK.outputs(logits)
@@ -47,6 +58,12 @@ def test_baselines_are_fitted_on_training_rows_alone() -> None:
     assert np.stack(found["majority_class"]).tolist() == [[0.5, 0.5]] * 3
     assert np.stack(found["tfidf_logistic"]).argmax(axis=1)[:2].tolist() == [1, 0]
     assert np.stack(found["tfidf_logistic"]).sum(axis=1) == pytest.approx([1, 1, 1])
+
+
+def test_baselines_of_texts_without_a_word_see_their_characters() -> None:
+    train = pa.table({"text": ["🙂", "🙂 !", "🙁", "🙁 ?"] * 5, "target": [1, 1, 0, 0] * 5})
+    found = TASK.baselines(train, pa.table({"text": ["🙂?", "🙁!", ""]}), ["bad", "good"])
+    assert np.stack(found["tfidf_logistic"]).argmax(axis=1)[:2].tolist() == [1, 0]
 
 
 @pytest.mark.parametrize("wrong", [{"max_length": 0}, {"monitor": "val/nothing"}, {"monitor_mode": "up"}, {"maxlength": 3}])

@@ -130,8 +130,8 @@ def test_validation_metrics_add_up_over_padded_batches_and_ranks(encoder: TextEn
         metrics[start % 4 // 2].update(logits, targets)
     for name, metric in metrics[0].items():
         other = metrics[1][name]
-        assert {reduce.__name__ for reduce in metric._reductions.values()} == {"dim_zero_sum"}, "ranks are added up"
-        metric.counts, metric.words = metric.counts + other.counts, metric.words + other.words
+        assert {reduce.__name__ for reduce in metric._reductions.values()} == {"dim_zero_cat"}, "ranks are put together"
+        metric.first, metric.second = metric.first + other.first, metric.second + other.second
         assert metric.compute().item() == pytest.approx(scores[name][0], abs=1e-6)
 
 

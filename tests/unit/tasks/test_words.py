@@ -32,7 +32,7 @@ def tokenizer(tiny_bert: Path) -> Tokenizer:
         ("naïve café… it«s x_y", ["naïve", "café", "…", "it", "«", "s", "x", "_", "y"]),
         ("नमस्ते दुनिया", ["नमस्ते", "दुनिया"]),
         ("他在北京。", ["他", "在", "北", "京", "。"]),
-        (" \t\n", []),
+        (" \t\x1c\n", []),
     ],
 )
 def test_words_are_found_in_any_script(text: str, words: list[str]) -> None:
