@@ -16,7 +16,6 @@ from finespun.tasks.base import Problem as Found
 from finespun.tasks.base import Task, Values
 
 SHOWN = 5  # problems of each kind that a terminal shows
-ONE_TEXT = ("text", "text_pair", "image", "label")  # roles that hold no list; a text may, where its words have tags
 MISSING = {"None", "nan", "<NA>", "NaT"}  # as text, the values by which Python, NumPy and pandas say that there is none
 
 
@@ -93,8 +92,7 @@ def named_columns(columns: Mapping[str, str | Sequence[str]]) -> list[tuple[str,
 
 def problems_of(values: Values, task: Task, labels: Sequence[str] | None) -> Iterator[Found]:
     """Yields everything wrong with one row; a task is not asked about lists where it expects texts."""
-    has_words = "tags" in task.roles
-    lists = [role for role in ONE_TEXT if isinstance(values.get(role), list) and not (has_words and role == "text")]
+    lists = [role for role, value in values.items() if isinstance(value, list) and role not in task.list_roles]
     for role in lists:
         yield "unexpected_list", role, "is a list, where one text is needed; write one, or name one column in data.columns"
     if not lists:

@@ -12,7 +12,8 @@ from finespun.data import image_folder, sources
 from finespun.data.checks import named_columns
 from finespun.data.sources import Row, chunks
 from finespun.errors import DataError, did_you_mean, listed
-from finespun.evaluation.predictor import Predictor
+from finespun.evaluation.predictor import Predictor, read_record
+from finespun.models.addresses import require_consent
 
 
 def predict_file(
@@ -37,12 +38,14 @@ def predict_file(
         trust_remote_code: run code that lies in `folder`.
 
     Raises:
-        ModelError: `folder` holds no fine-tuned model.
+        ModelError: `folder` holds no fine-tuned model, or one that names a class to be imported, untrusted.
         DataError: the file cannot be read, has no such column, or (if strict) holds a bad row.
     """
     for path in {source, output} - {Path("-")}:
         if not path.is_dir():
             sources.format_of(path, writing=path == output)  # before a model is loaded and rows are read
+    read_record(folder)
+    require_consent(folder, trusted=trust_remote_code, remedy="say --trust-remote-code")
     predictor = Predictor(folder, trust_remote_code=trust_remote_code)
     unknown = set(columns) - set(predictor.columns)
     if unknown:

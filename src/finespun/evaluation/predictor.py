@@ -25,6 +25,21 @@ from finespun.training.hardware import choose_accelerator
 BATCH_TOKENS = 4096  # of one forward pass, padding included; halved for as long as memory does not hold it
 
 
+def read_record(folder: Path) -> dict[str, Any]:
+    """Reads `run.json`, which lies beside a fine-tuned model: its MLflow run, task and columns.
+
+    Raises:
+        ModelError: the folder is not one that finespun wrote.
+    """
+    path = folder / "run.json"
+    if not path.is_file():
+        raise ModelError(f"{folder}: holds no fine-tuned model; run `dvc repro` first, or name one with --model")
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise ModelError(f"{path}: cannot be read ({error}); run `dvc repro finetune`") from error
+
+
 class Predictor:
     """A folder that `finetune` wrote, opened."""
 
@@ -34,9 +49,7 @@ class Predictor:
         Raises:
             ModelError: the folder holds no fine-tuned model, or not all of it.
         """
-        if not (folder / "run.json").is_file():
-            raise ModelError(f"{folder}: holds no fine-tuned model; run `dvc repro` first, or name one with --model")
-        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        record = read_record(folder)
         task: Task = targets.build("task", Target.model_validate(record["task"]))
         self.device = choose_accelerator("auto")
         loaded = load_model(folder, auto_class=task.auto_class, options={}, trust_remote_code=trust_remote_code)

@@ -160,6 +160,20 @@ def in_one_move(folder: Path, fill: Callable[[Path], object]) -> Path:
     return folder
 
 
+def require_consent(folder: Path, *, trusted: bool, remedy: str) -> None:
+    """Makes sure that a class of somebody's that a checkpoint names is imported only where it is trusted.
+
+    Raises:
+        ModelError: it is not, or the configuration cannot be read; `remedy` is how to say that it is.
+    """
+    try:
+        target = str(json.loads((folder / "config.json").read_text(encoding="utf-8")).get("target", ""))
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(f"{folder}/config.json: is no JSON that can be read ({error}); restore the file") from error
+    if target and not target.startswith("finespun.models.") and not trusted:
+        raise ModelError(f"{folder}: names the class {target}, which would be imported and run; if you trust it, {remedy}")
+
+
 def processor_files(folder: Path) -> list[Path]:
     """Files of a tokenizer or an image processor."""
     return sorted({path for pattern in PROCESSOR_FILES for path in folder.glob(pattern) if path.is_file()})

@@ -21,7 +21,17 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from finespun.config.sections import KERAS, ModelConfig, Target
 from finespun.errors import ModelError, did_you_mean, listed
-from finespun.models.addresses import PICKLED, SAFE, file_digest, in_one_move, processor_files, resolve, store, weights_file
+from finespun.models.addresses import (
+    PICKLED,
+    SAFE,
+    file_digest,
+    in_one_move,
+    processor_files,
+    require_consent,
+    resolve,
+    store,
+    weights_file,
+)
 from finespun.models.module import AUTO_MAP, ModuleConfig, build
 from finespun.models.weights import Tensors, read, renamed, shards
 
@@ -41,7 +51,7 @@ def ready(model: ModelConfig, project: Path, *, auto_class: str) -> Path:
     """
     folder = resolve(model, project, weights=True) if model.checkpoint else None
     if folder:
-        _require_consent(folder, model)
+        require_consent(folder, trusted=model.trust_remote_code, remedy="set model.trust_remote_code: true")
     if folder and list(folder.glob(SAFE)) and not (model.tokenizer or model.processor):
         _require_digest(model, sorted(folder.glob("model*.safetensors")))
         return folder
@@ -52,18 +62,6 @@ def ready(model: ModelConfig, project: Path, *, auto_class: str) -> Path:
     read_too = [*files, *processor, *([folder / "config.json"] if folder else [])]
     made = store(project, "weights") / _name(model, read_too, auto_class)
     return in_one_move(made, lambda partial: _make(partial, model, path, processor, auto_class))
-
-
-def _require_consent(folder: Path, model: ModelConfig) -> None:
-    try:
-        target = str(json.loads((folder / "config.json").read_text(encoding="utf-8")).get("target", ""))
-    except (ValueError, AttributeError) as error:
-        raise ModelError(f"{folder}/config.json: is no JSON that can be read ({error}); restore the file") from error
-    if target and not target.startswith("finespun.models.") and not model.trust_remote_code:
-        raise ModelError(
-            f"model.checkpoint: {folder}: names the class {target}, which would be imported and run; set"
-            " model.trust_remote_code: true if you trust it"
-        )
 
 
 def _weights_in(folder: Path) -> Path:

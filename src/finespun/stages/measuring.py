@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -13,24 +12,11 @@ from finespun.artifacts import Artifacts
 from finespun.config import targets
 from finespun.config.sections import RunConfig
 from finespun.data.prepared import PreparedData
-from finespun.errors import ModelError
 from finespun.evaluation.measure import Measured, headline, measure
 from finespun.evaluation.predict import predict_split
+from finespun.evaluation.predictor import read_record
 from finespun.models.pretrained import load_model
 from finespun.tracking.client import Run, Tracker
-
-
-def read_record(folder: Path) -> dict[str, Any]:
-    """Reads `run.json`, which points from a fine-tuned model to its MLflow run.
-
-    Raises:
-        ModelError: the folder is not one that finespun wrote.
-    """
-    path = folder / "run.json"
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot be read ({error}); run `dvc repro finetune`") from error
 
 
 def predict_and_measure(config: RunConfig, artifacts: Artifacts, split: str) -> Measured | None:

@@ -27,6 +27,7 @@ class MultiLabel(TextInput):
 
     roles: ClassVar[tuple[str, ...]] = ("text", "labels")
     answer_roles: ClassVar[tuple[str, ...]] = ("labels",)
+    list_roles: ClassVar[tuple[str, ...]] = ("labels",)
     headline: ClassVar[tuple[str, ...]] = ("f1_macro", "f1_micro", "average_precision", "exact_match")
     problem_type: ClassVar[str | None] = "multi_label_classification"
     decides: ClassVar[bool] = True
@@ -39,10 +40,12 @@ class MultiLabel(TextInput):
     def answers(self, values: Values) -> Sequence[str]:
         given = values["labels"]
         parts = given.split(self.delimiter) if isinstance(given, str) else given
-        return list(dict.fromkeys(part.strip() for part in parts if part.strip()))
+        return list(dict.fromkeys(part.strip() for part in parts if isinstance(part, str) and part.strip()))
 
     def problems(self, values: Values, labels: Sequence[str] | None) -> Iterator[Problem]:
         yield from super().problems(values, labels)
+        if any(not isinstance(part, str) for part in values.get("labels", ())):
+            yield "unexpected_list", "labels", "holds something that is no text; write a list of labels"
         if "labels" in values and labels is not None:
             told = ((answer, unknown_label(answer, labels)) for answer in self.answers(values))
             yield from (("unknown_label", "labels", f"{answer!r} {remedy}") for answer, remedy in told if remedy)

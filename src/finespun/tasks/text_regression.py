@@ -26,6 +26,7 @@ class TextRegression(TextInput):
 
     roles: ClassVar[tuple[str, ...]] = ("text", "target")
     answer_roles: ClassVar[tuple[str, ...]] = ("target",)
+    list_roles: ClassVar[tuple[str, ...]] = ("target",)
     cannot_keep: ClassVar[tuple[str, ...]] = ("bad_target",)
     headline: ClassVar[tuple[str, ...]] = ("pearson", "spearman", "rmse", "r2")
     problem_type: ClassVar[str | None] = "regression"

@@ -25,6 +25,7 @@ class TokenClassification(TextInput, WordTags):
     auto_class: ClassVar[str] = "AutoModelForTokenClassification"
     roles: ClassVar[tuple[str, ...]] = ("text", "tags")
     optional_roles: ClassVar[tuple[str, ...]] = ()
+    list_roles: ClassVar[tuple[str, ...]] = ("text", "tags")
     model_columns: ClassVar[tuple[str, ...]] = ("input_ids",)
 
     max_length: Annotated[int, Field(ge=16)]

@@ -160,6 +160,17 @@ def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
         predict_file(tmp_path / "in.csv", tmp_path / "out.csv", folder=tmp_path / "nowhere", columns={})
 
 
+def test_a_class_that_a_model_names_is_imported_only_if_trusted(tmp_path: Path, folder: Path) -> None:
+    named = tmp_path / "named"
+    shutil.copytree(folder, named)
+    config = json.loads((named / "config.json").read_text())
+    (named / "config.json").write_text(json.dumps(config | {"target": "somebodys.nets.Net"}))
+    source = write(tmp_path / "rows.jsonl", numbered(1))
+    with pytest.raises(ModelError, match="names the class somebodys.nets.Net.*; if you trust it, say --trust-remote-code"):
+        predict_file(source, tmp_path / "out.jsonl", folder=named, columns={})
+    assert predict_file(source, tmp_path / "out.jsonl", folder=named, columns={}, trust_remote_code=True) == (1, 0)
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(DataError, match=r"in\.csv: there is no such file"):
         predict_file(tmp_path / "in.csv", tmp_path / "out.csv", folder=folder, columns={})

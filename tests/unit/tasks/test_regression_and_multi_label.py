@@ -128,6 +128,11 @@ def test_labels_are_a_list_or_delimited_text(given: object, found: list[str]) ->
     assert SETS.answers({"text": "a", "labels": given}) == found
 
 
+def test_labels_in_lists_of_lists_are_told() -> None:
+    assert [kind for kind, *_ in SETS.problems({"text": "a", "labels": [["x"], "y"]}, None)] == ["unexpected_list"]
+    assert SETS.answers({"text": "a", "labels": [["x"], "y"]}) == ["y"]
+
+
 def test_a_label_outside_the_list_is_named() -> None:
     problems = list(SETS.problems({"text": "a", "labels": "funny;sadd"}, LABELS))
     assert [(kind, role) for kind, role, _ in problems] == [("unknown_label", "labels")]
