@@ -14,6 +14,9 @@ from finespun.training.fit import Fitted
 
 Train = Callable[..., Fitted]
 LABELS = ["negative", "positive"]
+STEADY = (
+    1e-4  # an eps with which Adam does not turn the last bit of a gradient of nearly nothing into a step of the rate's size
+)
 
 
 def small_config(**changes: Any) -> RunConfig:

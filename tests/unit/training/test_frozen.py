@@ -19,7 +19,7 @@ from finespun.training import frozen
 from finespun.training.callbacks import Saver
 from finespun.training.frozen import find_cut
 from helpers import ROOT
-from small_run import Train
+from small_run import STEADY, Train
 
 
 def shipped(name: str, **changes: Any) -> dict[str, Any]:
@@ -35,6 +35,7 @@ def test_replayed_and_computed_training_end_in_the_same_weights(
 ) -> None:
     options: dict[str, Any] = {
         "strategy": strategy,
+        "optimizer__eps": STEADY,
         "trainer__max_epochs": 3,
         "trainer__ema_decay": 0.5,
     }  # EMA: Lightning's loop

@@ -20,7 +20,7 @@ from finespun.training.entering import find_head
 from finespun.training.head_loop import HeadLoop
 from finespun.training.history import History
 from helpers import ROOT
-from small_run import Train, same_bits
+from small_run import STEADY, Train, same_bits
 
 HEAD = yaml.safe_load((ROOT / "conf" / "strategy" / "head.yaml").read_text())
 PLATEAU = {"_target_": "torch.optim.lr_scheduler.ReduceLROnPlateau", "patience": 0, "factor": 0.5}
@@ -44,7 +44,7 @@ def history(folder: Path, name: str) -> dict[int, float]:
     ids=["plain", "no-pooler", "plateau", "class-weights", "sampling", "no-clipping", "stopped-early"],
 )
 def test_a_head_alone_ends_as_in_the_whole_model(train: Train, tmp_path: Path, changes: dict[str, Any]) -> None:
-    options: dict[str, Any] = {"strategy": HEAD, "trainer__max_epochs": 4, "dropout": 0.2, **changes}
+    options: dict[str, Any] = {"strategy": HEAD, "trainer__max_epochs": 4, "dropout": 0.2, "optimizer__eps": STEADY, **changes}
     whole = train(tmp_path / "whole", **options)
     alone = train(tmp_path / "alone", features=tmp_path / "features", **options)
     assert (tmp_path / "features" / "train").exists(), "the head was trained alone"

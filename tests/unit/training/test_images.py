@@ -28,7 +28,7 @@ from finespun.training.fit import fit
 from finespun.training.hardware import choose
 from finespun.training.phases import begin_epoch, freeze_all_but
 from helpers import ROOT, write_digits
-from small_run import Train, same_bits, small_config
+from small_run import STEADY, Train, same_bits, small_config
 
 TASK = yaml.safe_load((ROOT / "conf" / "task" / "image_classification.yaml").read_text())
 MOVED = TASK["augmentation"] | {"rotation": 10.0, "translation": 0.1, "contrast": 0.2}
@@ -93,7 +93,7 @@ def test_a_killed_run_with_augmentation_ends_in_the_same_bits(
 
 
 def test_a_head_on_kept_features_ends_as_in_the_whole_net(train: Train, tmp_path: Path, capsys: Any) -> None:
-    options: dict[str, Any] = {"strategy": shipped("head"), "trainer__max_epochs": 4}
+    options: dict[str, Any] = {"strategy": shipped("head"), "trainer__max_epochs": 4, "optimizer__eps": STEADY}
     whole, alone = train(tmp_path / "whole", **options), train(tmp_path / "alone", features=tmp_path / "features", **options)
     assert (tmp_path / "features" / "train").exists()
     assert "frozen part: computed once" in capsys.readouterr().out
