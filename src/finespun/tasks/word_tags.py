@@ -91,7 +91,8 @@ class WordTags(Defaults):
 
         def counted(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             rows = zip(targets.cpu().numpy(), logits.argmax(dim=2).cpu().numpy(), strict=True)
-            pairs = zip(*(self._count(*row, labels) for row in rows), strict=True)
+            nothing = np.zeros((5, len(self._types(labels))), np.int64), np.zeros(2, np.int64)
+            pairs = zip(nothing, *(self._count(*row, labels) for row in rows), strict=True)
             counts, words = (torch.from_numpy(np.sum(each, axis=0, keepdims=True)).to(targets.device) for each in pairs)
             return counts, words
 

@@ -68,9 +68,8 @@ class FineTuner(pl.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Adds the rows that count to the metrics of the whole split."""
         logits, targets = self.model(**batch.inputs).logits[: batch.counted], batch.targets[: batch.counted]
-        if batch.counted:
-            self.val_metrics.update(logits, targets)
-            self.val_loss.update(self.task.loss(logits, targets))
+        self.val_metrics.update(logits, targets)  # of no rows too: ranks gather alike
+        self.val_loss.update(self.task.loss(logits, targets))
         self.log("val/loss", self.val_loss)  # objects, not values: each is computed once, over all rows of all ranks
         self.log_dict(self.val_metrics)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+import torch.distributed as dist
+from torch import multiprocessing, nn
 
 from finespun.tasks.base import Batch
 from finespun.tasks.text_classification import TextClassification
@@ -66,3 +69,22 @@ def test_two_answers_to_each_row_are_half_the_loss_of_r_drop() -> None:
     expected = 6 * ((paper + 2.0 * divergence) / 2 * WEIGHTS).sum()
     assert module.training_step(batch(), 0).item() == pytest.approx(expected.item(), rel=1e-5)
     assert divergence.min() > 0.01
+
+
+def _validate(rank: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    module = tuner(Linear())
+    module.log = module.log_dict = lambda *_, **__: None  # type: ignore[method-assign]
+    with torch.inference_mode():
+        module.validation_step(batch()._replace(counted=0 if rank else 6), 0)
+    found = {name: float(metric.compute()) for name, metric in {**module.val_metrics, "val/loss": module.val_loss}.items()}
+    Path(folder, f"{rank}.json").write_text(json.dumps(found))
+
+
+def test_a_rank_without_rows_of_its_own_finds_what_the_others_find(tmp_path: Path) -> None:
+    multiprocessing.start_processes(_validate, args=(str(tmp_path),), nprocs=2, start_method="fork")
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
+    logits = Linear()(FEATURES).logits
+    assert first == second
+    assert first["val/accuracy"] == pytest.approx((logits.argmax(1) == TARGETS).float().mean().item())
+    assert first["val/loss"] == pytest.approx(TASK.loss(logits, TARGETS).mean().item())
