@@ -14,9 +14,8 @@ from finespun.training.fit import Fitted
 
 Train = Callable[..., Fitted]
 LABELS = ["negative", "positive"]
-STEADY = (
-    1e-4  # an eps with which Adam does not turn the last bit of a gradient of nearly nothing into a step of the rate's size
-)
+# Adam that does not turn the last bit of a gradient of nearly nothing into a step of the rate's size.
+STEADY = {"optimizer__eps": 1e-4, "optimizer__lr": 2e-4}
 
 
 def small_config(**changes: Any) -> RunConfig:

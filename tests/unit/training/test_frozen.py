@@ -35,7 +35,7 @@ def test_replayed_and_computed_training_end_in_the_same_weights(
 ) -> None:
     options: dict[str, Any] = {
         "strategy": strategy,
-        "optimizer__eps": STEADY,
+        **STEADY,
         "trainer__max_epochs": 3,
         "trainer__ema_decay": 0.5,
     }  # EMA: Lightning's loop

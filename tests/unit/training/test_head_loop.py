@@ -44,7 +44,7 @@ def history(folder: Path, name: str) -> dict[int, float]:
     ids=["plain", "no-pooler", "plateau", "class-weights", "sampling", "no-clipping", "stopped-early"],
 )
 def test_a_head_alone_ends_as_in_the_whole_model(train: Train, tmp_path: Path, changes: dict[str, Any]) -> None:
-    options: dict[str, Any] = {"strategy": HEAD, "trainer__max_epochs": 4, "dropout": 0.2, "optimizer__eps": STEADY, **changes}
+    options: dict[str, Any] = {"strategy": HEAD, "trainer__max_epochs": 4, "dropout": 0.2, **STEADY, **changes}
     whole = train(tmp_path / "whole", **options)
     alone = train(tmp_path / "alone", features=tmp_path / "features", **options)
     assert (tmp_path / "features" / "train").exists(), "the head was trained alone"

@@ -93,7 +93,7 @@ def test_a_killed_run_with_augmentation_ends_in_the_same_bits(
 
 
 def test_a_head_on_kept_features_ends_as_in_the_whole_net(train: Train, tmp_path: Path, capsys: Any) -> None:
-    options: dict[str, Any] = {"strategy": shipped("head"), "trainer__max_epochs": 4, "optimizer__eps": STEADY}
+    options: dict[str, Any] = {"strategy": shipped("head"), "trainer__max_epochs": 4, **STEADY}
     whole, alone = train(tmp_path / "whole", **options), train(tmp_path / "alone", features=tmp_path / "features", **options)
     assert (tmp_path / "features" / "train").exists()
     assert "frozen part: computed once" in capsys.readouterr().out

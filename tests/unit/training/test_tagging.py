@@ -94,8 +94,8 @@ def test_every_strategy_trains(train: Any, tmp_path: Path, strategy: str) -> Non
 def test_replayed_and_computed_training_end_in_the_same_weights(
     train: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], strategy: dict[str, Any]
 ) -> None:
-    computed = train(tmp_path / "a", strategy=strategy, optimizer__eps=STEADY)
-    replayed = train(tmp_path / "b", strategy=strategy, optimizer__eps=STEADY, features=tmp_path / "features")
+    computed = train(tmp_path / "a", strategy=strategy, **STEADY)
+    replayed = train(tmp_path / "b", strategy=strategy, **STEADY, features=tmp_path / "features")
     assert "blocks computed once and replayed" in capsys.readouterr().out
     ours, theirs = replayed.tuning.model.state_dict(), computed.tuning.model.state_dict()
     assert all(torch.allclose(ours[name], theirs[name], atol=1e-6, rtol=0) for name in theirs)
