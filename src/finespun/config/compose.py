@@ -113,7 +113,12 @@ def declared_dependencies(pipeline: Path, stage: str) -> list[str]:
 
 
 def _stage(pipeline: Path, stage: str) -> dict[str, Any]:
-    return dict(yaml.safe_load(pipeline.read_text(encoding="utf-8"))["stages"][stage])
+    try:
+        return dict(yaml.safe_load(pipeline.read_text(encoding="utf-8"))["stages"][stage])
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise ConfigError(
+            [f"{pipeline.name}: has no readable stage {stage!r} ({_one_line(error)}); restore it from Git"]
+        ) from error
 
 
 class StageConfig(RunConfig):

@@ -12,7 +12,7 @@ from finespun.data import image_folder, sources
 from finespun.data.checks import named_columns
 from finespun.data.sources import Row, chunks
 from finespun.errors import DataError, did_you_mean, listed
-from finespun.evaluation.predictor import Predictor, read_record
+from finespun.evaluation.predictor import Predictor
 from finespun.models.addresses import require_consent
 
 
@@ -44,7 +44,6 @@ def predict_file(
     for path in {source, output} - {Path("-")}:
         if not path.is_dir():
             sources.format_of(path, writing=path == output)  # before a model is loaded and rows are read
-    read_record(folder)
     require_consent(folder, trusted=trust_remote_code, remedy="say --trust-remote-code")
     predictor = Predictor(folder, trust_remote_code=trust_remote_code)
     unknown = set(columns) - set(predictor.columns)

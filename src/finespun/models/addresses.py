@@ -166,10 +166,13 @@ def require_consent(folder: Path, *, trusted: bool, remedy: str) -> None:
     Raises:
         ModelError: it is not, or the configuration cannot be read; `remedy` is how to say that it is.
     """
+    path = folder / "config.json"
+    if not path.is_file():
+        return  # whoever loads the model says what is missing
     try:
-        target = str(json.loads((folder / "config.json").read_text(encoding="utf-8")).get("target", ""))
-    except (OSError, ValueError, AttributeError) as error:
-        raise ModelError(f"{folder}/config.json: is no JSON that can be read ({error}); restore the file") from error
+        target = str(json.loads(path.read_text(encoding="utf-8")).get("target", ""))
+    except (ValueError, AttributeError) as error:
+        raise ModelError(f"{path}: is no JSON that can be read ({error}); restore the file") from error
     if target and not target.startswith("finespun.models.") and not trusted:
         raise ModelError(f"{folder}: names the class {target}, which would be imported and run; if you trust it, {remedy}")
 

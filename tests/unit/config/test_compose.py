@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from finespun.artifacts import Artifacts
 from finespun.config.compose import read_for_stage, write
+from finespun.errors import ConfigError
 from helpers import ROOT
 from small_run import small_config
 
@@ -43,3 +44,11 @@ def test_dvc_does_not_take_one_size_for_another(tmp_path: Path, number: int) -> 
         found = read_for_stage(artifacts, "prepare").model.model_dump(by_alias=True)
         assert {name: found[name] for name in model} == model, "a stage reads what was said"
     assert len(keys) == 2
+
+
+@pytest.mark.parametrize("pipeline", ["stages: [", "stages: {prepare: 3}", "{}"])
+def test_a_damaged_pipeline_is_named(tmp_path: Path, pipeline: str) -> None:
+    artifacts = written(tmp_path, {"checkpoint": "a"})
+    (tmp_path / "dvc.yaml").write_text(pipeline)
+    with pytest.raises(ConfigError, match=r"dvc.yaml: has no readable stage 'prepare' .*restore it from Git"):
+        read_for_stage(artifacts, "prepare")
