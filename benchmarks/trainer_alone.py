@@ -1,6 +1,6 @@
-"""One run of `transformers.Trainer` on `data/prepared/`, with its defaults but for the batch of 32: an arm of accuracy.py.
+"""One run of `transformers.Trainer` on prepared data, with its defaults but for the batch of 32: an arm of accuracy.py.
 
-python benchmarks/trainer_alone.py SEED EPOCHS FOLDER
+python benchmarks/trainer_alone.py SEED EPOCHS PREPARED FOLDER
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import transformers
-from against_trainer import BATCH, ROOT, fresh_model, weights
+from against_trainer import BATCH, fresh_model, weights
 from sklearn.metrics import accuracy_score, log_loss
 from transformers import AutoTokenizer, Trainer, TrainingArguments
 
@@ -20,27 +20,29 @@ from finespun.data.prepared import PreparedData
 from finespun.tasks.base import softmax
 
 
-def rows_of(split: str) -> list[dict[str, Any]]:
+def rows_of(prepared: Path, split: str) -> list[dict[str, Any]]:
     """A prepared split as Trainer wants it."""
-    table = PreparedData(ROOT / "data" / "prepared").open(split)
+    table = PreparedData(prepared).open(split)
     pairs = zip(table["input_ids"].to_pylist(), table["target"].to_pylist(), strict=True)
     return [{"input_ids": ids, "attention_mask": [1] * len(ids), "labels": label} for ids, label in pairs]
 
 
 def main() -> None:
     """Trains, predicts validation and test split, writes scores.json."""
-    seed, epochs, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+    seed, epochs, prepared, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4])
     transformers.set_seed(seed)
     settings = TrainingArguments(
         output_dir=str(folder), num_train_epochs=epochs, per_device_train_batch_size=BATCH, seed=seed,
         save_strategy="no", report_to="none", disable_tqdm=True, use_cpu=True,
     )  # fmt: skip
     tokenizer = AutoTokenizer.from_pretrained(weights())
-    trainer = Trainer(model=fresh_model(seed), args=settings, train_dataset=rows_of("train"), processing_class=tokenizer)
+    trainer = Trainer(
+        model=fresh_model(seed), args=settings, train_dataset=rows_of(prepared, "train"), processing_class=tokenizer
+    )
     trainer.train()
     found: dict[str, float] = {}
     for split in ("val", "test"):
-        rows = rows_of(split)
+        rows = rows_of(prepared, split)
         targets = np.array([row["labels"] for row in rows])
         chances = softmax(trainer.predict(rows).predictions)
         found |= {f"{split}/accuracy": accuracy_score(targets, chances.argmax(axis=1))}
