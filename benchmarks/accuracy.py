@@ -73,11 +73,12 @@ def finespun(arm: str, seed: int, epochs: int, limit: int | None, split: int | N
     return found
 
 
-def trainer(seed: int, epochs: int, split: int | None) -> dict[str, float]:
-    """Runs Trainer in a process of its own, on all rows."""
-    out = FOLDER / f"{TRAINER}-{seed}-{epochs}-{split}"
+def trainer(arm: str, seed: int, epochs: int, split: int | None) -> dict[str, float]:
+    """Runs Trainer in a process of its own, on all rows; an arm is its name and any of its arguments."""
+    out = FOLDER / f"{re.sub(r'[^A-Za-z0-9]+', '-', arm)}-{seed}-{epochs}-{split}"
     prepared = ROOT / "data" / "prepared" if split is None else prepare(split)
-    wall, cpu = timed([sys.executable, "benchmarks/trainer_alone.py", str(seed), str(epochs), str(prepared), str(out)])
+    arguments = [str(seed), str(epochs), str(prepared), str(out), *arm.split()[1:]]
+    wall, cpu = timed([sys.executable, "benchmarks/trainer_alone.py", *arguments])
     return {"wall": wall, "cpu": cpu, **json.loads((out / "scores.json").read_text())}
 
 
@@ -105,7 +106,7 @@ def run(arms: list[str], seeds: int, epochs: int, limit: int | None, *, resplit:
         for arm in arms:
             if (arm, seed, epochs, limit, split) in done:
                 continue
-            found = trainer(seed, epochs, split) if arm == TRAINER else finespun(arm, seed, epochs, limit, split)
+            found = trainer(arm, seed, epochs, split) if arm.startswith(TRAINER) else finespun(arm, seed, epochs, limit, split)
             line = {"arm": arm, "seed": seed, "epochs": epochs, "limit": limit, "split": split, **found}
             with RESULTS.open("a") as file:
                 file.write(json.dumps(line) + "\n")
@@ -129,7 +130,7 @@ def table() -> None:
             share = f" ({minutes * 60 / median(each['cpu'] for each in theirs):.0%} of Trainer's)" if theirs else ""
             cells = [spread(runs, "test/accuracy"), over(runs, theirs), f"{fmean(each['val/accuracy'] for each in runs):.3f}"]
             cells += [spread(runs, "val/log_loss"), f"{minutes:.1f}{share}"]
-            print(f"| {arm if arm == TRAINER else f'`{arm}`'} | {len(runs)} | {' | '.join(cells)} |")
+            print(f"| {arm if arm.startswith(TRAINER) else f'`{arm}`'} | {len(runs)} | {' | '.join(cells)} |")
 
 
 def over(runs: list[dict[str, float]], theirs: list[dict[str, float]]) -> str:

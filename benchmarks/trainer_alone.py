@@ -1,6 +1,6 @@
 """One run of `transformers.Trainer` on prepared data, with its defaults but for the batch of 32: an arm of accuracy.py.
 
-python benchmarks/trainer_alone.py SEED EPOCHS PREPARED FOLDER
+python benchmarks/trainer_alone.py SEED EPOCHS PREPARED FOLDER [ARGUMENT=VALUE ...]
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ def rows_of(prepared: Path, split: str) -> list[dict[str, Any]]:
 def main() -> None:
     """Trains, predicts validation and test split, writes scores.json."""
     seed, epochs, prepared, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4])
+    others = {name: json.loads(value) for name, value in (each.split("=") for each in sys.argv[5:])}
     transformers.set_seed(seed)
     settings = TrainingArguments(
-        output_dir=str(folder), num_train_epochs=epochs, per_device_train_batch_size=BATCH, seed=seed,
-        save_strategy="no", report_to="none", disable_tqdm=True, use_cpu=True,
+        output_dir=str(folder), num_train_epochs=epochs, seed=seed, save_strategy="no", report_to="none", disable_tqdm=True,
+        use_cpu=True, **({"per_device_train_batch_size": BATCH} | others),
     )  # fmt: skip
     tokenizer = AutoTokenizer.from_pretrained(weights())
     trainer = Trainer(
