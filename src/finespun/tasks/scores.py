@@ -77,7 +77,7 @@ def regression_scores(targets: Values, numbers: Values, weights: Values, *, labe
         total = weights.sum(axis=1)
         error = number - target
         mse = weights @ error**2 / total
-        variance = _covariance(target, target, weights)
+        variance = _variance(target, weights)
         found.append({
             "pearson": _correlation(target, number, weights),
             "spearman": _correlation(rankdata(target), rankdata(number), weights),
@@ -96,9 +96,15 @@ def _covariance(one: Values, other: Values, weights: Values) -> Values:
     return np.asarray(weights @ (one * other) / total - (weights @ one / total) * (weights @ other / total))
 
 
+def _variance(one: Values, weights: Values) -> Values:
+    """Returns 0 where no more is left of it than rounding, whatever unit the numbers are in."""
+    found, size = _covariance(one, one, weights), weights @ (one - one.mean()) ** 2 / weights.sum(axis=1)
+    return np.where(found > 1e-12 * size, found, 0.0)
+
+
 def _correlation(one: Values, other: Values, weights: Values) -> Values:
-    spread = np.sqrt(np.maximum(0.0, _covariance(one, one, weights) * _covariance(other, other, weights)))
-    return _ratio(_covariance(one, other, weights), np.where(spread > 1e-12, spread, 0.0))
+    spread = np.sqrt(_variance(one, weights)) * np.sqrt(_variance(other, weights))
+    return _ratio(_covariance(one, other, weights), spread)
 
 
 def multi_label_scores(

@@ -72,6 +72,27 @@ def test_a_constant_answer_has_no_correlation() -> None:
     assert (scores["pearson"][0], scores["spearman"][0]) == (0.0, 0.0)
 
 
+@pytest.mark.parametrize(("unit", "offset"), [(1e-9, 0.0), (1e9, 0.0), (1.0, 1e7)])
+def test_correlations_do_not_depend_on_the_unit(unit: float, offset: float) -> None:
+    targets, found = numbers(3)
+    one, other = (
+        regression_scores(each * unit + offset, guess * unit + offset, np.ones((1, 50)), labels=["a", "b"])
+        for each, guess in ((targets, found), (targets / unit - offset / unit, found / unit - offset / unit))
+    )
+    for name in ("pearson", "spearman", "r2"):
+        assert one[name][0] == pytest.approx(other[name][0], abs=1e-6), name
+
+
+def test_samples_in_which_all_targets_are_the_same_explain_nothing() -> None:
+    """Their variance, a difference of sums, is not quite 0."""
+    random = np.random.Generator(np.random.Philox(5))
+    targets = np.concatenate([np.full(9, 3.1), [0.2, 4.7, 2.9]])[:, None]
+    counts = np.stack([np.bincount(random.integers(0, 9, 9), minlength=12) for _ in range(200)]).astype(float)
+    scores = regression_scores(targets, random.normal(size=(12, 1)), counts, labels=["a"])
+    assert not scores["r2"].any()
+    assert not scores["pearson"].any()
+
+
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 10_000))
 def test_multi_label_scores_equal_scikit_learn(seed: int) -> None:
@@ -119,6 +140,49 @@ def test_thresholds_are_chosen_on_one_split_and_used_on_another() -> None:
     assert judged.scores(np.ones((1, 2)))["exact_match"][0] == 1.0
     missed = SETS.judge(rows, outputs, LABELS)
     assert list(zip(missed.actual, missed.predicted, strict=True)) == [("funny", NONE), ("slow", NONE)]
+
+
+def test_a_threshold_is_midway_to_the_next_chance_also_below_the_lowest() -> None:
+    assert best_thresholds(np.array([[1.0], [1.0], [0.0]]), np.array([[0.9], [0.4], [0.2]])) == pytest.approx([0.3])
+    assert best_thresholds(np.ones((2, 1)), np.array([[0.9], [0.4]])) == pytest.approx([0.2])
+
+
+def test_a_chance_at_its_threshold_is_enough_and_given_thresholds_stay() -> None:
+    rows = pa.table({"row": [2], "text": ["a"], "target": [[1.0, 0.0, 0.0]]})
+    task = SETS.model_copy(update={"thresholds": (0.25, 0.5, 0.5)})
+    outputs = [np.array([0.25, 0.1, 0.4])]
+    for each in (task, task.settled({"label_thresholds": [0.9, 0.9, 0.9]})):
+        assert [answer["labels"] for answer in each.predictions(rows, outputs, LABELS, top_k=1)] == [["funny"]]
+        judged = each.judge(rows, outputs, LABELS)
+        assert judged.table["predicted"] == [["funny"]]
+        assert judged.scores(np.ones((1, 1)))["exact_match"][0] == 1.0
+
+
+def test_rows_without_a_label_on_either_side_make_a_picture_too() -> None:
+    judged = SETS.judge(pa.table({"row": [2], "target": [[0.0, 0.0, 0.0]]}), [np.zeros(3)], LABELS)
+    assert (judged.actual, judged.predicted) == ([NONE], [NONE])
+    assert judged.scores(np.ones((1, 1)))["exact_match"][0] == 1.0
+
+
+def test_outputs_of_huge_logits_are_certain() -> None:
+    assert SETS.outputs(np.array([[-1000.0, 0.0, 1000.0]], dtype=np.float32)).tolist() == [[pytest.approx(0), 0.5, 1.0]]
+
+
+def test_simple_methods_answer_with_a_chance_for_each_label_or_a_number_for_each_target() -> None:
+    train = {"text": ["good film", "great film", "bad film", "awful film"] * 5}
+    split = pa.table({"text": ["a great one", "an awful one"]})
+    targets = [[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 1.0, 0.0], [0.0, 1.0, 0.0]] * 5  # the others are always there, and never
+    found = SETS.baselines(pa.table({**train, "target": targets}), split, LABELS)
+    assert np.stack(found["label_shares"]).tolist() == [[0.5, 1.0, 0.0]] * 2
+    chances = np.stack(found["tfidf_logistic"])
+    assert chances[0, 0] > 0.5 > chances[1, 0]
+    assert chances[:, 1:].tolist() == [[1.0, 0.0]] * 2
+    for width in (1, 2):
+        found = NUMBERS.baselines(pa.table({**train, "target": [each[:width] for each in targets]}), split, LABELS[:width])
+        assert np.stack(found["mean"]).tolist() == [[0.5, 1.0][:width]] * 2
+        fitted = np.stack(found["tfidf_ridge"])
+        assert fitted.shape == (2, width)
+        assert fitted[0, 0] > 0.5 > fitted[1, 0]
 
 
 @pytest.mark.parametrize(
