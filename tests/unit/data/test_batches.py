@@ -47,6 +47,7 @@ def test_ranks_and_passes_together_see_each_row_of_a_step_once(
     ]
     whole = Batches(lengths, step_rows=rows, seed=seed)
     assert {len(parts) for parts in ranks} == {len(whole) * passes}
+    assert len(Batches(lengths, step_rows=rows, seed=seed, world_size=world, passes=passes)) == len(whole) * passes
     for number, step in enumerate(whole.steps()):
         parts = [part for rank in ranks for part in rank[number * passes : (number + 1) * passes]]
         counted = np.concatenate([part.rows[: part.counted] for part in parts])

@@ -65,6 +65,16 @@ def test_a_filter_is_declared_and_counted() -> None:
     assert report.left_out == {2}
 
 
+def test_a_filter_sees_numbers_as_texts_and_needs_its_column_in_every_row() -> None:
+    rows = [{"text": "a", "label": "positive", "year": 1999}, {"text": "b", "label": "positive", "year": 2001}]
+    rows += [{"text": "c", "label": "negative"}]
+    data = config(filters=(Filter(column="year", drop=("1999",)),))
+    report = check_rows([Line(number, row) for number, row in enumerate(rows, 1)], data, TASK)
+    assert (report.filtered, report.left_out) == ({"year=1999": 1}, {1})
+    assert report.counts("error") == {"missing_column": 1}
+    assert "reviews.csv:3: year '': is not in this row" in report.text("error")
+
+
 def test_missing_columns_are_all_named() -> None:
     data = DataConfig(path="r.csv", columns={"text": "body", "label": "lable"}, filters=(Filter(column="lang", drop=("fr",)),))
     with pytest.raises(DataError) as caught:
@@ -73,6 +83,14 @@ def test_missing_columns_are_all_named() -> None:
     assert "r.csv: has no column 'body' (data.columns.text); it has: label, text" in message
     assert "no column 'lable' (data.columns.label) (did you mean 'label'?)" in message
     assert "no column 'lang' (data.filters)" in message
+
+
+def test_an_empty_label_is_told_also_where_labels_are_not_listed() -> None:
+    data = DataConfig(path="r.csv", columns={"text": "text", "label": "label"})
+    report = check_rows([Line(2, {"text": "x", "label": "any"}), Line(3, {"text": "y", "label": " "})], data, TASK)
+    assert report.counts("error") == {"unknown_label": 1}
+    assert "r.csv:3: label ' ': is empty; write the label" in report.text("error")
+    assert report.answers == {"any": 1}
 
 
 def test_a_header_alone_is_no_data() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from pydantic import ValidationError
 from transformers import AutoTokenizer
 
 from finespun.config.sections import DataConfig, ModelConfig
+from finespun.data.checks import check_rows
 from finespun.data.encode import Profile, beyond_limit, encode_splits
 from finespun.data.prepared import PreparedData
 from finespun.data.sources import Line
@@ -21,6 +24,7 @@ from finespun.tasks.text_classification import TextClassification
 from helpers import ROWS, real_rows
 
 LABELS = ["negative", "positive"]
+TASK = TextClassification(max_length=16, label_smoothing=0.0, monitor="val/accuracy", monitor_mode="max")
 
 
 def lines(count: int) -> Iterator[Line]:
@@ -58,6 +62,20 @@ def test_tokens_are_those_of_transformers_for_the_shipped_model(tmp_path: Path) 
     table = PreparedData(tmp_path).open("train")
     theirs = AutoTokenizer.from_pretrained(folder)(table["text"].to_pylist(), truncation=True, max_length=32)["input_ids"]
     assert table["input_ids"].to_pylist() == theirs
+
+
+def test_the_profile_counts_what_was_left_out_and_what_was_warned_of(tmp_path: Path, tiny_bert: Path) -> None:
+    profile = encode(tmp_path, tiny_bert)
+    rows = [{"text": text, "sentiment": "positive"} for text in ("", "good", "good")]
+    data = DataConfig.model_validate(
+        {"path": ROWS.name, "columns": {"text": "text", "label": "sentiment"}, "checks": {"empty_text": "drop"}}
+    )
+    told = profile.plain(check_rows([Line(number, row) for number, row in enumerate(rows, 2)], data, TASK))
+    assert (told["file"], told["rows_read"]) == (ROWS.name, 3)
+    assert (told["rows_left_out_by_check"], told["warnings"]) == ({"empty_text": 1}, {"duplicate": 1})
+    assert told["rows"] == {split: sum(told["labels"][split].values()) for split in ("train", "val", "test")}
+    assert told["tokens"]["max"] == 16
+    assert told["tokens"]["rows_truncated"] == profile.truncated > 0
 
 
 def test_a_group_stays_in_one_split(tmp_path: Path, tiny_bert: Path) -> None:
@@ -100,14 +118,21 @@ def test_a_folder_without_a_fast_tokenizer_is_named(tmp_path: Path) -> None:
         TextEncoder.read(tmp_path)
 
 
+@pytest.mark.parametrize("said", ["[SEP]", {"content": "[SEP]"}])
+def test_what_batches_are_padded_with_is_the_tokenizers_own_token(tmp_path: Path, tiny_bert: Path, said: object) -> None:
+    folder = shutil.copytree(tiny_bert, tmp_path / "tokenizer")
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"pad_token": said}))
+    assert TextEncoder.read(folder).pad_token_id == 3
+    (folder / "tokenizer_config.json").unlink()
+    assert TextEncoder.read(folder).pad_token_id == 0
+
+
 def test_prepared_data_that_are_not_there_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"train.arrow: cannot be opened"):
         PreparedData(tmp_path).open("train")
     with pytest.raises(DataError, match=r"schema.json: cannot be read"):
         _ = PreparedData(tmp_path).labels
-
-
-TASK = TextClassification(max_length=16, label_smoothing=0.0, monitor="val/accuracy", monitor_mode="max")
 
 
 def kept_lines(limit: dict[str, int]) -> set[int]:

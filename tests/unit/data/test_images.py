@@ -90,6 +90,9 @@ def test_the_first_frame_of_several_is_used_and_said(tmp_path: Path) -> None:
     pixels, animated = opened(tmp_path / "moving.gif")
     assert animated
     assert np.array_equal(pixels, np.asarray(frames[0].convert("RGB")))
+    photograph = Image.fromarray(COLOUR)  # as telephones save it: with a small copy of itself behind it
+    photograph.save(tmp_path / "photograph.jpg", "MPO", save_all=True, append_images=[photograph.resize((4, 3))])
+    assert not opened(tmp_path / "photograph.jpg")[1]
 
 
 def test_an_image_may_be_text(tmp_path: Path) -> None:

@@ -32,6 +32,23 @@ def test_a_byte_order_mark_and_tabs_are_fine(tmp_path: Path) -> None:
     assert rows_of(path) == [{"text": "hello, you", "label": "x"}]
 
 
+def test_a_cell_may_be_longer_than_pythons_own_limit(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f"text\n{'x' * 200_000}\n")
+    assert [len(str(row["text"])) for row in rows_of(tmp_path / "a.csv")] == [200_000]
+
+
+def test_empty_lines_between_objects_are_no_rows_and_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n\n  \n{"text": "b"}\n')
+    assert [line.number for line in read(tmp_path / "a.jsonl")] == [1, 4]
+
+
+def test_endings_are_known_in_capitals_too(tmp_path: Path) -> None:
+    (tmp_path / "A.CSV").write_text("text\nx\n")
+    (tmp_path / "A.TSV").write_text("text\tlabel\nx\ty\n")
+    assert rows_of(tmp_path / "A.CSV") == [{"text": "x"}]
+    assert rows_of(tmp_path / "A.TSV") == [{"text": "x", "label": "y"}]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -73,6 +90,10 @@ def test_what_is_written_is_read_back(tmp_path: Path, ending: str) -> None:
     path = tmp_path / "deep" / f"a.{ending}"
     assert write(iter(rows), path) == 10_000
     assert rows_of(path) == rows
+    if ending == "parquet":
+        assert [line.number for line in read(path)] == list(range(1, 10_001)), "through all chunks"
+    else:
+        assert "é" in path.read_text(encoding="utf-8"), "as a person reads it"
     assert not list(path.parent.glob("*.partial"))
 
 
