@@ -24,6 +24,7 @@ from finespun.data.prepared import PreparedData
 from finespun.data.sources import read
 from finespun.errors import DataError, MachineError, ModelError
 from finespun.models.pretrained import require_same_pixels, require_size
+from finespun.tasks.augmentation import Augmentation
 from finespun.tasks.image_encoder import ImageEncoder
 from finespun.tasks.images import ImageInput
 from helpers import ROOT, write_digits
@@ -190,6 +191,17 @@ def test_copies_of_an_image_fall_on_one_side_and_are_told(folder: Path, tmp_path
     assert len({(value, where[name]) for name, value in digest.items()}) == 90
 
 
+def test_the_same_name_in_another_folder_and_the_same_bytes_in_another_shape_are_other_images(tmp_path: Path) -> None:
+    for name, shape, colour in (("one", (2, 8), 10), ("two", (2, 8), 200), ("three", (8, 2), 10)):
+        (tmp_path / name).mkdir()
+        Image.new("L", shape, colour).save(tmp_path / name / "a.png")
+    task, contents = make_task(), []
+    for name in ("one", "two", "three"):
+        task = task.reading_from(tmp_path / name)
+        contents.append(task.content({"image": "a.png"}))
+    assert len(set(contents)) == 3
+
+
 def test_bad_images_are_told_with_file_row_value_and_remedy(folder: Path) -> None:
     (folder / "3" / "Thumbs.db").write_bytes(b"\0\1")
     (folder / "3" / "zz.png").write_bytes(b"")
@@ -292,6 +304,23 @@ def test_each_option_changes_images_within_their_range(name: str, batch: torch.T
     lowest, highest = torch.tensor(encoder.table[0]), torch.tensor(encoder.table[255])
     assert bool((found.amin((0, 2, 3)) >= lowest - 1e-4).all())
     assert bool((found.amax((0, 2, 3)) <= highest + 1e-4).all())
+
+
+def test_images_that_are_not_square_are_changed_about_their_middle() -> None:
+    rows, nothing = torch.arange(8), SHIPPED["augmentation"]
+    down, right = torch.arange(24.0), torch.arange(48.0)
+    spot = torch.exp(-((down[:, None] - 11.5) ** 2 + (right - 23.5) ** 2) / 8)
+    images = spot.expand(8, 3, 24, 48)
+    scaled = Augmentation(**nothing | {"scale": 0.5}).apply(images, rows, epoch=0, seed=1)
+    assert not torch.allclose(scaled, images, atol=0.01)
+    assert torch.allclose(scaled, scaled.flip(-1), atol=1e-5)
+    assert torch.allclose(scaled, scaled.flip(-2), atol=1e-5)
+    moving = Augmentation(**nothing | {"translation": 0.2})
+    drawn, moved = moving.draws(rows, epoch=0, seed=1), moving.apply(images, rows, epoch=0, seed=1)[:, 0]
+    for way, places, across in (("down", down, 2), ("right", right, 1)):
+        light = moved.sum(dim=across)
+        found = (light * places).sum(dim=1) / light.sum(dim=1) - places.mean()
+        assert torch.allclose(found, drawn[way] * len(places) * 0.2, atol=0.1), way
 
 
 def test_a_flip_is_exact_and_comes_every_other_time(batch: torch.Tensor, encoder: ImageEncoder) -> None:
