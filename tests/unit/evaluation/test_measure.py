@@ -121,7 +121,9 @@ def test_baselines_are_measured_on_the_same_rows(prepared: PreparedData) -> None
     targets = prepared.open("val")["target"].to_numpy()
     _, outputs = drawn(len(targets))
     found = measure(task=TASK, prepared=prepared, split="val", outputs=outputs, config=config(resamples=100, baselines=True))
-    most_common = np.bincount(prepared.open("train")["target"].to_numpy()).argmax()
+    seen = np.bincount(prepared.open("train")["target"].to_numpy())
     assert set(found.baselines) == {"majority_class", "tfidf_logistic"}
-    assert found.baselines["majority_class"]["accuracy"] == pytest.approx((targets == most_common).mean())
+    assert found.baselines["majority_class"]["accuracy"] == pytest.approx((targets == seen.argmax()).mean())
+    shares = seen / seen.sum()  # of the training rows, not of those that are measured
+    assert found.baselines["majority_class"]["log_loss"] == pytest.approx(-np.log(shares[targets]).mean())
     assert all(each.keys() == found.scores.keys() for each in found.baselines.values())

@@ -162,13 +162,30 @@ def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
         predict_file(tmp_path / "in.csv", tmp_path / "out.csv", folder=tmp_path / "nowhere", columns={})
 
 
-def test_a_class_that_a_model_names_is_imported_only_if_trusted(tmp_path: Path, folder: Path) -> None:
+@pytest.mark.parametrize(("source", "target"), [("in.csv", "out.xlsx"), ("in.xlsx", "out.csv"), ("in.csv", "out.conll")])
+def test_an_ending_that_is_not_known_is_told_before_a_model_is_looked_for(tmp_path: Path, source: str, target: str) -> None:
+    with pytest.raises(DataError, match="the ending '.(xlsx|conll)' is not one of"):
+        predict_file(tmp_path / source, tmp_path / target, folder=tmp_path / "nowhere", columns={})
+
+
+def test_a_dozen_labels_keep_their_order(tmp_path: Path, tiny_bert: Path) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    ours, names = shutil.copytree(tiny_bert, tmp_path / "ours"), [f"label {letter}" for letter in "lkjihgfedcba"]
+    model = AutoModelForSequenceClassification.from_pretrained(ours, num_labels=12, id2label=dict(enumerate(names)))
+    model.save_pretrained(ours)
+    write_record(ours, {"text": "text", "label": "label"})
+    assert Predictor(ours).labels == names
+
+
+@pytest.mark.parametrize("target", ["somebodys.nets.Net", "finespun_nets.Net", "finespun.models_of_mine.Net"])
+def test_a_class_that_a_model_names_is_imported_only_if_trusted(tmp_path: Path, folder: Path, target: str) -> None:
     named = tmp_path / "named"
     shutil.copytree(folder, named)
     config = json.loads((named / "config.json").read_text())
-    (named / "config.json").write_text(json.dumps(config | {"target": "somebodys.nets.Net"}))
+    (named / "config.json").write_text(json.dumps(config | {"target": target}))
     source = write(tmp_path / "rows.jsonl", numbered(1))
-    with pytest.raises(ModelError, match="names the class somebodys.nets.Net.*; if you trust it, say --trust-remote-code"):
+    with pytest.raises(ModelError, match=f"names the class {target}, .*; if you trust it, say --trust-remote-code"):
         predict_file(source, tmp_path / "out.jsonl", folder=named, columns={})
     assert predict_file(source, tmp_path / "out.jsonl", folder=named, columns={}, trust_remote_code=True) == (1, 0)
 
