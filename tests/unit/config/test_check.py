@@ -61,6 +61,18 @@ def test_all_problems_are_told_at_once_each_with_file_and_key(artifacts: Artifac
 
 
 @pytest.mark.parametrize(
+    ("dial", "choice", "message"),
+    [("stategy", "full", "unknown key (did you mean 'strategy'?)"), ("model", "minlm", "there is no conf/model/minlm.yaml")],
+)
+def test_a_dial_that_leads_nowhere_is_told_though_all_else_is_well(
+    artifacts: Artifacts, dial: str, choice: str, message: str
+) -> None:
+    edit(artifacts.params, **{dial: choice})
+    [problem] = problems(artifacts)
+    assert problem.startswith(f"params.yaml: {dial}: {message}")
+
+
+@pytest.mark.parametrize(
     ("strategy", "option", "why"),
     [
         ("head", "layer_decay", "only the head trains"),
@@ -91,16 +103,25 @@ def test_a_missing_key_is_named(artifacts: Artifacts) -> None:
     )
 
 
+def test_a_role_that_the_task_does_not_know_is_named(artifacts: Artifacts) -> None:
+    columns = {"text": "text", "label": "sentiment", "text_pair": "title", "group": "film", "lable": "stars"}
+    edit(artifacts.conf / "data" / "movie_reviews.yaml", columns=columns)
+    [problem] = problems(artifacts)
+    assert problem.startswith("conf/data/movie_reviews.yaml: columns.lable: unknown role; the task TextClassification has ")
+    assert problem.endswith(" has group, label, text, text_pair")
+
+
 def test_text_is_not_taken_for_a_number(artifacts: Artifacts) -> None:
     edit(artifacts.conf / "task" / "text_classification.yaml", max_length="128")
     [problem] = problems(artifacts)
     assert problem.startswith("conf/task/text_classification.yaml: max_length: Input should be a valid integer (it is '128')")
 
 
-def test_shares_must_add_up_to_one(artifacts: Artifacts) -> None:
-    edit(artifacts.conf / "data" / "movie_reviews.yaml", split={"train": 0.8, "val": 0.3, "test": 0.1})
+@pytest.mark.parametrize(("val", "total"), [(0.3, "1.2"), (0.05, "0.95")])
+def test_shares_must_add_up_to_one(artifacts: Artifacts, val: float, total: str) -> None:
+    edit(artifacts.conf / "data" / "movie_reviews.yaml", split={"train": 0.8, "val": val, "test": 0.1})
     [problem] = problems(artifacts)
-    assert "train + val + test is 1.2; the three shares must add up to 1" in problem
+    assert f"train + val + test is {total}; the three shares must add up to 1" in problem
 
 
 @pytest.mark.parametrize(
@@ -207,10 +228,13 @@ def test_a_composed_file_that_was_edited_is_a_mistake_of_configuration(
 
 
 def test_what_is_written_is_read_back_equal(artifacts: Artifacts) -> None:
+    edit(artifacts.params, strategy="lora")  # one of its options is null
     config, composed = compose(artifacts)
     write(config, composed, artifacts.config)
     seen = read_for_stage(artifacts, "finetune")
     assert (seen.optimizer, seen.trainer, seen.task) == (config.optimizer, config.trainer, config.task)
+    assert seen.strategy == config.strategy
+    assert seen.strategy.options["target_modules"] is None
 
 
 def test_a_warning_about_rows_that_cannot_be_kept_is_refused() -> None:

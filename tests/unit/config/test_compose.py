@@ -27,13 +27,14 @@ def written(folder: Path, model: dict[str, object]) -> Artifacts:
 def models(value: int) -> list[dict[str, object]]:
     weights = {"weights": "a.pth"}
     return [
-        {"checkpoint": "a", "processor": {"size": {"shortest_edge": value}, "more": [{"nfiles": value}]}},
+        {"checkpoint": "a", "processor": {"size": {"shortest_edge": value}}},
+        {"checkpoint": "a", "processor": {"more": [{"nfiles": value}]}},
         {"config": {"model_type": "bert", "size": value}, **weights},
         {"module": {"_target_": "a.B", "size": value}, **weights},
     ]
 
 
-@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("number", range(4))
 def test_dvc_does_not_take_one_size_for_another(tmp_path: Path, number: int) -> None:
     keys = set()
     for value in (224, 256):
