@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -59,8 +60,27 @@ def test_a_hub_name_that_is_a_local_directory_is_taken_from_there(tmp_path: Path
     assert resolve(ModelConfig(checkpoint="org/model"), tmp_path, weights=True) == tmp_path / "org" / "model"
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_the_revision_that_is_asked_for_is_taken(
+    tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    cache = tmp_path / "cache" / "models--someone--model"
+    (cache / "refs").mkdir(parents=True)
+    for revision, commit in (("main", "a" * 40), ("v1", "b" * 40)):
+        snapshot = shutil.copytree(tiny_bert, cache / "snapshots" / commit)
+        (snapshot / "model.safetensors").rename(snapshot / name)
+        (cache / "refs" / revision).write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for given, commit in ((None, "a" * 40), ("v1", "b" * 40)):
+        model = ModelConfig(checkpoint="someone/model", revision=given)
+        assert [resolve(model, tmp_path, weights=weights).name for weights in (True, False)] == [commit] * 2
+
+
 def test_the_digest_sees_every_bit(tmp_path: Path) -> None:
-    (tmp_path / "model.safetensors").write_bytes(bytes(1000))
-    before = weights_digest(tmp_path)
-    (tmp_path / "model.safetensors").write_bytes(bytes(999) + b"\1")
-    assert weights_digest(tmp_path) != before
+    digests = set()
+    for name in ("model.safetensors", "config.json", "tokenizer.json", "vocab.txt"):
+        for content in (bytes(1000), bytes(999) + b"\1"):
+            (tmp_path / name).write_bytes(content)
+            digests.add(weights_digest(tmp_path))
+    assert len(digests) == 8

@@ -27,6 +27,7 @@ from finespun.config.check import Origin, validate
 from finespun.config.compose import to_plain
 from finespun.config.sections import ModelConfig
 from finespun.errors import ConfigError, FinespunError, ModelError
+from finespun.models import conversion
 from finespun.models.addresses import resolve, weights_digest, weights_file
 from finespun.models.conversion import ready
 from finespun.models.pretrained import load, load_processor
@@ -176,6 +177,19 @@ def test_a_folder_is_made_once_and_is_of_plain_transformers(files: Files) -> Non
     again = ready(files.said(), files.folder, auto_class=TEXTS)
     assert again != folder
     assert weights_digest(again) != weights_digest(folder)
+
+
+def test_whatever_a_folder_depends_on_makes_another(files: Files) -> None:
+    torch.save(files.tensors, files.folder / "w.pth")
+    made = [ready(files.said(), files.folder, auto_class=TEXTS)]
+    made.append(ready(files.said(), files.folder, auto_class="AutoModelForTokenClassification"))
+    made.append(ready(files.said(mapping={"bert.": "bert."}), files.folder, auto_class=TEXTS))
+    made.append(ready(files.said(config=files.config | {"hidden_dropout_prob": 0.3}), files.folder, auto_class=TEXTS))
+    (files.folder / "tokenizer" / "added_tokens.json").write_text('{"[NEW]": 999}')
+    made.append(ready(files.said(), files.folder, auto_class=TEXTS))
+    assert len(set(made)) == 5
+    nets = [files.said(config=None, module={"_target_": "a.Net"}, cut=cut) for cut in ("fc", "top")]
+    assert len({conversion._name(net, [files.folder / "w.pth"], IMAGES) for net in nets}) == 2
 
 
 def test_a_folder_with_pickled_weights_alone_is_loaded_without_running_them(files: Files, tiny_bert: Path) -> None:
