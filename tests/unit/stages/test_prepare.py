@@ -1,0 +1,67 @@
+"""Preparing: what is left out stays out, labels have one order, and the list of problems is that of the last look."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finespun.artifacts import Artifacts
+from finespun.data.prepared import PreparedData
+from finespun.errors import DataError
+from finespun.models.addresses import file_digest
+from finespun.stages.prepare import prepare
+from helpers import real_rows, write_csv
+from small_run import LABELS, small_config
+
+ALL = ("train", "val", "test")
+
+
+def rows_of_three_labels() -> list[dict[str, str]]:
+    return [row | {"sentiment": "neutral"} if number % 5 == 3 else row for number, row in enumerate(real_rows(200))]
+
+
+def prepared(folder: Path, tiny_bert: Path, rows: list[dict[str, str]], **options: Any) -> PreparedData:
+    write_csv(folder / "reviews.csv", rows)
+    data = {"path": "reviews.csv", "columns": {"text": "text", "label": "sentiment"}, **options}
+    config = small_config(data=data, model={"checkpoint": str(tiny_bert)})
+    prepare(config, Artifacts(project=folder, out=folder), folder / "prepared")
+    return PreparedData(folder / "prepared")
+
+
+def test_what_is_left_out_is_in_no_split_and_takes_no_place_of_a_limit(tmp_path: Path, tiny_bert: Path) -> None:
+    rows = rows_of_three_labels()
+    for row in rows[::20]:
+        row["text"] = ""
+    out = {line for line, row in enumerate(rows, 2) if not row["text"] or row["sentiment"] == "neutral"}
+    found = prepared(
+        tmp_path, tiny_bert, rows, labels=LABELS, limit={"rows": 40}, checks={"empty_text": "drop"},
+        filters=[{"column": "sentiment", "drop": ["neutral"]}],
+    )  # fmt: skip
+    kept = [line for split in ALL for line in found.open(split)["row"].to_pylist()]
+    assert len(out) == 40 + 10
+    assert not out & set(kept)
+    assert found.open("train").num_rows == found.schema["rows"]["train"] == 40
+    assert found.schema["digests"] == {split: file_digest(found.path(split)) for split in ALL}
+
+
+def test_labels_that_are_found_are_sorted_and_those_that_are_listed_keep_their_order(tmp_path: Path, tiny_bert: Path) -> None:
+    rows = sorted(rows_of_three_labels(), key=lambda row: row["sentiment"], reverse=True)
+    assert prepared(tmp_path, tiny_bert, rows).labels == ["negative", "neutral", "positive"]
+    listed = ["neutral", "positive", "negative"]
+    assert prepared(tmp_path, tiny_bert, rows, labels=listed).labels == listed
+
+
+def test_the_list_of_problems_goes_when_they_are_mended(tmp_path: Path, tiny_bert: Path) -> None:
+    rows = real_rows(100)
+    told, text = tmp_path / ".finespun" / "data_problems.csv", rows[7]["text"]
+    rows[7]["text"] = ""
+    with pytest.raises(DataError, match="rows need mending before training") as caught:
+        prepared(tmp_path, tiny_bert, rows)
+    assert str(caught.value).endswith(f"all of them: {told}")
+    assert [line.split(",")[:4] for line in told.read_text().splitlines()[1:]] == [["reviews.csv", "9", "empty_text", "error"]]
+    assert not (tmp_path / "prepared").exists()
+    rows[7]["text"] = text
+    prepared(tmp_path, tiny_bert, rows)
+    assert not told.exists()
