@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import subprocess
@@ -11,10 +12,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import mlflow
+import pyarrow as pa
 import pytest
 
 from finespun.artifacts import Artifacts
 from finespun.errors import InterruptError, MachineError
+from finespun.evaluation.measure import Measured
+from finespun.stages import test as stage
+from finespun.tasks.base import Judgement
+from finespun.tracking import earlier
 from finespun.tracking.client import PARAM_LENGTH, PARENT, Run, Tracker
 from helpers import ROOT
 from small_run import small_config
@@ -120,6 +126,36 @@ def test_looks_at_a_split_are_added_up_over_all_runs(tracker: Tracker) -> None:
     assert run.tag("nothing") is None
 
 
+def test_each_look_at_the_test_split_is_counted_whichever_model_and_server(
+    tracker: Tracker, artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judged = Judgement(units=2, scores=lambda _: {}, table={}, actual=[], predicted=[])
+    measured = Measured(
+        scores={"accuracy": 0.5}, intervals={"accuracy": {"low": 0.4, "high": 0.6}}, baselines={},
+        predictions=pa.table({"row": [2, 3]}), judgement=judged, shown=("accuracy",),
+    )  # fmt: skip
+    monkeypatch.setattr(stage, "predict_and_measure", lambda *_: measured)
+    schema = {
+        "name": "reviews", "columns": {"text": "review"}, "digests": {"test": "d" * 64}, "rows": {"test": 2},
+        "source": {"path": "data/raw/reviews.csv", "sha256": "e" * 64},
+    }  # fmt: skip
+    for folder, name, content in ((artifacts.prepared, "schema", schema), (artifacts.finetuned, "run", {})):
+        folder.mkdir(parents=True)
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    with tracker.start("one", tags={}, params={}) as run:
+        pass
+    for number, run_id in enumerate((run.id, run.id, "0" * 32), 1):
+        (artifacts.finetuned / "run.json").write_text(json.dumps({"run_id": run_id}))
+        stage.look(small_config(), artifacts)
+        assert json.loads((artifacts.report("test") / "metrics.json").read_text())["looks_at_this_split"] == number
+    assert "does not know the run 00000000" in capsys.readouterr().out
+    found = mlflow.search_runs([tracker.experiment_id], output_format="list")
+    assert {(each.data.tags["test_looks"], each.data.tags.get("model_of_run")) for each in found} == {
+        ("2", None),
+        ("1", "0" * 32),
+    }
+
+
 def test_used_data_and_folders_are_recorded(tracker: Tracker, tmp_path: Path) -> None:
     schema = {
         "name": "reviews", "columns": {"text": "review"}, "digests": {"val": "d" * 64}, "rows": {"val": 17},
@@ -133,6 +169,17 @@ def test_used_data_and_folders_are_recorded(tracker: Tracker, tmp_path: Path) ->
     [used] = tracker.client.get_run(run.id).inputs.dataset_inputs
     assert (used.dataset.name, used.dataset.digest, used.tags[0].value) == ("reviews-val", "d" * 36, "validation")
     assert [artifact.path for artifact in tracker.client.list_artifacts(run.id, "evaluation")] == ["evaluation/metrics.json"]
+
+
+def test_an_alias_of_a_model_becomes_the_version_that_it_names(tracker: Tracker, tmp_path: Path) -> None:
+    """An alias moves, and what was fetched by it would be taken for what it then names."""
+    tracker.client.create_registered_model("reviews")
+    for _ in range(2):
+        version = tracker.client.create_model_version("reviews", source=str(tmp_path))
+    tracker.client.set_registered_model_alias("reviews", "champion", version.version)
+    assert earlier._without_alias("models:/reviews@champion", tracker.client) == "models:/reviews/2"
+    for address in ("models:/reviews/1", "runs:/abc/model"):
+        assert earlier._without_alias(address, tracker.client) == address
 
 
 def test_a_server_that_dies_in_mid_run_costs_nothing(
