@@ -16,7 +16,7 @@ from pytorch_lightning.callbacks import Callback, Checkpoint, TQDMProgressBar, W
 from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 
 from finespun.data.loader import BatchLoader
-from finespun.errors import InterruptError
+from finespun.errors import DivergedError, InterruptError
 from finespun.tasks.base import Batch
 from finespun.training.checkpoints import Signals, Store
 from finespun.training.fine_tuner import FineTuner
@@ -179,5 +179,11 @@ class Saver(Checkpoint):
                 self.store.write(weights, self.best_file)
 
     def load_best(self, module: pl.LightningModule) -> None:
-        """Puts the weights of the best epoch into the module."""
+        """Puts the weights of the best epoch into the module.
+
+        Raises:
+            DivergedError: no epoch is the best, for the monitored metric was never a number.
+        """
+        if not self.best_file:
+            raise DivergedError(f"{self.monitor} was never a number; lower optimizer.lr or take another task.monitor")
         module.load_state_dict(self.store.read(self.store.folder / self.best_file), strict=module.strict_loading)

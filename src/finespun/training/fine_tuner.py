@@ -26,7 +26,7 @@ class FineTuner(pl.LightningModule):
         self.strict_loading = False  # what is frozen and replayed is not among the weights that a checkpoint holds
         self.model, self.task, self.encoder, self.plan = model, task, encoder, plan
         self.val_metrics = task.metrics(labels).clone(prefix="val/")
-        self.val_loss = MeanMetric()
+        self.val_loss = MeanMetric(nan_strategy="disable")  # others would leave such rows out of the mean
         self.gradient_norm: torch.Tensor | None = None
 
     def on_train_start(self) -> None:

@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from finespun.errors import ConfigError, DivergedError, InterruptError, MachineError
 from finespun.strategies.base import Group, Tuning
 from finespun.tasks.base import Batch
+from finespun.tasks.one_label import OneLabel
 from finespun.training import fit as fit_module
 from finespun.training.callbacks import Saver
 from finespun.training.checkpoints import Store
@@ -28,6 +29,7 @@ from helpers import ROOT
 from small_run import Train, same_bits
 
 STEPS_AN_EPOCH = 6
+HEAD = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "strategy" / "head.yaml"))
 
 
 class KilledError(Exception):
@@ -175,6 +177,20 @@ def test_a_loss_that_is_not_a_number_ends_the_run(train: Train, tmp_path: Path) 
     with pytest.raises(DivergedError, match=r"train/loss is nan .*lower optimizer.lr") as caught:
         train(tmp_path, optimizer__lr=1e18, trainer__gradient_clip_norm=None, scheduler__warmup_ratio=0.0)
     assert caught.value.exit_code == 6
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["whole", "head-alone"])
+def test_a_metric_that_is_never_a_number_ends_the_run(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: bool
+) -> None:
+    loss = OneLabel.loss
+
+    def broken_in_validation(self: OneLabel, *told: torch.Tensor, training: bool = False) -> torch.Tensor:
+        return loss(self, *told, training=training) * (1.0 if training else float("nan"))
+
+    monkeypatch.setattr(OneLabel, "loss", broken_in_validation)
+    with pytest.raises(DivergedError, match="val/loss was never a number; lower optimizer.lr or take another task.monitor"):
+        train(tmp_path, strategy=HEAD, features=tmp_path / "features" if alone else None, trainer__max_epochs=1)
 
 
 def test_an_optimizer_that_refuses_its_options_is_named(train: Train, tmp_path: Path) -> None:
@@ -329,9 +345,6 @@ def test_compiling_without_a_compiler_says_what_is_missing(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MachineError, match="trainer.compile: no-such-compiler is not there"):
         train(tmp_path / "a", trainer__compile=True)
-
-
-HEAD = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "strategy" / "head.yaml"))
 
 
 class Waits(TorchDispatchMode):
