@@ -39,9 +39,10 @@ def history(folder: Path, name: str) -> dict[int, float]:
         {"trainer__imbalance": "class_weights"},
         {"trainer__imbalance": "weighted_sampling"},
         {"trainer__gradient_clip_norm": None},
+        {"trainer__gradient_clip_norm": 0.01},  # every step is clipped
         {"trainer__early_stopping_patience": 0, "task__monitor": "val/accuracy", "task__monitor_mode": "max"},
     ],
-    ids=["plain", "no-pooler", "plateau", "class-weights", "sampling", "no-clipping", "stopped-early"],
+    ids=["plain", "no-pooler", "plateau", "class-weights", "sampling", "no-clipping", "clipping", "stopped-early"],
 )
 def test_a_head_alone_ends_as_in_the_whole_model(train: Train, tmp_path: Path, changes: dict[str, Any]) -> None:
     options: dict[str, Any] = {"strategy": HEAD, "trainer__max_epochs": 4, "dropout": 0.2, **STEADY, **changes}
@@ -50,6 +51,8 @@ def test_a_head_alone_ends_as_in_the_whole_model(train: Train, tmp_path: Path, c
     assert (tmp_path / "features" / "train").exists(), "the head was trained alone"
     ours, theirs = alone.tuning.model.state_dict(), whole.tuning.model.state_dict()
     assert all(torch.allclose(ours[name], theirs[name], atol=1e-6, rtol=1e-6) for name in theirs)
+    trained = alone.tuning.groups[0].parameters.values()
+    assert all(each.untyped_storage().nbytes() == each.nbytes and each.grad is None for each in trained), "no views are left"
     assert (alone.best_epoch, alone.steps) == (whole.best_epoch, whole.steps)
     assert (alone.steps < 20) == ("trainer__early_stopping_patience" in changes)
     for name in ("train/loss", "train/learning_rate", "train/gradient_norm", "val/loss", "val/f1_macro"):
