@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 import torch
 
 from finespun.errors import BusyError, MachineError, ModelError
-from finespun.training.checkpoints import Store
+from finespun.training import checkpoints
+from finespun.training.checkpoints import Signals, Store
 
 
 def test_what_is_written_is_read_back_and_a_flipped_bit_is_seen(tmp_path: Path) -> None:
@@ -57,6 +59,29 @@ def test_a_full_disk_is_an_error_that_keeps_what_was_there(tmp_path: Path, monke
     assert caught.value.exit_code == 5
     assert store.newest() == kept
     assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_disk_that_is_full_in_mid_file_is_the_same_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, room = checkpoints._Digested.write, iter(range(4))
+
+    def full(self: checkpoints._Digested, data: bytes) -> int:
+        if next(room, None) is None:
+            raise OSError(28, "No space left on device")  # torch makes a RuntimeError of it
+        return write(self, data)
+
+    monkeypatch.setattr(checkpoints._Digested, "write", full)
+    with pytest.raises(MachineError, match="state-000000001.ckpt: cannot be written .*; free space"):
+        Store(tmp_path).write({"weights": torch.arange(1000.0)}, "state-000000001.ckpt")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_signal_is_remembered_and_a_second_one_ends_the_process() -> None:
+    signals, before = Signals(), signal.getsignal(signal.SIGTERM)
+    with signals.listening():
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert signals.heard == signal.SIGTERM
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 HOLD = """

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -33,6 +35,17 @@ def test_two_answers_to_each_row_are_half_the_loss_of_r_drop() -> None:
     expected = 6 * ((paper + 2.0 * divergence) / 2 * WEIGHTS).sum()
     assert module.training_step(batch(), 0).item() == pytest.approx(expected.item(), rel=1e-5)
     assert divergence.min() > 0.01
+
+
+def test_random_changes_are_told_the_rows_the_epoch_and_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[dict[str, Any]] = []
+    monkeypatch.setattr(type(TASK), "augment", lambda _self, inputs, _encoder, **where: (told.append(where), inputs)[1])
+    module = tuner(Linear())
+    module.plan = replace(module.plan, seed=7)
+    module._trainer.current_epoch = 4
+    module.training_step(batch(), 0)
+    [where] = told
+    assert (where["rows"].tolist(), where["epoch"], where["seed"]) == (list(range(6)), 4, 7)
 
 
 def test_a_rank_without_rows_of_its_own_finds_what_the_others_find(tmp_path: Path) -> None:

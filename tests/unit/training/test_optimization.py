@@ -10,7 +10,7 @@ from finespun.config.sections import OptimizerConfig, SchedulerConfig
 from finespun.errors import ConfigError
 from finespun.strategies.base import Group
 from finespun.strategies.full import Full
-from finespun.training.optimization import make_optimizer, make_scheduler, seed_draws, step_seed
+from finespun.training.optimization import lay_side_by_side, make_optimizer, make_scheduler, seed_draws, step_seed
 from finespun.training.phases import freeze_all_but
 
 ADAMW = OptimizerConfig.model_validate({"_target_": "torch.optim.AdamW", "lr": 0.1, "weight_decay": 0.5, "fused": True})
@@ -68,6 +68,23 @@ def test_a_schedule_of_torch_is_given_what_is_known_of_the_run() -> None:
     broken = SchedulerConfig.model_validate({"_target_": "torch.optim.lr_scheduler.OneCycleLR", "pct_start": 7.0})
     with pytest.raises(ConfigError, match="OneCycleLR refuses"):
         make_scheduler(broken, "max", optimizer, 25)
+
+
+def test_a_schedule_that_watches_a_metric_is_told_which_way_is_up() -> None:
+    config = SchedulerConfig.model_validate({"_target_": "torch.optim.lr_scheduler.ReduceLROnPlateau"})
+    optimizer = torch.optim.SGD(model().parameters(), lr=0.1)
+    assert [make_scheduler(config, mode, optimizer, 25).mode for mode in ("max", "min")] == ["max", "min"]
+
+
+def test_numbers_of_several_kinds_and_optimizers_that_see_shapes_are_not_laid_side_by_side() -> None:
+    one, other = (nn.Parameter(torch.ones(2, 3, dtype=dtype)) for dtype in (torch.float32, torch.float64))
+    for optimizer in (torch.optim.SGD([one, other], lr=0.1), torch.optim.Adafactor([one], lr=0.1)):
+        before = list(optimizer.param_groups[0]["params"])
+        assert lay_side_by_side(optimizer) is None
+        assert [id(each) for each in optimizer.param_groups[0]["params"]] == [id(each) for each in before]
+    gradients = lay_side_by_side(torch.optim.SGD([one], lr=0.1))
+    assert gradients is not None
+    assert gradients.shape == (6,)
 
 
 def test_warm_up_in_steps_goes_before_the_ratio() -> None:

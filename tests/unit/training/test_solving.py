@@ -20,6 +20,7 @@ from finespun.errors import ConfigError, ModelError
 from finespun.models.forest import Forest
 from finespun.models.pretrained import load_model
 from finespun.strategies.features import Features
+from finespun.strategies.trees import _rounded_down
 from finespun.training import entering
 from finespun.training.history import History
 from small_run import Train
@@ -74,6 +75,22 @@ def test_numbers_are_fitted_by_ridge_and_sets_label_by_label() -> None:
     assert (logits[:, 2] < -100).all()
 
 
+def test_a_feature_that_never_changes_has_no_say() -> None:
+    features, targets = drawn(4)
+    weight, bias = LR.solve(features, targets, None, 4)
+    more, shifted = LR.solve(np.insert(features, 2, 0.7, axis=1), targets, None, 4)
+    assert np.delete(more, 2, axis=1) == pytest.approx(weight, abs=1e-6)
+    assert shifted + 0.7 * more[:, 2] == pytest.approx(bias, abs=1e-6)
+
+
+def test_thresholds_part_numbers_that_are_neighbours_in_single_precision() -> None:
+    numbers = 1 + np.arange(9, dtype=np.float32) * np.finfo(np.float32).eps
+    between = (numbers[:-1].astype(np.float64) + numbers[1:]) / 2
+    rounded = _rounded_down(between)
+    assert rounded.dtype == np.float32
+    assert np.array_equal(numbers[:, None] > rounded, numbers[:, None] > between)
+
+
 def test_a_label_that_no_row_has_is_never_given() -> None:
     features, targets = drawn(2)
     weight, bias = LR.solve(features, targets * 2, None, 3)
@@ -98,6 +115,13 @@ def test_only_the_last_layer_changes_and_features_are_computed_once(
         assert torch.equal(value, before[name]), name
     other = train(tmp_path / "e", strategy={**TARGET, "C": 0.001}, features=cache).tuning.model.state_dict()
     assert {name for name in before if not torch.equal(before[name], other[name])} == {"classifier.weight", "classifier.bias"}
+
+
+def test_a_run_that_is_begun_again_has_one_history(train: Train, tmp_path: Path) -> None:
+    for _ in range(2):
+        train(tmp_path, strategy=TARGET)
+    names = [row["name"] for row in History(tmp_path / "history.csv").rows()]
+    assert len(names) == len(set(names))
 
 
 def test_class_weights_are_heard(train: Train, tmp_path: Path) -> None:
@@ -154,7 +178,11 @@ def test_trees_of_tensors_answer_as_those_of_scikit_learn() -> None:
 
 def test_a_label_without_rows_has_no_share_in_a_forest() -> None:
     features, targets = drawn(2)
-    assert set(answers(features, targets * 2, 3).argmax(dim=1).tolist()) == {0, 2}
+    logits = answers(features, targets * 2, 3)
+    assert set(logits.argmax(dim=1).tolist()) == {0, 2}
+    assert logits.isfinite().all(), "or the loss of a row with that label would be infinite"
+    sets = np.stack([targets > 0, targets > 9], axis=1).astype(float)
+    assert answers(features, sets, 2).isfinite().all()
 
 
 def test_a_forest_is_saved_without_a_pickle_and_answers_the_same(train: Train, tmp_path: Path) -> None:
