@@ -161,6 +161,13 @@ def test_rows_of_one_token_show_nothing() -> None:
     assert not reads_first_token_alone(tokens.sum(dim=(1, 2)), tokens)
 
 
+def test_another_token_that_is_read_is_seen() -> None:
+    tokens = torch.randn(3, 2, 4, requires_grad=True)
+    assert reads_first_token_alone(tokens[:, 0], tokens)
+    assert not reads_first_token_alone(tokens[:, 0] + 0.01 * tokens[:, 1], tokens)
+    assert not reads_first_token_alone(tokens[:, 1], tokens)
+
+
 def test_an_answer_that_depends_on_no_token_shows_nothing() -> None:
     tokens = torch.randn(3, 2, 4, requires_grad=True)
     assert not reads_first_token_alone(torch.ones(3, 2), tokens)

@@ -18,6 +18,7 @@ from seqeval.scheme import IOB2, IOBES
 from sklearn.metrics import f1_score
 
 from finespun.errors import DataError
+from finespun.tasks import word_tags
 from finespun.tasks.text import TextEncoder
 from finespun.tasks.token_classification import TokenClassification
 from finespun.tasks.word_tags import IGNORED
@@ -271,6 +272,12 @@ def test_pictures_show_what_was_missed_and_what_is_not_there(encoder: TextEncode
     pairs = list(zip(judged.actual, judged.predicted, strict=True))
     assert pairs == [("PER", "LOC"), ("(none)", "PER"), ("PER", "(none)")]
     assert judged.classes == ["LOC", "PER", "(none)"]
+
+
+def test_a_word_without_a_token_takes_no_answer_from_another() -> None:
+    rows = pa.table({"places": [[-1, 0]], "length": [1]})  # of a tokenizer that adds no token at the end
+    [found] = word_tags._certain([2, 1], rows, 3)
+    assert found.tolist() == [[0.0, 1.0, 0.0]]
 
 
 def test_simple_methods_know_the_most_frequent_tag_and_that_of_each_word(encoder: TextEncoder) -> None:
