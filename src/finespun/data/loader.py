@@ -46,7 +46,6 @@ class BatchLoader(DataLoader[Batch]):
             collate_fn=_as_it_is,
             num_workers=num_workers,
             pin_memory=pin_memory,
-            persistent_workers=False,  # a worker would keep the sampler of the epoch in which it began
         )
         self.rows, self.batches = rows, batches
         self.position = {"epoch": 0, "batch": 0}

@@ -116,9 +116,8 @@ class Store:
         for path in self.states():
             note = path.with_suffix(".best")
             named.add(note.read_text() if note.exists() else "")
-        newest = max((p.name for p in self.folder.glob("best-*.ckpt")), default="")
         for path in self.folder.glob("best-*.ckpt"):
-            if path.name not in named | {newest}:
+            if path.name not in named:
                 self._remove(path)
 
     def _remove(self, path: Path) -> None:
