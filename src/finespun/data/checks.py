@@ -77,10 +77,12 @@ def role_values(row: Row, columns: Mapping[str, str | Sequence[str]]) -> dict[st
 
 
 def as_text(value: Any) -> Any:
-    """Returns a value as text; lists (arrays of NumPy's, in a DataFrame) stay lists of texts; objects in them stay objects."""
+    """Returns a value as text; lists (arrays of NumPy's, in a DataFrame) stay lists of texts, objects stay objects."""
     value = value.tolist() if hasattr(value, "tolist") else value
     if isinstance(value, list | tuple):
-        return [each if isinstance(each, dict) else as_text(each) for each in value]
+        return [as_text(each) for each in value]
+    if isinstance(value, dict):
+        return value
     text = str(value)
     return "" if text in MISSING and not isinstance(value, str) else text
 
@@ -92,10 +94,14 @@ def named_columns(columns: Mapping[str, str | Sequence[str]]) -> list[tuple[str,
 
 def problems_of(values: Values, task: Task, labels: Sequence[str] | None) -> Iterator[Found]:
     """Yields everything wrong with one row; a task is not asked about lists where it expects texts."""
-    lists = [role for role, value in values.items() if isinstance(value, list) and role not in task.list_roles]
-    for role in lists:
-        yield "unexpected_list", role, "is a list, where one text is needed; write one, or name one column in data.columns"
-    if not lists:
+    nested = [
+        (role, "an object" if isinstance(value, dict) else "a list")
+        for role, value in values.items()
+        if isinstance(value, dict) or (isinstance(value, list) and role not in task.list_roles)
+    ]
+    for role, kind in nested:
+        yield "unexpected_list", role, f"is {kind}, where one text is needed; write one, or name one column in data.columns"
+    if not nested:
         yield from task.problems(values, labels)
 
 
@@ -137,8 +143,9 @@ def _require_columns(line: Line, data: DataConfig) -> None:
     have = list(line.row)
     needed = [(f"data.columns.{role}", column) for role, column in named_columns(data.columns)]
     needed += [("data.filters", rule.column) for rule in data.filters]
+    cut = " or data.delimiter" if len(have) == 1 else ""  # nothing divided the header
     problems = [
-        f"{data.path}: has no column {column!r} ({key}){did_you_mean(column, have)}; it has: {listed(have)}"
+        f"{data.path}: has no column {column!r} ({key}){did_you_mean(column, have)}; it has: {listed(have)}; correct {key}{cut}"
         for key, column in needed
         if column not in have
     ]
@@ -159,7 +166,8 @@ def _problems(
 
     def problem(kind: str, role: str, remedy: str) -> Problem:
         column, value = (
-            each if isinstance(each, str) else ", ".join(map(str, each)) for each in (data.columns[role], values[role])
+            ", ".join(map(str, each)) if isinstance(each, list | tuple) else str(each)
+            for each in (data.columns[role], values[role])
         )
         severity = getattr(data.checks, kind, "error")
         return Problem(kind=kind, severity=severity, line=number, column=column, value=value, remedy=remedy)

@@ -24,6 +24,7 @@ Row = dict[str, Any]
 T = TypeVar("T")
 CHUNK = 4096
 FORMATS = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+TABS = {".tsv": "\t"}
 READ_ONLY = {".conll": "conll", ".conllu": "conll", ".bio": "conll"}
 
 
@@ -47,7 +48,7 @@ def format_of(path: Path, given: str | None = None, *, writing: bool = False) ->
         return "images"
     known = FORMATS if writing else FORMATS | READ_ONLY
     if path.suffix.lower() not in known:
-        remedy = "choose one of them" if writing else "rename it or set data.format"
+        remedy = "choose one of them" if writing else "save it as one of them, or set data.format if only its name is another"
         raise DataError(f"{path}: the ending {path.suffix!r} is not one of {listed(known)}; {remedy}")
     return known[path.suffix.lower()]
 
@@ -65,17 +66,17 @@ def read(path: Path, *, file_format: str | None = None, delimiter: str = ",", en
     if kind == "parquet":
         yield from _read_parquet(path)
         return
-    if path.suffix.lower() == ".tsv":
-        delimiter = "\t"
     try:
         with path.open(encoding="utf-8-sig" if encoding == "utf-8" else encoding, newline="") as file:
             if kind == "conll":
                 yield from (Line(number, row) for number, row in sentences(file, path.name))
                 return
-            yield from _read_csv(file, path.name, delimiter) if kind == "csv" else _read_jsonl(file, path.name)
+            divider = TABS.get(path.suffix.lower(), delimiter)
+            yield from _read_csv(file, path.name, divider) if kind == "csv" else _read_jsonl(file, path.name)
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path}: byte {error.object[error.start]:#04x} is not {encoding}; save the file as UTF-8 or set data.encoding"
+            " (predict --encoding)"
         ) from error
     except LookupError as error:
         raise DataError(f"{path}: data.encoding {encoding!r} does not exist; use for example utf-8 or latin-1") from error
@@ -94,26 +95,26 @@ def _require_table(path: Path, file_format: str | None) -> str:
 
 def _read_csv(file: IO[str], name: str, delimiter: str) -> Iterator[Line]:
     csv.field_size_limit(sys.maxsize)
-    reader = csv.reader(file, delimiter=delimiter, strict=True)
+    reader, start = csv.reader(file, delimiter=delimiter, strict=True), 1
     try:
         header = next(reader, None)
         if header is None:
             raise DataError(f"{name}: is empty; put your rows into it")
         twice = sorted({column for column in header if header.count(column) > 1})
         if twice:
-            raise DataError(f"{name}:1: the header names {listed(twice)} twice; rename one")
+            raise DataError(f"{name}:1: the header names {listed(map(repr, twice))} twice; rename one")
         start = reader.line_num + 1
         for fields in reader:
             if fields:
                 if len(fields) != len(header):
                     raise DataError(
                         f"{name}:{start}: has {len(fields)} fields, the header has {len(header)}; quote fields that hold"
-                        f" {delimiter!r}, or set data.delimiter"
+                        f" {delimiter!r}, or set data.delimiter (predict --delimiter)"
                     )
                 yield Line(start, dict(zip(header, fields, strict=True)))
             start = reader.line_num + 1
     except csv.Error as error:
-        raise DataError(f"{name}:{reader.line_num}: is not CSV ({error}); quote the field, double quotes inside it") from error
+        raise DataError(f"{name}:{start}: is not CSV ({error}); quote the field, double quotes inside it") from error
 
 
 def _read_jsonl(file: IO[str], name: str) -> Iterator[Line]:
@@ -122,6 +123,11 @@ def _read_jsonl(file: IO[str], name: str) -> Iterator[Line]:
             continue
         try:
             row = json.loads(text)
+            if "\\ud" in text.lower():  # half a character: where its other half is missing, it is none
+                _as_json(row).encode()
+        except UnicodeEncodeError as error:
+            half = error.object[error.start : error.end]
+            raise DataError(f"{name}:{number}: {half!r} is half a character; remove it, or write its other half") from error
         except json.JSONDecodeError as error:
             raise DataError(f"{name}:{number}: is not JSON ({error.msg} at column {error.colno}); one object a line") from error
         if not isinstance(row, dict):
@@ -165,7 +171,7 @@ def write(rows: Iterable[Row], path: Path, *, like: Sequence[Row] = ()) -> int:
             count = _write_parquet(rows, partial, like)
         else:
             with partial.open("w", encoding="utf-8", newline="") as file:
-                count = _write_text(rows, file, kind)
+                count = _write_text(rows, file, kind, TABS.get(path.suffix.lower(), ","))
         if not count:
             raise DataError(f"{path}: nothing is written, for there were no rows; look at the input")
         partial.replace(path)
@@ -189,9 +195,9 @@ def _alike(rows: Iterable[Row], path: Path) -> Iterator[Row]:
         yield {column: row.get(column) for column in columns}
 
 
-def _write_text(rows: Iterable[Row], file: IO[str], kind: str) -> int:
+def _write_text(rows: Iterable[Row], file: IO[str], kind: str, delimiter: str = ",") -> int:
     """Writes JSON a line, or CSV with lists and objects as JSON."""
-    count, writer = 0, csv.writer(file, lineterminator="\n")
+    count, writer = 0, csv.writer(file, delimiter=delimiter, lineterminator="\n")
     for count, row in enumerate(rows, 1):
         if kind == "jsonl":
             file.write(_as_json(row) + "\n")
@@ -215,7 +221,12 @@ def _write_parquet(rows: Iterable[Row], path: Path, like: Sequence[Row]) -> int:
         writer: pq.ParquetWriter | None = None
         for chunk in chunks(rows):
             try:
-                schema = writer.schema if writer else pa.Table.from_pylist([*chunk, *like]).schema
+                found = pa.Table.from_pylist(chunk if writer else [*chunk, *like]).schema
+                schema = writer.schema if writer else found
+                wider = pa.unify_schemas([schema, found], promote_options="permissive")
+                new = [field.name for field in wider if field != schema.field(field.name)]
+                if new:  # with a schema, `from_pylist` leaves out keys of objects that it does not know
+                    raise pa.ArrowTypeError(f"{listed(new)} holds what no row before had")
                 table = pa.Table.from_pylist(chunk, schema=schema)
             except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
                 reason = f"{str(error).splitlines()[0]}; write to .jsonl instead"

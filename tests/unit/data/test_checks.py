@@ -116,6 +116,12 @@ def test_a_list_where_a_text_is_needed_is_named_with_its_line(row: dict[str, obj
     assert "is a list, where one text is needed; write one, or name one column in data.columns" in str(problem)
 
 
+@pytest.mark.parametrize("row", [{"text": {"en": "a"}, "label": "positive"}, {"text": "a", "label": {"name": "positive"}}])
+def test_an_object_where_a_text_is_needed_is_no_text(row: dict[str, object]) -> None:
+    [problem] = check_rows([Line(1, row)], config(), TASK).problems
+    assert "is an object, where one text is needed" in str(problem)
+
+
 def test_several_columns_where_a_text_is_needed_are_named() -> None:
     data = DataConfig(path="r.csv", columns={"text": ["title", "body"], "label": "label"})
     report = check_rows([Line(2, {"title": "a", "body": "b", "label": "x"})], data, TASK)

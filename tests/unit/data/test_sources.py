@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from finespun.data.sources import chunks, format_of, read, write
+from finespun.data.sources import CHUNK, chunks, format_of, read, write
 from finespun.errors import DataError
 
 
@@ -55,12 +55,15 @@ def test_endings_are_known_in_capitals_too(tmp_path: Path) -> None:
         ("a.csv", b"text,label\nx,y,z\n", "a.csv:2: has 3 fields, the header has 2; quote fields"),
         ("a.csv", b"text,label\n\nx\n", "a.csv:3: has 1 fields, the header has 2"),
         ("a.csv", b'text\n"x" y\n', "a.csv:2: is not CSV"),
-        ("a.csv", b"text,text\nx,y\n", "a.csv:1: the header names text twice"),
+        ("a.csv", b'text\nx\n"open\nx\nx\n', "a.csv:3: is not CSV (unexpected end of data)"),
+        ("a.csv", b"text,text\nx,y\n", "a.csv:1: the header names 'text' twice"),
+        ("a.csv", b"text,,\nx,,\n", "a.csv:1: the header names '' twice"),
         ("a.csv", b"", "is empty"),
         ("a.csv", b"\xef\xbb\xbf", "a.csv: is empty; put your rows into it"),
         ("a.csv", b"text\ncaf\xe9\n", "byte 0xe9 is not utf-8; save the file as UTF-8 or set data.encoding"),
         ("a.jsonl", b'{"text": 1}\n{"text"\n', "a.jsonl:2: is not JSON"),
         ("a.jsonl", b"[1]\n", "a.jsonl:1: holds list, not an object"),
+        ("a.jsonl", b'{"text": "\\ud83d\\ude00"}\n{"text": ["\\uD83D"]}\n', "a.jsonl:2: '\\ud83d' is half a character"),
         ("a.parquet", b"nonsense", "is not Parquet"),
         ("a.xlsx", b"x", "the ending '.xlsx' is not one of .bio, .conll, .conllu, .csv"),
     ],
@@ -84,7 +87,7 @@ def test_an_unknown_encoding_is_told(tmp_path: Path) -> None:
         rows_of(tmp_path / "a.csv", encoding="utf-9")
 
 
-@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])
 def test_what_is_written_is_read_back(tmp_path: Path, ending: str) -> None:
     rows = [{"text": f'line {number}\n"quoted", é', "label": "x"} for number in range(10_000)]
     path = tmp_path / "deep" / f"a.{ending}"
@@ -133,3 +136,11 @@ def test_a_column_of_two_types_is_no_parquet(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="do not fit those before"):
         write([{"a": 1}] * 5000 + [{"a": "x"}], tmp_path / "x.parquet")
     assert write([{"a": 1}, {"b": "x"}], tmp_path / "x.jsonl") == 2
+
+
+def test_keys_of_later_objects_are_refused_not_cut(tmp_path: Path) -> None:
+    rows = [{"a": {"x": 1}}] * CHUNK
+    with pytest.raises(DataError, match=r"rows 4097 to 4097 do not fit those before: a holds what no row before had"):
+        write([*rows, {"a": {"x": 1, "y": 2}}], tmp_path / "x.parquet")
+    assert write([*rows, {"a": {"x": 1, "y": 2}}], tmp_path / "y.parquet", like=[{"a": {"y": 2}}]) == CHUNK + 1
+    assert rows_of(tmp_path / "y.parquet")[-1] == {"a": {"x": 1, "y": 2}}
