@@ -22,6 +22,7 @@ def predict_file(
     *,
     folder: Path,
     columns: Mapping[str, str],
+    reading: Mapping[str, str] | None = None,
     top_k: int = 1,
     strict: bool = False,
     trust_remote_code: bool = False,
@@ -33,13 +34,15 @@ def predict_file(
         output: a table, or `-`.
         folder: of a fine-tuned model.
         columns: role -> column of `source`, where they are called other than in training.
+        reading: delimiter and encoding of `source`, where they are others than in training.
         top_k: how many answers a row is given, where there are several.
         strict: a row that cannot be answered ends the job.
         trust_remote_code: run code that lies in `folder`.
 
     Raises:
         ModelError: `folder` holds no fine-tuned model, or one that names a class to be imported, untrusted.
-        DataError: the file cannot be read, has no such column, or (if strict) holds a bad row.
+        DataError: the file cannot be read, has no such column, or (if strict) holds a bad row; the model reads more than a
+            line or a file gives.
     """
     for path in {source, output} - {Path("-")}:
         if not path.is_dir():
@@ -50,21 +53,34 @@ def predict_file(
     if unknown:
         raise DataError(f"--column: {listed(unknown)} is none of what this model reads: {listed(predictor.columns)}")
     predictor.columns |= columns
-    if str(source) != "-" and not source.is_dir():
-        predictor.task = predictor.task.reading_from(source.parent, Path())
     if str(source) == "-" or source.is_dir():
-        predictor.columns = {role: role for role in list(predictor.columns)[:1]}
-    lines = _lines(source, next(iter(predictor.columns)))
+        lines = _bare_lines(source, predictor)
+    else:
+        predictor.task = predictor.task.reading_from(source.parent, Path())
+        lines = sources.read(source, **predictor.reading | dict(reading or {}))
     job = _Job(predictor=predictor, name=str(source), top_k=top_k, strict=strict)
     return sources.write(job.answered(lines), output, like=job.like), job.failed
 
 
-def _lines(source: Path, role: str) -> Iterator[sources.Line]:
-    if str(source) == "-":
-        return (sources.Line(number, {role: line.rstrip("\n")}) for number, line in enumerate(sys.stdin, 1))
-    if source.is_dir():
-        return (sources.Line(number, {role: str(path)}) for number, path in enumerate(image_folder.files(source), 1))
-    return sources.read(source)
+def _bare_lines(source: Path, predictor: Predictor) -> Iterator[sources.Line]:
+    """The lines of standard input or the files of a folder, as rows of one column."""
+    role, *others = predictor.columns
+    if others:
+        raise DataError(f"{source}: this model reads {listed(predictor.columns)} of each row; write them into a table")
+    if source.is_dir() and predictor.task.processor != "AutoImageProcessor":
+        raise DataError(f"{source}: is a folder, and this model reads {role}; name a table, or - for standard input")
+    predictor.columns = {role: role}
+    given = map(str, image_folder.files(source)) if source.is_dir() else _texts()
+    return (sources.Line(number, {role: text}) for number, text in enumerate(given, 1))
+
+
+def _texts() -> Iterator[str]:
+    try:
+        for line in sys.stdin:
+            line.encode()  # what could not be decoded may have been let through
+            yield line.rstrip("\n")
+    except UnicodeError as error:
+        raise DataError(f"-: standard input is not UTF-8 ({error}); convert it") from error
 
 
 class _Job:
@@ -87,9 +103,16 @@ class _Job:
             if "error" not in pair[1]:
                 break
         empty = dict.fromkeys(waiting[-1][1] if waiting else ()) | {"error": ""}
-        self.like += [_joined(line.row, empty | answer) for line, answer in waiting[-1:]]
+        self.like += [_joined(line.row, empty | self._widest(line, answer)) for line, answer in waiting[-1:]]
         for line, answer in chain(waiting, pairs):
             yield _joined(line.row, empty | answer)
+
+    def _widest(self, line: sources.Line, answer: Row) -> Row:
+        """The answer as it would be if all labels were asked for: a later one may have any of them in a column."""
+        if "error" in answer:
+            return answer
+        (whole,) = self.predictor.predict([line.row], top_k=len(self.predictor.labels))
+        return {name: whole[name] for name in answer}
 
     def _pairs(self, lines: Iterator[sources.Line]) -> Iterator[tuple[sources.Line, dict[str, Any]]]:
         for chunk in chunks(lines, self.predictor.task.rows_at_once):

@@ -67,6 +67,7 @@ def finetune(config: RunConfig, artifacts: Artifacts, hardware: Hardware) -> Non
         with _open_run(config, artifacts, prepared, store, inputs, hardware) as tracked:
             fitted, processor, loaded = train(sink=tracked.log)
             record = {"run_id": tracked.id, "tracking_uri": config.runtime.tracking_uri, "columns": prepared.schema["columns"]}
+            record["reading"] = {name: prepared.schema["settings"][name] for name in ("delimiter", "encoding")}
             _save(
                 fitted,
                 processor,

@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -14,9 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from finespun.config.targets import build
-from finespun.data.sources import CHUNK
+from finespun.data import sources
+from finespun.data.sources import CHUNK, Line
 from finespun.errors import DataError, ModelError
-from finespun.evaluation.predict_file import predict_file
+from finespun.evaluation.predict_file import _Job, predict_file
 from finespun.evaluation.predictor import Predictor
 from helpers import real_rows, write_csv
 from small_run import LABELS, small_config
@@ -231,6 +233,22 @@ def test_columns_are_known_though_the_first_chunk_has_no_answer(tmp_path: Path, 
     assert answered[-1]["label"] in LABELS
 
 
+def test_a_table_has_room_for_labels_that_come_late(tmp_path: Path) -> None:
+    class Tagger:
+        columns, labels, task = {"text": "text"}, ["a", "b"], SimpleNamespace(rows_at_once=1)
+
+        def predict(self, rows: Rows, *, top_k: int) -> Rows:
+            return [{"probabilities": dict.fromkeys(self.labels if top_k > 1 else [row["text"]], 0.5)} for row in rows]
+
+    lines = (Line(number, {"text": "a" if number <= CHUNK else "b"}) for number in range(1, CHUNK + 2))
+    job = _Job(predictor=Tagger(), name="in.csv", top_k=1, strict=False)  # type: ignore[arg-type]
+    assert sources.write(job.answered(lines), tmp_path / "out.parquet", like=job.like) == CHUNK + 1
+    assert [row["probabilities"] for row in read(tmp_path / "out.parquet")[-2:]] == [
+        {"a": 0.5, "b": None},
+        {"a": None, "b": 0.5},
+    ]
+
+
 def test_without_any_answer_the_errors_are_written(tmp_path: Path, folder: Path) -> None:
     source = write_csv(tmp_path / "in.csv", [{"text": ""}, {"text": " "}])
     assert predict_file(source, tmp_path / "out.csv", folder=folder, columns={}) == (2, 2)
@@ -247,6 +265,41 @@ def test_what_comes_first_in_the_task_is_read_from_standard_input(folder: Path, 
     ours = shutil.copytree(folder, tmp_path / "ours")
     write_record(ours, {"text_pair": "summary", "label": "label", "text": "review"})
     assert list(Predictor(ours).columns) == ["text", "text_pair"]
+
+
+def test_half_of_a_pair_is_not_answered(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = shutil.copytree(folder, tmp_path / "ours")
+    write_record(ours, {"text": "review", "text_pair": "summary", "label": "label"})
+    monkeypatch.setattr("sys.stdin", io.StringIO("a film\n"))
+    with pytest.raises(DataError, match="-: this model reads text, text_pair of each row; write them into a table"):
+        predict_file(Path("-"), tmp_path / "out.csv", folder=ours, columns={})
+
+
+def test_names_of_files_are_no_texts(folder: Path, tmp_path: Path) -> None:
+    write_csv(tmp_path / "in.csv", [{"text": "a film"}])
+    with pytest.raises(DataError, match=f"{tmp_path}: is a folder, and this model reads text; name a table"):
+        predict_file(tmp_path, tmp_path / "out.csv", folder=folder, columns={})
+
+
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
+def test_standard_input_that_is_no_text_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch, errors: str) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9\n"), encoding="utf-8", errors=errors))
+    with pytest.raises(DataError, match="standard input is not UTF-8"):
+        predict_file(Path("-"), Path("-"), folder=folder, columns={})
+
+
+def test_a_csv_is_read_as_in_training_or_as_is_said(folder: Path, tmp_path: Path, one_by_one: Any) -> None:
+    ours = shutil.copytree(folder, tmp_path / "ours")
+    record = json.loads((ours / "run.json").read_text()) | {"reading": {"delimiter": ";", "encoding": "latin-1"}}
+    (ours / "run.json").write_text(json.dumps(record))
+    (tmp_path / "trained.csv").write_text("text;id\nnaïve, but good;1\n", encoding="latin-1")
+    (tmp_path / "said.csv").write_text("text|id\nnaïve, but good|1\n", encoding="utf-8")
+    predict_file(tmp_path / "trained.csv", tmp_path / "1.csv", folder=ours, columns={})
+    said = {"delimiter": "|", "encoding": "utf-8"}
+    predict_file(tmp_path / "said.csv", tmp_path / "2.csv", folder=ours, columns={}, reading=said)
+    [row] = read(tmp_path / "1.csv")
+    assert [row] == read(tmp_path / "2.csv")
+    assert (row["text"], row["label"]) == ("naïve, but good", one_by_one("naïve, but good")[0])
 
 
 def test_nothing_of_the_users_is_written_over(folder: Path, tmp_path: Path) -> None:
