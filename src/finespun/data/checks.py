@@ -180,7 +180,7 @@ def _problems(
 
 def _repeats(number: int, values: Values, task: Task, seen: dict[bytes, tuple[int, str]]) -> Iterator[Found]:
     key = hashlib.blake2b(normalise(task.content(values)).encode(), digest_size=12).digest()
-    target = "; ".join(str(values[role]) for role in task.answer_roles if role in values)
+    target = "; ".join(str(values[role]).strip() for role in task.answer_roles if role in values)
     first_line, first_target = seen.setdefault(key, (number, target))
     if first_line == number:
         return

@@ -14,11 +14,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from finespun.data import image_folder
 from finespun.data.conll import sentences
 from finespun.errors import DataError, listed
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Row = dict[str, Any]
 T = TypeVar("T")
@@ -74,8 +77,10 @@ def read(path: Path, *, file_format: str | None = None, delimiter: str = ",", en
             divider = TABS.get(path.suffix.lower(), delimiter)
             yield from _read_csv(file, path.name, divider) if kind == "csv" else _read_jsonl(file, path.name)
     except UnicodeDecodeError as error:
+        with path.open(encoding=encoding, errors="replace") as file:
+            number = next(number for number, line in enumerate(file, 1) if "\N{REPLACEMENT CHARACTER}" in line)
         raise DataError(
-            f"{path}: byte {error.object[error.start]:#04x} is not {encoding}; save the file as UTF-8 or set data.encoding"
+            f"{path}:{number}: byte {error.object[error.start]:#04x} is not {encoding}; save the file as UTF-8 or set data.encoding"
             " (predict --encoding)"
         ) from error
     except LookupError as error:
@@ -221,13 +226,7 @@ def _write_parquet(rows: Iterable[Row], path: Path, like: Sequence[Row]) -> int:
         writer: pq.ParquetWriter | None = None
         for chunk in chunks(rows):
             try:
-                found = pa.Table.from_pylist(chunk if writer else [*chunk, *like]).schema
-                schema = writer.schema if writer else found
-                wider = pa.unify_schemas([schema, found], promote_options="permissive")
-                new = [field.name for field in wider if field != schema.field(field.name)]
-                if new:  # with a schema, `from_pylist` leaves out keys of objects that it does not know
-                    raise pa.ArrowTypeError(f"{listed(new)} holds what no row before had")
-                table = pa.Table.from_pylist(chunk, schema=schema)
+                table = _as_table(chunk, like, writer.schema if writer else None)
             except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
                 reason = f"{str(error).splitlines()[0]}; write to .jsonl instead"
                 raise DataError(
@@ -237,6 +236,23 @@ def _write_parquet(rows: Iterable[Row], path: Path, like: Sequence[Row]) -> int:
             writer.write_table(table)
             count += table.num_rows
     return count
+
+
+def _as_table(rows: Sequence[Row], like: Sequence[Row], schema: pa.Schema | None) -> pa.Table:
+    """Returns rows as a table; with a schema, pyarrow itself would leave out keys of objects that it does not know.
+
+    Raises:
+        ArrowTypeError, ArrowInvalid: the rows do not fit each other or the schema.
+    """
+    import pyarrow as pa  # noqa: PLC0415
+
+    found = pa.Table.from_pylist([*rows, *like]).schema
+    schema = schema or found
+    wider = pa.unify_schemas([schema, found], promote_options="permissive")
+    new = [field.name for field in wider if field != schema.field(field.name)]
+    if new:
+        raise pa.ArrowTypeError(f"{listed(new)} holds what no row before had")
+    return pa.Table.from_pylist(rows, schema=schema)
 
 
 def chunks(items: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:

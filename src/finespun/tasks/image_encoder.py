@@ -68,8 +68,8 @@ class ImageEncoder:
         path = folder / "preprocessor_config.json"
         if not path.is_file():
             raise ModelError(
-                f"{folder}: has no preprocessor_config.json (an image processor); save one there with transformers, or say"
-                " what it does in model.processor"
+                f"{folder}: has no preprocessor_config.json (an image processor); take a model of images (model: mobilenet_v2),"
+                " save one there with transformers, or say what it does in model.processor"
             )
         try:
             said = dict(json.loads(path.read_text(encoding="utf-8")))

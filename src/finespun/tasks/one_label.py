@@ -36,7 +36,7 @@ class OneLabel(Defaults):
     monitor_mode: Literal["max", "min"]
 
     def answers(self, values: Values) -> Sequence[str]:
-        return [values["label"]]
+        return [values["label"].strip()]
 
     def label_names(self, found: Iterable[str], columns: Mapping[str, Any]) -> list[str]:
         names = list(found)
@@ -48,7 +48,7 @@ class OneLabel(Defaults):
         return names
 
     def problems(self, values: Values, labels: Sequence[str] | None) -> Iterator[Problem]:
-        remedy = unknown_label(values["label"], labels) if "label" in values else None
+        remedy = unknown_label(values["label"].strip(), labels) if "label" in values else None
         if remedy:
             yield "unknown_label", "label", remedy
 
@@ -59,7 +59,7 @@ class OneLabel(Defaults):
         if labels is None:
             return {}
         index = {label: position for position, label in enumerate(labels)}
-        return {"target": pa.array([index[row["label"]] for row in rows], pa.int64())}
+        return {"target": pa.array([index[label] for row in rows for label in self.answers(row)], pa.int64())}
 
     def loss(self, logits: torch.Tensor, targets: torch.Tensor, *, training: bool = False) -> torch.Tensor:
         from torch.nn import functional  # noqa: PLC0415

@@ -111,7 +111,9 @@ def as_span(given: Any) -> tuple[int, int, str] | None:
         labels = next((given[key] for key in ("label", "labels", "type", "entity") if key in given), None)
         label = labels[0] if isinstance(labels, list) and len(labels) == 1 else labels
         given = [given.get("start", given.get("start_offset")), given.get("end", given.get("end_offset")), label]
-    if not isinstance(given, Sequence) or isinstance(given, str) or len(given) < 3 or not isinstance(given[2], str):
+    if not isinstance(given, Sequence) or isinstance(given, str) or len(given) < 3:
+        return None
+    if not isinstance(given[2], str) or not given[2].strip():
         return None
     numbers = [str(each) for each in given[:2]]
     return (int(numbers[0]), int(numbers[1]), given[2]) if all(re.fullmatch(r"-?\d+", each) for each in numbers) else None

@@ -39,7 +39,7 @@ class TextEncoder:
         path = folder / "tokenizer.json"
         if not path.is_file():
             raise ModelError(
-                f"{folder}: has no tokenizer.json (a fast tokenizer); make one with transformers:"
+                f"{folder}: has no tokenizer.json (a fast tokenizer); take a model of texts, or make one with transformers:"
                 f" AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained(...)"
             )
         try:

@@ -21,7 +21,7 @@ BAD = [("good film", "positive"), ("", "positive"), ("dull", "postive"), ("Good 
 
 def config(**options: object) -> DataConfig:
     return DataConfig(
-        path="reviews.csv", columns={"text": "text", "label": "label"}, labels=("negative", "positive"), **options
+        **{"path": "reviews.csv", "columns": {"text": "text", "label": "label"}, "labels": ("negative", "positive")} | options
     )
 
 
@@ -42,6 +42,15 @@ def test_every_kind_of_problem_is_reported_at_once() -> None:
     )
     assert "reviews.csv:5: text 'Good  FILM': same text as row 2 but labelled 'negative', not 'positive'" in text
     assert "reviews.csv:6" in report.text("warn")
+
+
+def test_spaces_around_a_label_make_no_other_label() -> None:
+    rows = [("good film", "positive "), ("good film", "positive"), ("dull", " negative")]
+    report = checked(rows, labels=None)
+    assert report.counts("error") == {}
+    assert report.counts("warn") == {"duplicate": 1}
+    assert report.answers == {"positive": 2, "negative": 1}
+    assert checked(rows).counts("error") == {}, "nor where labels are listed"
 
 
 def test_a_terminal_is_not_flooded() -> None:
@@ -73,6 +82,13 @@ def test_a_filter_sees_numbers_as_texts_and_needs_its_column_in_every_row() -> N
     assert (report.filtered, report.left_out) == ({"year=1999": 1}, {1})
     assert report.counts("error") == {"missing_column": 1}
     assert "reviews.csv:3: year '': is not in this row" in report.text("error")
+
+
+def test_a_header_that_nothing_divides_is_told_of_the_delimiter() -> None:
+    with pytest.raises(
+        DataError, match="has no column 'text' .*; it has: text;label; correct data.columns.text or data.delimiter"
+    ):
+        check_rows([Line(2, {"text;label": "good;positive"})], config(), TASK)
 
 
 def test_missing_columns_are_all_named() -> None:

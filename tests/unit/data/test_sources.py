@@ -60,7 +60,7 @@ def test_endings_are_known_in_capitals_too(tmp_path: Path) -> None:
         ("a.csv", b"text,,\nx,,\n", "a.csv:1: the header names '' twice"),
         ("a.csv", b"", "is empty"),
         ("a.csv", b"\xef\xbb\xbf", "a.csv: is empty; put your rows into it"),
-        ("a.csv", b"text\ncaf\xe9\n", "byte 0xe9 is not utf-8; save the file as UTF-8 or set data.encoding"),
+        ("a.csv", b"text\ncaf\xe9\n", "a.csv:2: byte 0xe9 is not utf-8; save the file as UTF-8 or set data.encoding"),
         ("a.jsonl", b'{"text": 1}\n{"text"\n', "a.jsonl:2: is not JSON"),
         ("a.jsonl", b"[1]\n", "a.jsonl:1: holds list, not an object"),
         ("a.jsonl", b'{"text": "\\ud83d\\ude00"}\n{"text": ["\\uD83D"]}\n', "a.jsonl:2: '\\ud83d' is half a character"),

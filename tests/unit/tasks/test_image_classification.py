@@ -98,7 +98,7 @@ def test_an_old_file_that_says_little_is_completed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("said", "message"),
     [
-        (None, "has no preprocessor_config.json (an image processor); save one there"),
+        (None, "has no preprocessor_config.json (an image processor); take a model of images"),
         ("[1", "is no JSON object"),
         ({}, "image_processor_type is none; prepare knows what Bit, ConvNext"),
         ({"image_processor_type": "SamImageProcessor"}, "image_processor_type is SamImageProcessor; prepare knows"),

@@ -90,6 +90,7 @@ def test_whole_words_are_taken_and_the_first_of_two_that_overlap() -> None:
     ("spans", "said"),
     [
         ([[0, 7, "PER"], {"start": 1}], "span 2 ({'start': 1}) is not a span; write"),
+        ([{"start": 0, "end": 7, "label": ""}], "span 1 ({'start': 0, 'end': 7, 'label': ''}) is not a span; write"),
         ([[20, 30, "LOC"]], "span 1 (20 to 30, LOC) is not inside the text, whose characters are 0 to 24"),
         ([[5, 5, "LOC"]], "is not inside the text"),
         ([[-1, 3, "PER"]], "is not inside the text"),
