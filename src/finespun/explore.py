@@ -6,14 +6,18 @@ It stops before `test`: a look at the test split is for the model that is chosen
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 import hydra
+import yaml
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from finespun.artifacts import Artifacts, find_project
 from finespun.config.check import Origin, check, check_choices, choices
@@ -28,7 +32,7 @@ def explore(arguments: Sequence[str]) -> None:
     """Runs Hydra with the dials of params.yaml beneath the user's overrides.
 
     Raises:
-        ConfigError: a choice does not exist.
+        ConfigError: a choice does not exist, or Hydra cannot read what is there.
     """
     project = find_project()
     conf = project / "conf"
@@ -47,7 +51,11 @@ def explore(arguments: Sequence[str]) -> None:
     lowest = [f"{key}={value}" for key, value in beneath.items()]
     sys.argv = ["finespun run", *forced[:first], *lowest, *forced[first:]]  # Hydra wants its overrides in one row
     app = hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(_trial)
-    app()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # what Hydra refuses reaches us: by itself it ends with 1, the code of our own bugs
+    try:
+        app()
+    except (HydraException, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError([f"command line or conf/: {' '.join(str(error).split())}"]) from error
 
 
 def _choices(value: str) -> list[str]:

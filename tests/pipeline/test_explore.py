@@ -57,7 +57,12 @@ def test_hydra_answers_and_mistakes_have_their_exit_code(finished: Project) -> N
     unknown = finished.run("finespun", "run", "model=tinny", check=False)
     assert unknown.returncode == 2
     assert "did you mean 'tiny'?" in unknown.stderr
-    assert "Traceback" not in wrong.stderr + unknown.stderr
+    unread = finished.run("finespun", "run", "seed=[1", check=False)
+    assert unread.returncode == 2
+    assert "command line or conf/: no viable alternative at input '[1'" in unread.stderr
+    elsewhere = finished.run("finespun", "run", "optimzer.lr=1", check=False)
+    assert "command line: optimzer: unknown key (did you mean 'optimizer'?)" in elsewhere.stderr
+    assert "Traceback" not in wrong.stderr + unknown.stderr + unread.stderr + elsewhere.stderr
 
 
 def test_kept_features_are_those_of_the_very_model(again: Project) -> None:

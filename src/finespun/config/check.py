@@ -27,7 +27,7 @@ class Origin:
     def of(self, key: str) -> str:
         """Returns `FILE: KEY` for a dotted key: the last place that says it."""
         for override in self.overrides:
-            if override.lstrip("+~").partition("=")[0] == key:
+            if f"{override.lstrip('+~').partition('=')[0]}.".startswith(f"{key}."):
                 return f"command line: {key}"
         section, _, rest = key.partition(".")
         experiment = self.conf / "experiment" / f"{self.choices.get('experiment')}.yaml"
@@ -128,7 +128,10 @@ def flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def problems_in(error: ValidationError) -> list[tuple[str, str]]:
     """Returns (key, problem) for everything that the typed sections refused."""
-    return [(".".join(map(str, e["loc"])), targets.describe(e, _siblings(e["loc"]))) for e in error.errors()]
+    return [
+        (".".join(str(part) for part in e["loc"] if "[" not in str(part)), targets.describe(e, _siblings(e["loc"])))
+        for e in error.errors()
+    ]  # pydantic's names of the members of a union have brackets
 
 
 def _siblings(loc: Sequence[int | str]) -> list[str]:

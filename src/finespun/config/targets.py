@@ -22,6 +22,12 @@ ALLOWED = {
     "optimizer": ("torch.optim.", "transformers."),
     "scheduler": ("torch.optim.lr_scheduler.", "transformers."),
 }
+MEANT = {  # kinds of pydantic's errors, for people who write YAML
+    "tuple_type": "must be a list, such as [first, second]",
+    "dict_type": "must be keys with values, such as {key: value}",
+    "model_type": "must be keys with values, such as {key: value}",
+    "string_type": "must be text; put it between quotes",
+}
 FILLED_IN = {"params", "optimizer", "num_training_steps", "num_warmup_steps", "total_steps", "max_lr", "mode"}
 
 
@@ -89,7 +95,7 @@ def describe(error: Any, known: Any) -> str:
         return f"unknown key{did_you_mean(str(loc[-1]), known)}; allowed: {listed(known)}"
     if error["type"] == "missing":
         return "is missing; add it"
-    return f"{error['msg'].removeprefix('Value error, ')} (it is {value!r})"
+    return f"{MEANT.get(error['type']) or error['msg'].removeprefix('Value error, ')} (it is {value!r})"
 
 
 def signature(target: str) -> set[str] | None:

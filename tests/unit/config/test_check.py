@@ -43,14 +43,14 @@ def test_the_shipped_configuration_is_valid(artifacts: Artifacts) -> None:
 
 
 def test_all_problems_are_told_at_once_each_with_file_and_key(artifacts: Artifacts) -> None:
-    edit(artifacts.conf / "optimizer" / "adamw.yaml", lr=-1, lrr=3e-5)
+    edit(artifacts.conf / "optimizer" / "adamw.yaml", lr="5e-5x", lrr=3e-5)
     edit(artifacts.conf / "trainer" / "default.yaml", max_epoch=3, batch_size="many")
     edit(artifacts.params, model="minlm", stategy="full")
     found = problems(artifacts)
     expected = [
         "params.yaml: model: there is no conf/model/minlm.yaml (did you mean 'minilm'?); there are: bert-base, minilm",
         "params.yaml: stategy: unknown key (did you mean 'strategy'?)",
-        "conf/optimizer/adamw.yaml: lr: Input should be greater than 0 (it is -1)",
+        "conf/optimizer/adamw.yaml: lr: Input should be a valid number (it is '5e-5x')",
         "conf/optimizer/adamw.yaml: lrr: torch.optim.AdamW has no such option (did you mean 'lr'?)",
         "conf/trainer/default.yaml: max_epoch: unknown key (did you mean 'max_epochs'?)",
         "conf/trainer/default.yaml: batch_size: Input should be a valid integer (it is 'many')",
@@ -137,6 +137,21 @@ def test_shares_must_add_up_to_one(artifacts: Artifacts, val: float, total: str)
 def test_keys_inside_optional_sections_and_lists_are_known(
     artifacts: Artifacts, option: dict[str, object], message: str
 ) -> None:
+    edit(artifacts.conf / "data" / "movie_reviews.yaml", **option)
+    assert f"conf/data/movie_reviews.yaml: {message}" in problems(artifacts)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"labels": [0, 1]}, "labels.1: must be text; put it between quotes (it is 1)"),
+        ({"labels": "negative"}, "labels: must be a list, such as [first, second] (it is 'negative')"),
+        ({"limit": 100}, "limit: must be keys with values, such as {key: value} (it is 100)"),
+        ({"columns": "text"}, "columns: must be keys with values, such as {key: value} (it is 'text')"),
+        ({"columns": {"text": {"en": "text"}}}, "columns.text: must be a list, such as [first, second] (it is {'en': 'text'})"),
+    ],
+)
+def test_what_yaml_should_hold_is_told_in_yamls_words(artifacts: Artifacts, option: dict[str, object], message: str) -> None:
     edit(artifacts.conf / "data" / "movie_reviews.yaml", **option)
     assert f"conf/data/movie_reviews.yaml: {message}" in problems(artifacts)
 
