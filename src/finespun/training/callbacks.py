@@ -75,9 +75,9 @@ class Progress(TQDMProgressBar):
     def get_metrics(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
-        shown: dict[str, int | str | float | dict[str, float]] = {"loss": f"{self.recorder.recent_loss:.3f}"}
         watched = {name: trainer.callback_metrics.get(name) for name in ("val/loss", self.monitor)}
-        return shown | {name: f"{float(value):.3f}" for name, value in watched.items() if value is not None}
+        shown = {"loss": self.recorder.recent_loss, **watched}
+        return {name: f"{float(value):.3f}" for name, value in shown.items() if value is not None}
 
     def init_validation_tqdm(self) -> Tqdm:
         """Shows no second bar: validation is short, and its result appears on the first."""

@@ -61,7 +61,7 @@ class Recorder:
         self.pending: list[tuple[int, float, torch.Tensor, torch.Tensor]] = []
         self.steps, self.last = 0, (0, 0.0)  # since the last point; the last one's number and rate
         self.losses = self.norms = torch.tensor(0.0)
-        self.recent_loss = float("nan")
+        self.recent_loss: float | None = None
         self.rows = self.epoch = 0
         self.since = time.perf_counter()
 

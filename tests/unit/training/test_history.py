@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from finespun.errors import DivergedError
+from finespun.training.callbacks import Progress
 from finespun.training.history import History, Recorder
 
 
@@ -60,3 +63,12 @@ def test_a_point_is_the_mean_of_its_steps_and_rows_are_counted_since_the_last(
     points = [(2, 3.0, 6.0, 0.2, None), (3, 5.0, 10.0, 0.3, 6.0), (4, 1.0, 1.0, 0.4, 3.0)]
     names = ("train/loss", "train/gradient_norm", "train/learning_rate", "train/samples_per_second")
     assert [(step, *map(metrics.get, names)) for step, metrics in seen] == points
+
+
+def test_a_bar_shows_no_loss_before_there_is_one(tmp_path: Path) -> None:
+    recorder = Recorder(History(tmp_path / "history.csv"), lambda _metrics, _step: None)
+    module: Any = None
+    trainer: Any = SimpleNamespace(callback_metrics={})
+    assert Progress(recorder, "val/accuracy").get_metrics(trainer, module) == {}
+    recorder.recent_loss = 0.5
+    assert Progress(recorder, "val/accuracy").get_metrics(trainer, module) == {"loss": "0.500"}
