@@ -80,8 +80,8 @@ def read(path: Path, *, file_format: str | None = None, delimiter: str = ",", en
         with path.open(encoding=encoding, errors="replace") as file:
             number = next(number for number, line in enumerate(file, 1) if "\N{REPLACEMENT CHARACTER}" in line)
         raise DataError(
-            f"{path}:{number}: byte {error.object[error.start]:#04x} is not {encoding}; save the file as UTF-8 or set data.encoding"
-            " (predict --encoding)"
+            f"{path}:{number}: byte {error.object[error.start]:#04x} is not {encoding}; save the file as UTF-8 or set"
+            " data.encoding (predict --encoding)"
         ) from error
     except LookupError as error:
         raise DataError(f"{path}: data.encoding {encoding!r} does not exist; use for example utf-8 or latin-1") from error
