@@ -119,7 +119,8 @@ def _read_csv(file: IO[str], name: str, delimiter: str) -> Iterator[Line]:
                 yield Line(start, dict(zip(header, fields, strict=True)))
             start = reader.line_num + 1
     except csv.Error as error:
-        raise DataError(f"{name}:{start}: is not CSV ({error}); quote the field, double quotes inside it") from error
+        remedy = "quote the field, double quotes inside it, or set data.delimiter (predict --delimiter)"
+        raise DataError(f"{name}:{start}: is not CSV ({error}); {remedy}") from error
 
 
 def _read_jsonl(file: IO[str], name: str) -> Iterator[Line]:

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from finespun.artifacts import Artifacts
 from finespun.config import targets
-from finespun.config.compose import read_for_stage
 from finespun.config.sections import RunConfig
 from finespun.report import plots
-from finespun.stages.launching import on_devices
-from finespun.stages.measuring import log_report, open_run_of_model, predict_and_measure, write_report
-from finespun.training.hardware import choose
+from finespun.stages.measuring import log_report, on_devices_exactly, open_run_of_model, predict_and_measure, write_report
 from finespun.training.history import History
 
 
 def run(artifacts: Artifacts) -> None:
     """Measures on one device or several."""
-    config = read_for_stage(artifacts, "evaluate")
-    on_devices("evaluate", artifacts, choose(config.runtime, "32-true"), lambda: evaluate(config, artifacts))
+    on_devices_exactly("evaluate", artifacts, evaluate)
 
 
 def evaluate(config: RunConfig, artifacts: Artifacts) -> None:

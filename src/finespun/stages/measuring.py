@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
 from finespun.artifacts import Artifacts
 from finespun.config import targets
+from finespun.config.compose import read_for_stage
 from finespun.config.sections import RunConfig
 from finespun.data.prepared import PreparedData
 from finespun.evaluation.measure import Measured, headline, measure
 from finespun.evaluation.predict import predict_split
 from finespun.evaluation.predictor import read_record
 from finespun.models.pretrained import load_model
+from finespun.stages.launching import on_devices
 from finespun.tracking.client import Run, Tracker
+from finespun.training.hardware import choose
+
+
+def on_devices_exactly(stage: str, artifacts: Artifacts, work: Callable[[RunConfig, Artifacts], None]) -> None:
+    """Does a stage's work in full precision, on one device or several."""
+    config = read_for_stage(artifacts, stage)
+    hardware = choose(config.runtime, "32-true", why="that of plain transformers")
+    on_devices(stage, artifacts, hardware, lambda: work(config, artifacts))
 
 
 def predict_and_measure(config: RunConfig, artifacts: Artifacts, split: str) -> Measured | None:

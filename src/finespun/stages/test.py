@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from finespun.artifacts import Artifacts
-from finespun.config.compose import read_for_stage
 from finespun.config.sections import RunConfig
 from finespun.data.prepared import PreparedData
-from finespun.stages.launching import on_devices
-from finespun.stages.measuring import log_report, open_run_of_model, predict_and_measure, write_report
-from finespun.training.hardware import choose
+from finespun.stages.measuring import log_report, on_devices_exactly, open_run_of_model, predict_and_measure, write_report
 
 
 def run(artifacts: Artifacts) -> None:
     """Measures on one device or several."""
-    config = read_for_stage(artifacts, "test")
-    on_devices("test", artifacts, choose(config.runtime, "32-true"), lambda: look(config, artifacts))
+    on_devices_exactly("test", artifacts, look)
 
 
 def look(config: RunConfig, artifacts: Artifacts) -> None:

@@ -44,8 +44,14 @@ class Hardware:
         return f"{self.devices} x {self.accelerator} ({name}{threads}), {launch}, {precision}{layout}"
 
 
-def choose(runtime: RuntimeConfig, precision: str = "auto", *, images: bool = False) -> Hardware:
-    """Resolves every `auto`. `images`: the model reads images, so its convolutions have the channels last in memory.
+def choose(runtime: RuntimeConfig, precision: str = "auto", *, why: str = "as set", images: bool = False) -> Hardware:
+    """Resolves every `auto`.
+
+    Args:
+        runtime: the user's wishes.
+        precision: `auto`, or what it must be.
+        why: it must be so.
+        images: the model reads images, so its convolutions have the channels last in memory.
 
     Raises:
         MachineError: a device is asked for that is not there.
@@ -55,7 +61,7 @@ def choose(runtime: RuntimeConfig, precision: str = "auto", *, images: bool = Fa
     devices = there if runtime.devices == "auto" else runtime.devices
     if accelerator != "cpu" and devices > there:
         raise MachineError(f"runtime.devices: {devices} asked for, {there} {accelerator} there; lower it in conf/runtime/")
-    chosen, why = _precision(accelerator) if precision == "auto" else (precision, "as set")
+    chosen, why = _precision(accelerator) if precision == "auto" else (precision, why)
     return Hardware(accelerator=accelerator, devices=devices, precision=chosen, why=why, channels_last=images)
 
 
