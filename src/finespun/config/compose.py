@@ -27,7 +27,7 @@ def read_dials(path: Path) -> dict[str, Any]:
         dials = OmegaConf.to_container(OmegaConf.load(path))
     except (OSError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise ConfigError([f"{path.name}: cannot be read as YAML: {_one_line(error)}"]) from error
-    if not isinstance(dials, dict):
+    if not dials or not isinstance(dials, dict):
         raise ConfigError([f"{path.name}: holds no keys; each line must be `group: choice`"])
     return {str(key): value for key, value in dials.items()}
 

@@ -183,9 +183,12 @@ def test_broken_yaml_is_named(artifacts: Artifacts) -> None:
     assert "adamw.yaml" in problem
 
 
-def test_broken_params_are_named(artifacts: Artifacts) -> None:
-    artifacts.params.write_text("data: [\n")
-    assert problems(artifacts)[0].startswith("params.yaml: cannot be read as YAML")
+@pytest.mark.parametrize(
+    ("text", "told"), [("data: [\n", "cannot be read as YAML"), ("# gone\n", "holds no keys"), ("- a", "holds no")]
+)
+def test_broken_and_empty_params_are_named(artifacts: Artifacts, text: str, told: str) -> None:
+    artifacts.params.write_text(text)
+    assert problems(artifacts)[0].startswith(f"params.yaml: {told}")
 
 
 def test_the_environment_is_read_by_runtime_alone_and_never_written(
