@@ -65,6 +65,7 @@ def read(path: Path, *, file_format: str | None = None, delimiter: str = ",", en
     if path.is_dir():
         yield from (Line(number, dict(row)) for number, row in enumerate(image_folder.rows(path), 1))
         return
+    path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path  # as messages say it
     kind = _require_table(path, file_format)
     if kind == "parquet":
         yield from _read_parquet(path)
@@ -72,10 +73,10 @@ def read(path: Path, *, file_format: str | None = None, delimiter: str = ",", en
     try:
         with path.open(encoding="utf-8-sig" if encoding == "utf-8" else encoding, newline="") as file:
             if kind == "conll":
-                yield from (Line(number, row) for number, row in sentences(file, path.name))
+                yield from (Line(number, row) for number, row in sentences(file, str(path)))
                 return
             divider = TABS.get(path.suffix.lower(), delimiter)
-            yield from _read_csv(file, path.name, divider) if kind == "csv" else _read_jsonl(file, path.name)
+            yield from _read_csv(file, str(path), divider) if kind == "csv" else _read_jsonl(file, str(path))
     except UnicodeDecodeError as error:
         with path.open(encoding=encoding, errors="replace") as file:
             number = next(number for number, line in enumerate(file, 1) if "\N{REPLACEMENT CHARACTER}" in line)

@@ -76,6 +76,16 @@ def test_a_bad_file_is_told_with_its_line(tmp_path: Path, name: str, content: by
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.conll"])
+def test_a_place_in_a_file_is_said_from_where_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / name).write_text("a b\nx,y\n")
+    for folder, place in ((tmp_path, f"raw/{name}:"), (Path.home(), f"{tmp_path}/raw/{name}:")):
+        monkeypatch.chdir(folder)
+        with pytest.raises(DataError, match=f"^{place}"):
+            rows_of(tmp_path / "raw" / name)
+
+
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no such file"):
         rows_of(tmp_path / "none.csv")
