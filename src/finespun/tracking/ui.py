@@ -11,6 +11,7 @@ from finespun.artifacts import Artifacts
 from finespun.config.compose import compose
 from finespun.errors import MachineError
 from finespun.tracking.client import tracking_uri
+from finespun.training.launch import die_with_parent
 
 
 def serve(artifacts: Artifacts, port: int) -> None:
@@ -29,7 +30,7 @@ def serve(artifacts: Artifacts, port: int) -> None:
     click.echo(f"MLflow: http://127.0.0.1:{port}  ({uri}); Ctrl-C ends it")
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port), "--backend-store-uri", uri]
     try:
-        code = subprocess.run([*command, "--workers", "1"], check=False).returncode
+        code = subprocess.run([*command, "--workers", "1"], check=False, preexec_fn=die_with_parent).returncode
     except KeyboardInterrupt:
         return
     if code:
