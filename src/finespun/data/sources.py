@@ -84,6 +84,9 @@ def read(path: Path, *, file_format: str | None = None, delimiter: str = ",", en
             f"{path}:{number}: byte {error.object[error.start]:#04x} is not {encoding}; save the file as UTF-8 or set"
             " data.encoding (predict --encoding)"
         ) from error
+    except UnicodeError as error:  # of a file that does not begin as its encoding must
+        remedy = "save the file as UTF-8 or set data.encoding (predict --encoding)"
+        raise DataError(f"{path}: is not {encoding} ({error}); {remedy}") from error
     except LookupError as error:
         raise DataError(f"{path}: data.encoding {encoding!r} does not exist; use for example utf-8 or latin-1") from error
 

@@ -97,6 +97,13 @@ def test_an_unknown_encoding_is_told(tmp_path: Path) -> None:
         rows_of(tmp_path / "a.csv", encoding="utf-9")
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_a_file_that_does_not_begin_as_its_encoding_must_is_told(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "a.csv").write_text("text\nx\n")
+    with pytest.raises(DataError, match=rf"a.csv: is not {encoding} \(.*BOM\); save the file as UTF-8 or set data.encoding"):
+        rows_of(tmp_path / "a.csv", encoding=encoding)
+
+
 @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])
 def test_what_is_written_is_read_back(tmp_path: Path, ending: str) -> None:
     rows = [{"text": f'line {number}\n"quoted", é', "label": "x"} for number in range(10_000)]
