@@ -10,7 +10,7 @@ import csv
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -27,6 +27,7 @@ Row = dict[str, Any]
 T = TypeVar("T")
 CHUNK = 4096
 FORMATS = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+REPLACED = "\N{REPLACEMENT CHARACTER}"  # what stands for a byte that cannot be decoded
 TABS = {".tsv": "\t"}
 READ_ONLY = {".conll": "conll", ".conllu": "conll", ".bio": "conll"}
 
@@ -77,16 +78,14 @@ def read(path: Path, *, file_format: str | None = None, delimiter: str = ",", en
                 return
             divider = TABS.get(path.suffix.lower(), delimiter)
             yield from _read_csv(file, str(path), divider) if kind == "csv" else _read_jsonl(file, str(path))
-    except UnicodeDecodeError as error:
-        with path.open(encoding=encoding, errors="replace") as file:
-            number = next(number for number, line in enumerate(file, 1) if "\N{REPLACEMENT CHARACTER}" in line)
-        raise DataError(
-            f"{path}:{number}: byte {error.object[error.start]:#04x} is not {encoding}; save the file as UTF-8 or set"
-            " data.encoding (predict --encoding)"
-        ) from error
-    except UnicodeError as error:  # of a file that does not begin as its encoding must
-        remedy = "save the file as UTF-8 or set data.encoding (predict --encoding)"
-        raise DataError(f"{path}: is not {encoding} ({error}); {remedy}") from error
+    except UnicodeError as error:
+        place, wrong = str(path), f"is not {encoding} ({error})"
+        if isinstance(error, UnicodeDecodeError):
+            wrong = f"byte {error.object[error.start]:#04x} is not {encoding}"
+        # Where the byte order mark is missing, no line can be told.
+        with suppress(UnicodeError), path.open(encoding=encoding, errors="replace") as file:
+            place += f":{next((number for number, line in enumerate(file, 1) if REPLACED in line), 1)}"
+        raise DataError(f"{place}: {wrong}; save the file as UTF-8 or set data.encoding (predict --encoding)") from error
     except LookupError as error:
         raise DataError(f"{path}: data.encoding {encoding!r} does not exist; use for example utf-8 or latin-1") from error
 
