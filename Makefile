@@ -6,10 +6,10 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench lock
+.PHONY: help setup run test test-faults test-all check bench lock
 
 help: ## show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | column -t -s '|'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
 
 setup: $(STAMP) ## make .venv from pyproject.toml and the lock files
 
@@ -37,8 +37,14 @@ check: setup ## ruff, mypy --strict, import-linter
 	mypy
 	lint-imports
 
-test: check ## all checks and all tests
+test: check ## all checks, and the tests but for the slow ones
 	pytest
+
+test-faults: setup ## every bad input and every fault of docs/reliability.md, counted (an hour)
+	pytest tests/faults -m "slow or not slow"
+
+test-all: check ## all checks and all tests (over an hour)
+	pytest -m "slow or not slow"
 
 bench: setup ## measure speed, side by side (benchmarks/README.md)
 	dvc repro
