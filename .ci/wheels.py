@@ -1,7 +1,7 @@
 """Lists, for each Python that set-up allows, the locked packages that have no wheel for it; ends with 1 if there is any.
 
-Reads lock files that are named on the command line, and asks the index that pip is configured with. A package that is only a source
-distribution of pure Python is listed as such: pip builds it.
+Reads the lock files that are named on the command line, and asks the index that pip is configured with. A package that comes
+as source alone is listed as such: pip builds it.
 """
 
 from __future__ import annotations
@@ -45,52 +45,48 @@ def tags_of(python: tuple[int, int], platforms: list[str]) -> set[Tag]:
     return {*cpython_tags(python, platforms=platforms), *compatible_tags(python, f"cp{python[0]}{python[1]}", platforms)}
 
 
-def has_wheel(requirement: Requirement, files: list[str], tags: set[Tag]) -> bool:
-    """Whether one of the files is a wheel of the pinned version with one of the tags."""
+def has_wheel(requirement: Requirement, files: list[str], tags: set[Tag] | None) -> bool:
+    """Whether one of the files is a wheel of the pinned version, with one of the tags or (None) with any."""
     for file in files:
         try:
-            name, version, _, offered = parse_wheel_filename(file)
+            _, version, _, offered = parse_wheel_filename(file)
         except InvalidWheelFilename:
             continue
-        if requirement.specifier.contains(version, prereleases=True) and offered & tags:
+        if requirement.specifier.contains(version, prereleases=True) and (tags is None or offered & tags):
             return True
     return False
 
 
+def place_of(python: tuple[int, int], platform: str) -> dict[str, str]:
+    """Returns what environment markers say of a Python on Linux x86-64 or on macOS arm64."""
+    version, linux = f"{python[0]}.{python[1]}", platform == "linux"
+    return {
+        "python_version": version, "python_full_version": f"{version}.0", "sys_platform": platform,
+        "platform_system": "Linux" if linux else "Darwin", "platform_machine": "x86_64" if linux else "arm64",
+    }  # fmt: skip
+
+
 def main(locks: list[str]) -> int:
-    """Prints what is missing and returns how many packages are."""
-    index = subprocess.run(
-        ["pip", "config", "get", "global.index-url"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    index = index or "https://pypi.org/simple"
+    """Prints what is missing; returns 1 if anything is."""
+    asked = subprocess.run(["pip", "config", "get", "global.index-url"], capture_output=True, text=True, check=False)
+    index = asked.stdout.strip() or "https://pypi.org/simple"
     pinned = [each for lock in locks for each in requirements(Path(lock))]
     with ThreadPoolExecutor(8) as pool:
-        files = dict(
-            zip([each.name for each in pinned], pool.map(lambda each: files_of(each.name, index), pinned), strict=True)
-        )
-    missing = 0
+        files = dict(zip(pinned, pool.map(lambda each: files_of(each.name, index), pinned), strict=True))
+    missing = False
     for python in PYTHONS:
         for system, (platform, platforms) in SYSTEMS.items():
-            version, tags = f"{python[0]}.{python[1]}", tags_of(python, platforms)
-            place = {"python_version": version, "python_full_version": f"{version}.0", "sys_platform": platform}
-            place |= {
-                "platform_system": "Linux" if platform == "linux" else "Darwin",
-                "platform_machine": "x86_64" if platform == "linux" else "arm64",
-            }
+            tags, place = tags_of(python, platforms), place_of(python, platform)
             wanted = [each for each in pinned if not each.marker or each.marker.evaluate(place)]
-            without = [each for each in wanted if not has_wheel(each, files[each.name], tags)]
-            sources = [
-                each
-                for each in without
-                if not any(file.endswith(".whl") for file in files[each.name] if str(each.specifier)[2:] in file)
-            ]
-            absent = [str(each) for each in without if each not in sources]
-            missing += len(absent)
+            without = [each for each in wanted if not has_wheel(each, files[each], tags)]
+            source = [each.name for each in without if not has_wheel(each, files[each], None)]
+            absent = [each.name for each in without if each.name not in source]
+            missing |= bool(absent)
             print(
-                f"Python {version} on {system}: {len(wanted)} packages; no wheel: {', '.join(absent) or 'none'};"
-                f" built from source: {', '.join(each.name for each in sources) or 'none'}"
+                f"Python {python[0]}.{python[1]} on {system}: {len(wanted)} packages; no wheel: {', '.join(absent) or 'none'};"
+                f" built from source: {', '.join(source) or 'none'}"
             )
-    return min(missing, 1)
+    return int(missing)
 
 
 if __name__ == "__main__":
