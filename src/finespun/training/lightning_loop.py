@@ -25,7 +25,6 @@ from finespun.training.fine_tuner import FineTuner
 from finespun.training.hardware import Hardware
 from finespun.training.job import Job
 from finespun.training.launch import rank, world_size
-from finespun.training.steps import Steps
 
 
 def make_trainer(hardware: Hardware, *, progress_bar: bool, find_unused_parameters: bool = False, **options: Any) -> pl.Trainer:
@@ -77,7 +76,6 @@ def train_by_lightning(job: Job, train: BatchLoader, val: BatchLoader) -> tuple[
         plugins=[StoreIO(store)],
         default_root_dir=store.folder,
     )
-    Steps.put_into(trainer)
     checkpoint = store.newest()
     if rank() == 0:
         job.recorder.history.cut_back(int(checkpoint.stem.removeprefix("state-")) if checkpoint else -1)
