@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from pytorch_lightning.trainer.states import TrainerFn
 from torch import nn
 
 from finespun.tasks.base import Batch
@@ -40,7 +41,10 @@ def tuner(model: nn.Module, *, r_drop: float | None = None) -> FineTuner:
     """Makes one; `r_drop` as in the section `trainer`."""
     plan: Any = Plan(groups=[], optimizer=None, scheduler=None, total_steps=1, seed=0, r_drop=r_drop)  # type: ignore[arg-type]
     found = FineTuner(model=model, task=TASK, encoder=None, labels=["no", "yes"], plan=plan)  # type: ignore[arg-type]
-    found._trainer = SimpleNamespace(world_size=2, accumulate_grad_batches=3, current_epoch=0, global_rank=0)  # type: ignore[assignment]
+    state = SimpleNamespace(fn=TrainerFn.FITTING)
+    found._trainer = SimpleNamespace(  # type: ignore[assignment]
+        world_size=2, accumulate_grad_batches=3, current_epoch=0, global_rank=0, state=state
+    )
     found._fabric = None
     return found
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -256,8 +255,14 @@ print("prepare", *{name.partition(".")[0] for name in sys.modules})
     assert (project.folder / "data" / "prepared" / "train.arrow").is_file()
 
 
-def test_evaluating_imports_no_trainer() -> None:
-    code = "import sys; import finespun.stages.evaluate, finespun.stages.test; print(*sys.modules, sep='\\n')"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert "finespun.evaluation.predict" in found
-    assert {"pytorch_lightning", "lightning_fabric", "torchmetrics"} & set(found) == set()
+def test_each_stage_that_computes_is_a_job_of_lightnings() -> None:
+    """`fit`, `validate` and `test` of a Trainer are each reached from a stage, with the one module and the one data module."""
+    calls = {
+        node.attr
+        for module in ("finespun.training.lightning_loop", "finespun.evaluation.predict")
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "trainer"
+    }
+    assert {"fit", "validate", "test"} <= calls
+    for stage in ("finetune", "evaluate", "test"):
+        assert {"finespun.training.fine_tuner", "finespun.training.data_module"} <= closure(stage)

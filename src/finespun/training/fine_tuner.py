@@ -1,17 +1,21 @@
-"""FineTuner: the one LightningModule. It is given a model, a Task and factories; it never sees a configuration."""
+"""FineTuner: the one LightningModule, for fit, validate and test; it is given a model, a Task and factories."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from pytorch_lightning.trainer.states import TrainerFn
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MeanMetric
 
-from finespun.tasks.base import Batch, Encoder, Task
+from finespun.tasks.base import Batch, Encoder, Outputs, Task
 from finespun.training.optimization import Plan, seed_draws, step_seed
 from finespun.training.phases import begin_epoch
 
@@ -19,15 +23,29 @@ NEVER = 10**9  # epochs
 
 
 class FineTuner(pl.LightningModule):
-    """Trains any transformers model whose output has `logits`, on any Task."""
+    """Trains and evaluates any transformers model whose output has `logits`, on any Task.
 
-    def __init__(self, *, model: nn.Module, task: Task, encoder: Encoder, labels: Sequence[str], plan: Plan) -> None:
+    After `trainer.validate` or `trainer.test`, `collected` has one array a row in the split's order, on rank zero alone.
+    """
+
+    def __init__(
+        self, *, model: nn.Module, task: Task, encoder: Encoder, labels: Sequence[str], plan: Plan | None = None
+    ) -> None:
+        """`plan` says how to train; without one the module only evaluates."""
         super().__init__()
         self.strict_loading = False  # what is frozen and replayed is not among the weights that a checkpoint holds
-        self.model, self.task, self.encoder, self.plan = model, task, encoder, plan
+        self.model, self.task, self.encoder = model, task, encoder
+        self._plan = plan
         self.val_metrics = task.metrics(labels).clone(prefix="val/")
         self.val_loss = MeanMetric(nan_strategy="disable")  # others would leave such rows out of the mean
+        self.collected: Outputs | None = None
+        self._mine: dict[int, NDArray[np.float64]] = {}  # position in the split -> outputs, of this rank
         self.gradient_norm: torch.Tensor | None = None
+
+    @property
+    def plan(self) -> Plan:
+        assert self._plan is not None, "a module without a plan only evaluates"
+        return self._plan
 
     def on_train_start(self) -> None:
         """Puts an epoch that is taken up inside into its phase: Lightning does not start it again."""
@@ -61,17 +79,46 @@ class FineTuner(pl.LightningModule):
         losses = [self.task.loss(logits, targets, training=True) for logits in (one, other)]
         return (losses[0] + losses[1] + weight * self.task.divergence(one, other, targets)) / 2
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Moves what is computed with; Lightning would look for tensors in everything that a batch holds."""
-        return batch.to(device)
-
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Adds the rows that count to the metrics of the whole split."""
+        """Adds the rows that count to the metrics of the whole split; outside of `fit` their outputs are collected instead."""
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            self._collect(batch)
+            return
         logits, targets = self.model(**batch.inputs).logits[: batch.counted], batch.targets[: batch.counted]
         self.val_metrics.update(logits, targets)  # of no rows too: ranks gather alike
         self.val_loss.update(self.task.loss(logits, targets))
         self.log("val/loss", self.val_loss)  # objects, not values: each is computed once, over all rows of all ranks
         self.log_dict(self.val_metrics)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Collects the outputs of the rows that count."""
+        self._collect(batch)
+
+    def _collect(self, batch: Batch) -> None:
+        logits = self.model(**batch.inputs).logits[: batch.counted]
+        outputs = self.task.outputs(logits.float().cpu().numpy())
+        self._mine |= dict(zip(batch.rows.tolist(), outputs, strict=False))
+
+    def on_validation_epoch_end(self) -> None:
+        """Gathers what `validate` collected."""
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            self._gather()
+
+    def on_test_epoch_end(self) -> None:
+        """Gathers what `test` collected."""
+        self._gather()
+
+    def _gather(self) -> None:
+        """Puts the outputs of all ranks together on rank zero, through the CPU, however the devices talk to each other."""
+        parts: list[Any] = [self._mine]
+        if self.trainer.world_size > 1:
+            parts = [None] * self.trainer.world_size
+            dist.gather_object(self._mine, parts if self.trainer.is_global_zero else None, group=dist.new_group(backend="gloo"))
+        self._mine = {}
+        if self.trainer.is_global_zero:
+            together = {row: output for part in parts for row, output in part.items()}
+            assert len(together) == sum(map(len, parts)), "each row must be predicted once"
+            self.collected = [together[row] for row in range(len(together))]
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None

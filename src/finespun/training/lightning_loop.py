@@ -21,6 +21,7 @@ from finespun.data.loader import BatchLoader
 from finespun.errors import InterruptError, MachineError
 from finespun.tasks.base import Task
 from finespun.training.callbacks import Progress, Saver, StepLog, StoreIO
+from finespun.training.data_module import FineTuningData
 from finespun.training.fine_tuner import FineTuner
 from finespun.training.hardware import Hardware
 from finespun.training.job import Job
@@ -116,7 +117,7 @@ def _callbacks(log: StepLog, saver: Saver, task: Task, config: RunConfig) -> lis
 
 def _run(trainer: pl.Trainer, module: FineTuner, train: BatchLoader, val: BatchLoader, checkpoint: Path | None) -> None:
     try:
-        trainer.fit(module, train, val, ckpt_path=checkpoint)
+        trainer.fit(module, datamodule=FineTuningData({"train": train, "val": val}), ckpt_path=checkpoint)
     except torch.OutOfMemoryError as error:
         raise MachineError(
             "the device's memory does not hold one forward pass; set runtime.device_batch_size to fewer rows"

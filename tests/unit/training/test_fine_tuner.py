@@ -41,7 +41,7 @@ def test_random_changes_are_told_the_rows_the_epoch_and_the_seed(monkeypatch: py
     told: list[dict[str, Any]] = []
     monkeypatch.setattr(type(TASK), "augment", lambda _self, inputs, _encoder, **where: (told.append(where), inputs)[1])
     module = tuner(Linear())
-    module.plan = replace(module.plan, seed=7)
+    module._plan = replace(module.plan, seed=7)
     module._trainer.current_epoch = 4
     module.training_step(batch(), 0)
     [where] = told
