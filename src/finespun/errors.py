@@ -70,6 +70,11 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     return f" (did you mean '{near[0]}'?)" if near else ""
 
 
+def first_of(names: Sequence[str], most: int = 10) -> str:
+    """Joins names in their order; of many, the first few and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 def listed(names: Iterable[object]) -> str:
     """Joins what is allowed, in a stable order, for the end of a message."""
     return ", ".join(sorted(str(name) for name in names)) or "none"

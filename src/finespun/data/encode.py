@@ -32,6 +32,11 @@ class Profile:
     truncated: int = 0
     unit: str = "tokens"
 
+    def without_rows(self) -> dict[str, list[str]]:
+        """Returns the labels of the data that a split has no row of, by split."""
+        given = set().union(*self.labels.values())
+        return {split: sorted(given - {*self.labels[split]}) for split in SPLITS}
+
     def plain(self, report: Report) -> dict[str, Any]:
         """Returns plain values for `profile.json`."""
         quantiles = dict(zip(("p5", "p50", "p95", "max"), np.percentile(self.lengths, (5, 50, 95, 100)).tolist(), strict=True))
@@ -43,6 +48,7 @@ class Profile:
             "warnings": report.counts("warn"),
             "rows": {split: self.rows[split] for split in SPLITS},
             "labels": {split: dict(sorted(self.labels[split].items())) for split in SPLITS},
+            "labels_without_rows": self.without_rows(),
             self.unit: {"mean": float(np.mean(self.lengths)), **quantiles, "rows_truncated": self.truncated},
         }
 

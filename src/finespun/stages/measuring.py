@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -14,11 +14,13 @@ from finespun.config import targets
 from finespun.config.compose import read_for_stage
 from finespun.config.sections import RunConfig
 from finespun.data.prepared import PreparedData
+from finespun.errors import first_of
 from finespun.evaluation.measure import Measured, headline, measure
 from finespun.evaluation.predict import predict_split
 from finespun.evaluation.predictor import read_record
 from finespun.models.pretrained import load_model
 from finespun.stages.launching import on_devices
+from finespun.tasks.base import Judgement
 from finespun.tracking.client import Run, Tracker
 from finespun.training.hardware import choose
 
@@ -54,12 +56,24 @@ def write_report(measured: Measured, folder: Path, *, confidence: float, **more:
         "shown": measured.shown,
         "scores": {name: {"value": value, **measured.intervals[name]} for name, value in measured.scores.items()},
         "baselines": measured.baselines,
+        "labels_without_rows": list(measured.judgement.without_rows),
+        "constant_targets": list(measured.judgement.constant),
     }
     for name, content in (("metrics", {"rows": rows, **headline(measured.scores), **more}), ("details", details)):
         (folder / f"{name}.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     pq.write_table(measured.predictions, folder / "predictions.parquet")
     said = ", ".join(f"{name} {value:.4f}" for name, value in headline(measured.scores).items())
     print(f"{folder.name}: {rows:,} rows, {said}")  # noqa: T201
+    for warning in _unknown(measured.judgement):
+        print(f"warning: {folder.name}: {warning}; add rows, or raise the split's share in data.split")  # noqa: T201
+
+
+def _unknown(judgement: Judgement) -> Iterator[str]:
+    """Yields what scores of this split cannot say."""
+    if judgement.without_rows:
+        yield f"no row has the label {first_of(judgement.without_rows)}: its precision and recall are 0 and say nothing"
+    if judgement.constant:
+        yield f"{first_of(judgement.constant)} is the same number in all rows: correlations and R² are 0 and say nothing"
 
 
 def open_run_of_model(config: RunConfig, artifacts: Artifacts) -> Run:

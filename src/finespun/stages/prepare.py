@@ -15,7 +15,7 @@ from finespun.data import sources
 from finespun.data.checks import Report, check_rows
 from finespun.data.encode import beyond_limit, encode_splits
 from finespun.data.splits import SPLITS
-from finespun.errors import DataError
+from finespun.errors import DataError, first_of
 from finespun.models.addresses import file_digest, in_one_move, resolve
 from finespun.tracking.earlier import localised
 from finespun.tracking.lineage import input_digests, path_digest, require_unchanged, stage_digest
@@ -64,6 +64,12 @@ def prepare(config: RunConfig, artifacts: Artifacts, folder: Path) -> None:
     }
     for name, content in (("profile", profile.plain(report)), ("schema", schema)):
         (folder / f"{name}.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    for split, missing in profile.without_rows().items():
+        if missing:
+            print(  # noqa: T201
+                f"warning: {split} has no row of {first_of(missing)}: scores of this split say nothing of it; add rows, or"
+                " raise its share in data.split"
+            )
     rows = ", ".join(f"{split} {profile.rows[split]:,}" for split in SPLITS)
     print(f"{data.path}: {report.rows:,} rows, {len(left_out):,} left out; {rows}; labels {', '.join(labels)}")  # noqa: T201
 

@@ -56,7 +56,8 @@ class Judgement:
     `scores` is given weights (resamples, units), how often each unit is counted, and returns name -> (resamples,): all ones
     give the plain value, the counts of a bootstrap sample that sample's. A unit is a row, or a document that was cut up.
     `table` has a value a unit: what a person reads. `actual` and `predicted` are pairs for a picture: names of `classes`, or
-    numbers where there are none.
+    numbers where there are none. `without_rows` are labels that no row of the split has; `constant`, targets that are the same
+    number in all of them.
     """
 
     units: int
@@ -65,6 +66,8 @@ class Judgement:
     actual: Sequence[Any]
     predicted: Sequence[Any]
     classes: Sequence[str] = ()
+    without_rows: Sequence[str] = ()
+    constant: Sequence[str] = ()
 
 
 class Task(Protocol):

@@ -92,6 +92,7 @@ class OneLabel(Defaults):
         return Judgement(
             units=len(targets), scores=partial(self.scores, targets, probabilities, labels=labels),
             table=table, actual=actual, predicted=predicted, classes=labels,
+            without_rows=[label for label in labels if label not in {*actual}],
         )  # fmt: skip
 
     @abstractmethod

@@ -19,10 +19,11 @@ def classification_scores(
         targets: (rows,) indices of the right labels.
         probabilities: (rows, labels), each row adds up to 1.
         weights: (resamples, rows), how often each row is counted.
-        labels: names, in the order of the indices; macro averages are over all of them.
+        labels: names, in the order of the indices.
 
     Returns:
-        name -> (resamples,). A precision or recall without any row is 0, as in scikit-learn with `zero_division=0`.
+        name -> (resamples,), as scikit-learn's functions with `zero_division=0` give them: a precision or recall without any
+        row is 0, and the macro average leaves out a label that has no row and is never predicted.
     """
     predicted = probabilities.argmax(axis=1)
     of_label = np.eye(len(labels))
@@ -37,7 +38,7 @@ def classification_scores(
     accuracy = right.sum(axis=1) / total
     return {
         "accuracy": accuracy,
-        "f1_macro": f1.mean(axis=1),
+        "f1_macro": _macro(f1, claimed, actual),
         "f1_micro": accuracy,  # with one label a row, micro F1 and accuracy are the same number
         "log_loss": weights @ row_loss / total,
         **_by_label(rates, labels),
@@ -50,6 +51,12 @@ def _ratio(numerator: Values, denominator: Values) -> Values:
 
 def _rates(found: Values, claimed: Values, actual: Values) -> dict[str, Values]:
     return {"precision": _ratio(found, claimed), "recall": _ratio(found, actual), "f1": _ratio(2 * found, claimed + actual)}
+
+
+def _macro(rates: Values, claimed: Values, actual: Values) -> Values:
+    """Returns the mean over the labels, (resamples,), that some row has or is given, as scikit-learn and seqeval define it."""
+    met = (claimed + actual > 0).astype(np.float64)
+    return _ratio((rates * met).sum(axis=1), met.sum(axis=1))
 
 
 def _by_label(scores: Mapping[str, Values], labels: Sequence[str]) -> dict[str, Values]:
@@ -67,22 +74,23 @@ def regression_scores(targets: Values, numbers: Values, weights: Values, *, labe
         labels: names of the targets.
 
     Returns:
-        name -> (resamples,). A correlation with a constant is 0, and so is the R² of constant targets. Spearman's ranks are
-        those among all rows: exact for the whole, and what a bootstrap of pairs of ranks gives for its samples.
+        name -> (resamples,), as scikit-learn and scipy define them on the resampled rows: Spearman's ranks are those among
+        the rows of a sample. A correlation with a constant is 0 (scipy: NaN); the R² of constant targets is 0, or 1 where all
+        are met.
     """
-    from scipy.stats import rankdata  # noqa: PLC0415  (1 s that stages before training need not pay)
-
     found = []
     for target, number in zip(targets.T, numbers.T, strict=True):
         total = weights.sum(axis=1)
         error = number - target
         mse = weights @ error**2 / total
-        variance = _variance(target, weights)
+        aim, guess = _centred(target, weights), _centred(number, weights)
+        variance = _covariance(aim, aim, weights)
+        ranks = [_centred(_ranks(each, weights), weights) for each in (target, number)]
         found.append({
-            "pearson": _correlation(target, number, weights),
-            "spearman": _correlation(rankdata(target), rankdata(number), weights),
+            "pearson": _correlation(aim, guess, weights),
+            "spearman": _correlation(*ranks, weights),
             "rmse": np.sqrt(mse),
-            "r2": np.where(variance > 0, 1 - mse / np.where(variance > 0, variance, 1), 0.0),
+            "r2": np.where(variance > 0, 1 - _ratio(mse, variance), mse == 0),
             "mse": mse,
             "mae": weights @ np.abs(error) / total,
         })  # fmt: skip
@@ -90,21 +98,35 @@ def regression_scores(targets: Values, numbers: Values, weights: Values, *, labe
     return {name: values.mean(axis=1) for name, values in each.items()} | (_by_label(each, labels) if len(labels) > 1 else {})
 
 
+def _centred(numbers: Values, weights: Values) -> Values:
+    """Returns differences from the mean of each sample, (resamples, rows); exactly 0 where a sample has one number alone."""
+    numbers = np.broadcast_to(numbers, weights.shape)
+    counted = weights > 0
+    most = np.max(numbers, axis=1, where=counted, initial=-np.inf, keepdims=True)
+    least = np.min(numbers, axis=1, where=counted, initial=np.inf, keepdims=True)
+    mean = (weights * numbers).sum(axis=1, keepdims=True) / weights.sum(axis=1, keepdims=True)
+    return np.where(counted & (most > least), numbers - mean, 0.0)
+
+
 def _covariance(one: Values, other: Values, weights: Values) -> Values:
-    total = weights.sum(axis=1)
-    one, other = one - one.mean(), other - other.mean()  # of like size: the difference below loses no digits
-    return np.asarray(weights @ (one * other) / total - (weights @ one / total) * (weights @ other / total))
-
-
-def _variance(one: Values, weights: Values) -> Values:
-    """Returns 0 where no more is left of it than rounding, whatever unit the numbers are in."""
-    found, size = _covariance(one, one, weights), weights @ (one - one.mean()) ** 2 / weights.sum(axis=1)
-    return np.where(found > 1e-12 * size, found, 0.0)
+    """Returns (resamples,) of centred numbers (resamples, rows)."""
+    return np.asarray(np.einsum("ij,ij,ij->i", weights, one, other) / weights.sum(axis=1))
 
 
 def _correlation(one: Values, other: Values, weights: Values) -> Values:
-    spread = np.sqrt(_variance(one, weights)) * np.sqrt(_variance(other, weights))
-    return _ratio(_covariance(one, other, weights), spread)
+    spread = np.sqrt(_covariance(one, one, weights)) * np.sqrt(_covariance(other, other, weights))
+    return np.clip(_ratio(_covariance(one, other, weights), spread), -1.0, 1.0)
+
+
+def _ranks(numbers: Values, weights: Values) -> Values:
+    """Returns ranks among the rows of each sample, (resamples, rows): equal numbers share the mean of theirs."""
+    order = np.argsort(numbers, kind="stable")
+    begins = np.flatnonzero(np.append(True, np.diff(numbers[order]) != 0))  # a group of equal numbers each
+    counts = np.add.reduceat(weights[:, order], begins, axis=1)
+    ranks = np.cumsum(counts, axis=1) - (counts - 1) / 2
+    group = np.empty(len(numbers), dtype=np.int64)
+    group[order] = np.repeat(np.arange(len(begins)), np.diff(np.append(begins, len(numbers))))
+    return ranks[:, group]
 
 
 def multi_label_scores(
@@ -120,7 +142,8 @@ def multi_label_scores(
         labels: names.
 
     Returns:
-        name -> (resamples,), with 0 for what would be divided by no row, as in scikit-learn with `zero_division=0`.
+        name -> (resamples,), with 0 for what would be divided by no row, as in scikit-learn with `zero_division=0`; its macro
+        averages of sets of labels count every label.
     """
     predicted = (probabilities >= thresholds).astype(np.float64)
     hits = predicted * targets
@@ -129,7 +152,8 @@ def multi_label_scores(
     f1 = rates.pop("f1")
     total = weights.sum(axis=1)
     sizes = predicted.sum(axis=1) + targets.sum(axis=1)
-    clipped = np.clip(probabilities, 1e-15, 1 - 1e-15)
+    tiny = np.finfo(np.float64).eps
+    clipped = np.clip(probabilities, tiny, 1 - tiny)
     row_loss = -(targets * np.log(clipped) + (1 - targets) * np.log(1 - clipped)).mean(axis=1)
     return {
         "f1_macro": f1.mean(axis=1),
@@ -190,14 +214,13 @@ def tagging_scores(
     """
     found, claimed, actual, strict, strictly_claimed = np.moveaxis(np.tensordot(weights, counts, axes=1), 1, 0)
     each = _rates(found, claimed, actual)
-    met = (claimed + actual > 0).astype(np.float64)
     scores = {} if plain else {
         "f1": _ratio(2 * found.sum(axis=1), (claimed + actual).sum(axis=1)),
         "precision": _ratio(found.sum(axis=1), claimed.sum(axis=1)),
         "recall": _ratio(found.sum(axis=1), actual.sum(axis=1)),
         "f1_strict": _ratio(2 * strict.sum(axis=1), (strictly_claimed + actual).sum(axis=1)),
     }  # fmt: skip
-    scores |= {f"{name}_macro": _ratio((values * met).sum(axis=1), met.sum(axis=1)) for name, values in each.items()}
+    scores |= {f"{name}_macro": _macro(values, claimed, actual) for name, values in each.items()}
     right, total = (weights @ words).T
     scores["accuracy"] = _ratio(right, total)
     return scores | _by_label(each, types)

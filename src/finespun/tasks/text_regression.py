@@ -94,6 +94,7 @@ class TextRegression(TextInput):
         return Judgement(
             units=len(targets), scores=partial(self.scores, targets, numbers, labels=labels),
             table=table, actual=targets[:, 0].tolist(), predicted=numbers[:, 0].tolist(),
+            constant=[label for label, spread in zip(labels, np.ptp(targets, axis=0), strict=True) if not spread],
         )  # fmt: skip
 
     def baselines(self, train: pa.Table, split: pa.Table, labels: Sequence[str]) -> dict[str, Outputs]:

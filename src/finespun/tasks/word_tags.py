@@ -158,6 +158,7 @@ class WordTags(Defaults):
         return Judgement(
             units=len(counts), scores=partial(self.scores, np.stack(counts), np.stack(words), labels=labels),
             table=table | lists, actual=[a for a, _ in pairs], predicted=[p for _, p in pairs],
+            without_rows=[kind for kind, rows in zip(self._types(labels), np.sum(counts, axis=0)[2], strict=True) if not rows],
             classes=[*self._types(labels), *([NONE] if any(NONE in pair for pair in pairs) else [])],
         )  # fmt: skip
 

@@ -17,7 +17,11 @@ from finespun.config.targets import build
 from finespun.data.prepared import PreparedData
 from finespun.evaluation import measure as measuring
 from finespun.evaluation.measure import bootstrap, headline, measure, score
+from finespun.stages.measuring import write_report
 from finespun.tasks.base import Judgement
+from finespun.tasks.multi_label import MultiLabel
+from finespun.tasks.text_regression import TextRegression
+from finespun.tasks.token_classification import TokenClassification
 from helpers import real_rows
 from small_run import LABELS, small_config
 
@@ -115,6 +119,33 @@ def test_the_headline_is_about_all_labels(prepared: PreparedData) -> None:
     found = measure(task=TASK, prepared=prepared, split="val", outputs=outputs, config=config(resamples=100))
     of_labels = {f"{what}/{label}" for what in ("precision", "recall") for label in LABELS}
     assert set(found.scores) - set(headline(found.scores)) == of_labels
+
+
+def test_what_a_split_cannot_say_is_reported(
+    prepared: PreparedData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "schema.json").write_text(json.dumps({"labels": [*LABELS, "mixed"]}))
+    outputs = np.full((prepared.open("val").num_rows, 3), 1 / 3)
+    found = measure(task=TASK, prepared=prepared, split="val", outputs=outputs, config=config(resamples=100))
+    write_report(found, tmp_path / "evaluation", confidence=0.95)
+    details = json.loads((tmp_path / "evaluation" / "details.json").read_text())
+    assert (details["labels_without_rows"], details["constant_targets"]) == (["mixed"], [])
+    assert "warning: evaluation: no row has the label mixed: its precision and recall are 0" in capsys.readouterr().out
+
+
+def test_labels_without_rows_and_constant_targets_are_found_by_every_task() -> None:
+    rows = pa.table({"row": [2, 3], "target": [[1.0, 0.0, 0.0], [1.0, 1.0, 0.0]]})
+    sets = MultiLabel(max_length=16, delimiter=";", monitor="val/f1_macro", monitor_mode="max")
+    assert sets.judge(rows, [np.ones(3)] * 2, ["a", "b", "c"]).without_rows == ["c"]
+    numbers = TextRegression(max_length=16, loss_function="mse", huber_delta=1.0, monitor="val/r2", monitor_mode="max")
+    assert numbers.judge(rows, [np.ones(3)] * 2, ["a", "b", "c"]).constant == ["a", "c"]
+    tags = TokenClassification(
+        scheme="bio", max_length=16, stride=4, label_smoothing=0.0, monitor="val/f1", monitor_mode="max"
+    )  # fmt: skip
+    labels = tags.label_names(["LOC", "PER"], {})
+    words = {"row": [2], "text": ["Ann"], "words": [[0, 3]], "listed": [False], "tags": [[labels.index("B-PER")]]}
+    rows = pa.table(words | {"places": [[1]], "length": [3]})
+    assert tags.judge(rows, [np.eye(5)[:3]], labels).without_rows == ["LOC"]
 
 
 def test_baselines_are_measured_on_the_same_rows(prepared: PreparedData) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -65,3 +66,20 @@ def test_the_list_of_problems_goes_when_they_are_mended(tmp_path: Path, tiny_ber
     rows[7]["text"] = text
     prepared(tmp_path, tiny_bert, rows)
     assert not told.exists()
+
+
+def test_a_label_without_rows_in_a_split_is_reported(
+    tmp_path: Path, tiny_bert: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = real_rows(100)
+    prepared(tmp_path, tiny_bert, rows)
+    assert "no row of" not in capsys.readouterr().out
+    kept = PreparedData(tmp_path / "prepared").open("train")["row"].to_pylist()
+    rows[kept[0] - 2]["sentiment"] = "mixed"
+    profile = json.loads((prepared(tmp_path, tiny_bert, rows).folder / "profile.json").read_text())
+    assert profile["labels_without_rows"] == {"train": [], "val": ["mixed"], "test": ["mixed"]}
+    said = capsys.readouterr().out
+    assert all(f"warning: {split} has no row of mixed: scores of this split say nothing of it" in said for split in ALL[1:])
+    rows += [row | {"text": f"{row['text']} again {number}", "sentiment": "mixed"} for number, row in enumerate(rows[:60])]
+    prepared(tmp_path, tiny_bert, rows)  # as the warning says
+    assert "no row of" not in capsys.readouterr().out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -36,34 +37,44 @@ def sets(seed: int, rows: int = 60) -> tuple[np.ndarray, np.ndarray]:
     return targets, np.clip(targets * 0.3 + random.random((rows, 3)) * 0.7, 0, 1).round(2)
 
 
-@settings(deadline=None, max_examples=30)
-@given(st.integers(0, 10_000))
-def test_regression_scores_equal_scipy_and_scikit_learn(seed: int) -> None:
-    targets, found = numbers(seed)
-    ours = regression_scores(targets, found, np.ones((1, 50)), labels=["a", "b"])
-    for position, label in enumerate(["a", "b"]):
-        target, number = targets[:, position], found[:, position]
-        theirs = {
-            "pearson": stats.pearsonr(target, number).statistic,
-            "spearman": stats.spearmanr(target, number).statistic,
-            "r2": metrics.r2_score(target, number),
-            "rmse": metrics.root_mean_squared_error(target, number),
-            "mse": metrics.mean_squared_error(target, number),
-            "mae": metrics.mean_absolute_error(target, number),
-        }
-        assert {name: ours[f"{name}/{label}"][0] for name in theirs} == pytest.approx(theirs, abs=1e-9)
+def of_one_target(target: np.ndarray, number: np.ndarray) -> dict[str, float]:
+    """What scipy and scikit-learn say; a correlation with a constant, NaN there, is 0."""
+    constant = len(set(target)) == 1 or len(set(number)) == 1
+    return {
+        "pearson": 0.0 if constant else stats.pearsonr(target, number).statistic,
+        "spearman": 0.0 if constant else stats.spearmanr(target, number).statistic,
+        "r2": metrics.r2_score(target, number),
+        "rmse": metrics.root_mean_squared_error(target, number),
+        "mse": metrics.mean_squared_error(target, number),
+        "mae": metrics.mean_absolute_error(target, number),
+    }
+
+
+def odd_numbers(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Few numbers with many ties; now and then constant, right, or with an outlier a million times as large."""
+    random = np.random.Generator(np.random.Philox(seed))
+    targets = random.integers(0, random.integers(1, 5), (12, 2)).astype(float)
+    found = targets if random.random() < 0.2 else random.integers(0, random.integers(1, 5), (12, 2)).astype(float)
+    targets[0, 0] += random.choice([0, 1e6])
+    return targets + random.choice([0, 1e5]), found + random.choice([0, 1e5])
+
+
+@pytest.mark.parametrize("draw", [numbers, odd_numbers])
+@settings(deadline=None, max_examples=60)
+@given(seed=st.integers(0, 10_000))
+def test_regression_scores_equal_scipy_and_scikit_learn_in_resamples_too(draw: Any, seed: int) -> None:
+    targets, found = draw(seed)
+    count = len(targets)
+    random = np.random.Generator(np.random.Philox(seed + 1))
+    rows = np.stack([np.arange(count), *random.integers(0, count, (3, count)), random.integers(0, 2, count)])
+    weights = np.stack([np.bincount(each, minlength=count) for each in rows]).astype(float)
+    ours = regression_scores(targets, found, weights, labels=["a", "b"])
+    for sample, drawn in enumerate(rows):
+        for position, label in enumerate(["a", "b"]):
+            expected = of_one_target(targets[drawn, position], found[drawn, position])
+            mine = {name: ours[f"{name}/{label}"][sample] for name in expected}
+            assert mine == pytest.approx(expected, rel=1e-7, abs=1e-7)
     assert ours["pearson"][0] == pytest.approx((ours["pearson/a"][0] + ours["pearson/b"][0]) / 2)
-
-
-@settings(deadline=None, max_examples=30)
-@given(st.integers(0, 10_000))
-def test_weights_are_the_same_as_repeating_rows(seed: int) -> None:
-    targets, found = numbers(seed)
-    rows = np.random.Generator(np.random.Philox(seed + 1)).integers(0, 50, 50)
-    ours = regression_scores(targets, found, np.bincount(rows, minlength=50)[None].astype(float), labels=["a", "b"])
-    again = regression_scores(targets[rows], found[rows], np.ones((1, 50)), labels=["a", "b"])
-    for name in ("pearson", "r2", "rmse", "mae"):
-        assert ours[name][0] == pytest.approx(again[name][0], abs=1e-9), name
 
 
 def test_a_constant_answer_has_no_correlation() -> None:
@@ -93,23 +104,34 @@ def test_samples_in_which_all_targets_are_the_same_explain_nothing() -> None:
     assert not scores["pearson"].any()
 
 
-@settings(deadline=None, max_examples=30)
-@given(st.integers(0, 10_000))
-def test_multi_label_scores_equal_scikit_learn(seed: int) -> None:
+@pytest.mark.filterwarnings("ignore:No positive class")
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 10_000), st.booleans())
+def test_multi_label_scores_equal_scikit_learn_in_resamples_too(seed: int, certain: bool) -> None:
     targets, chances = sets(seed)
+    random = np.random.Generator(np.random.Philox(seed + 1))
+    targets[:, random.integers(0, 3)] *= random.integers(0, 2)  # a label without a row
+    chances[:, random.integers(0, 3)] *= random.choice([0.1, 1])  # one that is never predicted
+    chances = chances.round() if certain else chances
     thresholds = np.array([0.5, 0.4, 0.6])
-    predicted = chances >= thresholds
-    ours = multi_label_scores(targets, chances, np.ones((1, 60)), thresholds=thresholds, labels=LABELS)
-    theirs = {
-        f"f1_{kind}": metrics.f1_score(targets, predicted, average=kind, zero_division=0)
-        for kind in ("macro", "micro", "samples")
-    }
-    theirs["exact_match"] = metrics.accuracy_score(targets, predicted)
-    precision = metrics.precision_score(targets, predicted, average=None, zero_division=0)
-    theirs |= {f"precision/{label}": precision[position] for position, label in enumerate(LABELS)}
-    if targets.any(axis=0).all():
-        theirs["average_precision"] = metrics.average_precision_score(targets, chances)
-    assert {name: ours[name][0] for name in theirs} == pytest.approx(theirs, abs=1e-9)
+    rows = np.stack([np.arange(60), *random.integers(0, 60, (2, 60)), random.integers(0, 3, 60)])
+    weights = np.stack([np.bincount(each, minlength=60) for each in rows]).astype(float)
+    ours = multi_label_scores(targets, chances, weights, thresholds=thresholds, labels=LABELS)
+    for sample, drawn in enumerate(rows):
+        right, chance = targets[drawn], chances[drawn]
+        predicted = chance >= thresholds
+        expected = {
+            f"f1_{kind}": metrics.f1_score(right, predicted, average=kind, zero_division=0)
+            for kind in ("macro", "micro", "samples")
+        }
+        expected["exact_match"] = metrics.accuracy_score(right, predicted)
+        expected["average_precision"] = metrics.average_precision_score(right, chance)
+        columns = zip(right.T, chance.T, strict=True)
+        expected["log_loss"] = np.mean([metrics.log_loss(one, other, labels=[0, 1]) for one, other in columns])
+        for name, score in (("precision", metrics.precision_score), ("recall", metrics.recall_score)):
+            each = score(right, predicted, average=None, zero_division=0)
+            expected |= {f"{name}/{label}": each[position] for position, label in enumerate(LABELS)}
+        assert {name: values[sample] for name, values in ours.items()} == pytest.approx(expected, abs=1e-9)
 
 
 @settings(deadline=None, max_examples=30)

@@ -4,52 +4,58 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
 from finespun.tasks.scores import classification_scores
 
 LABELS = ["a", "b", "c"]
+ROWS = 30
 
 
-def draw(seed: int, rows: int = 60) -> tuple[np.ndarray, np.ndarray]:
+def draw(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Answers and probabilities of six labels, of which some have no row and some are never predicted."""
     random = np.random.Generator(np.random.Philox(seed))
-    return random.integers(0, 3, rows), random.dirichlet([0.5, 0.5, 0.5], rows)
+    there, given = (random.choice(6, random.integers(1, 6), replace=False) for _ in range(2))
+    chances = random.dirichlet(np.full(6, 0.5), ROWS)
+    chances[:, given] += 1
+    return random.choice(there, ROWS), chances / chances.sum(axis=1, keepdims=True)
 
 
 def theirs(targets: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    predicted = probabilities.argmax(1)
-    common = {"labels": [0, 1, 2], "zero_division": 0}
-    precision = metrics.precision_score(targets, predicted, average=None, **common)
-    recall = metrics.recall_score(targets, predicted, average=None, **common)
+    """What scikit-learn's functions say, `zero_division` apart as they are called by default."""
+    predicted, labels = probabilities.argmax(1), range(6)
+    precision = metrics.precision_score(targets, predicted, average=None, labels=labels, zero_division=0)
+    recall = metrics.recall_score(targets, predicted, average=None, labels=labels, zero_division=0)
     found = {
         "accuracy": metrics.accuracy_score(targets, predicted),
-        "f1_macro": metrics.f1_score(targets, predicted, average="macro", **common),
-        "f1_micro": metrics.f1_score(targets, predicted, average="micro", **common),
-        "log_loss": metrics.log_loss(targets, probabilities, labels=[0, 1, 2]),
+        "f1_macro": metrics.f1_score(targets, predicted, average="macro", zero_division=0),
+        "f1_micro": metrics.f1_score(targets, predicted, average="micro", zero_division=0),
+        "log_loss": metrics.log_loss(targets, probabilities, labels=labels),
     }
-    found |= {f"precision/{label}": precision[index] for index, label in enumerate(LABELS)}
-    return found | {f"recall/{label}": recall[index] for index, label in enumerate(LABELS)}
+    found |= {f"precision/{label}": precision[label] for label in labels}
+    return found | {f"recall/{label}": recall[label] for label in labels}
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.integers(0, 10_000))
-def test_scores_equal_scikit_learn(seed: int) -> None:
+def test_scores_equal_scikit_learn_with_absent_and_unpredicted_labels(seed: int) -> None:
     targets, probabilities = draw(seed)
-    ours = classification_scores(targets, probabilities, np.ones((1, 60)), LABELS)
-    for name, value in theirs(targets, probabilities).items():
-        assert ours[name][0] == pytest.approx(value, abs=1e-9), name
+    ours = classification_scores(targets, probabilities, np.ones((1, ROWS)), list(map(str, range(6))))
+    assert {name: values[0] for name, values in ours.items()} == pytest.approx(theirs(targets, probabilities), abs=1e-9)
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.integers(0, 10_000))
-def test_weights_are_the_same_as_repeating_rows(seed: int) -> None:
+def test_scores_of_a_resample_are_those_of_its_rows(seed: int) -> None:
     targets, probabilities = draw(seed)
-    rows = np.random.Generator(np.random.Philox(seed + 1)).integers(0, 60, (2, 60))
-    weights = np.stack([np.bincount(each, minlength=60) for each in rows]).astype(float)
-    ours = classification_scores(targets, probabilities, weights, LABELS)
+    rows = np.random.Generator(np.random.Philox(seed + 1)).integers(0, ROWS, (2, ROWS))
+    weights = np.stack([np.bincount(each, minlength=ROWS) for each in rows]).astype(float)
+    ours = classification_scores(targets, probabilities, weights, list(map(str, range(6))))
     for position, each in enumerate(rows):
-        for name, value in theirs(targets[each], probabilities[each]).items():
-            assert ours[name][position] == pytest.approx(value, abs=1e-9), name
+        expected = theirs(targets[each], probabilities[each])
+        assert {name: values[position] for name, values in ours.items()} == pytest.approx(expected, abs=1e-9)
 
 
 def test_a_certain_mistake_has_a_finite_loss() -> None:
