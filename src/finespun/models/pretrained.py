@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from finespun.errors import ModelError, listed
+from finespun.models import heads
 from finespun.models import module as _module  # noqa: F401  (registers modules of the user's own with the Auto classes)
 from finespun.models.forest import ForestForLabels
 
@@ -51,16 +53,20 @@ def with_head_dropout(folder: Path, dropout: float | None, *, trust_remote_code:
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """What became of a checkpoint's tensors: how many the model took; names of its own that are new, and of those left over."""
+    """What became of a checkpoint's tensors: how many the model took; names of its own that are new, and of those left over.
+
+    `head` says which rows of the checkpoint's head were taken for which labels, where it has one.
+    """
 
     matched: int
     new: list[str]
     left_over: list[str]
+    head: heads.Rows | None = None
 
     def __str__(self) -> str:
         new = f"{len(self.new)} new" + (f" ({_first(self.new)})" if self.new else "")
         left = f"{len(self.left_over)} left over" + (f" ({_first(self.left_over)})" if self.left_over else "")
-        return f"{self.matched} tensors matched, {new}, {left}"
+        return f"{self.matched} tensors matched, {new}, {left}" + (f"; {self.head}" if self.head else "")
 
 
 def _first(names: Sequence[str]) -> str:
@@ -91,8 +97,8 @@ def load(
         folder: a local folder that transformers saved.
         auto_class: for example `AutoModelForSequenceClassification`.
         options: changes to the model's configuration, for example `num_labels`.
-        new_head: let the head begin from random numbers (also where the folder's is of another shape); otherwise every tensor
-            must be in the folder.
+        new_head: let the head begin from random numbers where the folder's has no row for a label; otherwise every tensor must
+            be in the folder.
         allow_partial: let more than 1 % of the backbone begin from random numbers.
         trust_remote_code: run code that comes with the checkpoint.
 
@@ -102,11 +108,12 @@ def load(
     """
     if not folder.is_dir():
         raise ModelError(f"{folder}: there is no such folder; `dvc repro finetune` makes models/finetuned")
+    read = partial(
+        getattr(transformers, auto_class).from_pretrained, folder, dtype="float32", trust_remote_code=trust_remote_code,
+        use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True,
+    )  # fmt: skip
     try:
-        model, report = getattr(transformers, auto_class).from_pretrained(
-            folder, **options, dtype="float32", trust_remote_code=trust_remote_code, use_safetensors=True,
-            output_loading_info=True, ignore_mismatched_sizes=True,
-        )  # fmt: skip
+        model, report = read(**options)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         trust = "if you trust it, set model.trust_remote_code: true (finespun predict: --trust-remote-code)"
@@ -121,11 +128,27 @@ def load(
     new = [name for name in tensors if name in shapes or name in report["missing_keys"]]
     if new and not new_head:
         raise ModelError(f"{folder}: is no fine-tuned {auto_class}: it lacks {listed(new)[:200]}; name a fine-tuned model")
-    loaded = Loaded(matched=len(tensors) - len(new), new=new, left_over=sorted(report["unexpected_keys"]))
+    head = None
+    if new_head and "id2label" in options:
+        checkpoint = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        labels, missing = [*options["id2label"].values()], {*report["missing_keys"]}
+        head, held = heads.take_rows(model, checkpoint, labels, missing=missing, again=lambda: _undisturbed(read)) or (
+            None,
+            set(),
+        )
+        if head:
+            new = [name for name in tensors if (name in held and head.all_new) or (name in new and name not in held)]
+    loaded = Loaded(matched=len(tensors) - len(new), new=new, left_over=sorted(report["unexpected_keys"]), head=head)
     if not allow_partial:
         _refuse_random_backbone(folder, model, loaded, shapes)
     _refuse_broken_numbers(folder, tensors)
     return model, loaded
+
+
+def _undisturbed(read: Callable[[], Any]) -> Any:
+    """Loads a model without drawing any of the random numbers that the one before it drew from."""
+    with torch.random.fork_rng(devices=[]):
+        return read()[0]
 
 
 def _refuse_random_backbone(folder: Path, model: Any, loaded: Loaded, shapes: Mapping[str, Any]) -> None:

@@ -111,7 +111,7 @@ class MultiLabel(TextInput):
             units=len(targets),
             scores=partial(self.scores, targets, probabilities, labels=labels),
             table=table, actual=[a for a, _ in pairs], predicted=[p for _, p in pairs], classes=[*labels, NONE],
-            without_rows=[label for label, any_row in zip(labels, targets.any(axis=0), strict=True) if not any_row],
+            without_rows=[label for label, rows in zip(labels, targets.sum(axis=0), strict=True) if not rows],
         )  # fmt: skip
 
     def baselines(self, train: pa.Table, split: pa.Table, labels: Sequence[str]) -> dict[str, Outputs]:

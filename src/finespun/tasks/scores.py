@@ -85,10 +85,10 @@ def regression_scores(targets: Values, numbers: Values, weights: Values, *, labe
         mse = weights @ error**2 / total
         aim, guess = _centred(target, weights), _centred(number, weights)
         variance = _covariance(aim, aim, weights)
-        ranks = [_centred(_ranks(each, weights), weights) for each in (target, number)]
+        rank, guessed_rank = (_centred(_ranks(each, weights), weights) for each in (target, number))
         found.append({
             "pearson": _correlation(aim, guess, weights),
-            "spearman": _correlation(*ranks, weights),
+            "spearman": _correlation(rank, guessed_rank, weights),
             "rmse": np.sqrt(mse),
             "r2": np.where(variance > 0, 1 - _ratio(mse, variance), mse == 0),
             "mse": mse,
