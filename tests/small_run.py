@@ -35,6 +35,7 @@ def small_config(**changes: Any) -> RunConfig:
             "max_epochs": 3, "imbalance": "ignore", "batch_size": 16, "gradient_clip_norm": 1.0,
             "ema_decay": None, "r_drop": None,
             "early_stopping_patience": None, "precision": "32-true", "compile": False,
+            "lightning": {}, "callbacks": [],
         },
         "evaluation": {"bootstrap_resamples": 100, "confidence": 0.95, "baselines": False},
         "report": {"confusion_title": "c", "training_title": "t"},
@@ -42,7 +43,7 @@ def small_config(**changes: Any) -> RunConfig:
             "accelerator": "cpu", "devices": 1, "device_batch_size": None,
             "gradient_checkpointing": False, "feature_cache_gb": 1.0, "num_workers": 0, "progress_bar": False,
             "checkpoint_seconds": 0.0,
-            "tracking_uri": None, "mlflow_experiment": "x",
+            "tracking_uri": None, "mlflow_experiment": "x", "lightning": {}, "allow_targets": [],
         },
     }  # fmt: skip
     for name, value in changes.items():

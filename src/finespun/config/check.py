@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
-from finespun.config import targets
+from finespun.config import lightning, targets
 from finespun.config.sections import RunConfig, Target
 from finespun.errors import ConfigError, did_you_mean, listed
 
@@ -78,10 +78,10 @@ def validate(plain: dict[str, Any], origin: Origin) -> RunConfig:
         config = RunConfig.model_validate(plain)
     except ValidationError as error:
         found += problems_in(error)
-    for section in targets.ALLOWED:
+    for section in targets.ALLOWED.keys() & RunConfig.model_fields.keys():
         found += [(f"{section}.{key}", problem) for key, problem in _check_target(section, plain.get(section))]
     if config and not found:
-        found += _check_roles(config)
+        found += [*_check_roles(config), *lightning.problems(config)]
     if config and not found:
         return config
     raise ConfigError([f"{origin.of(key)}: {problem}" for key, problem in dict(found).items()])

@@ -211,6 +211,8 @@ class TrainerConfig(Section):
     early_stopping_patience: NonNegativeInt | None
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
     compile: bool
+    lightning: dict[str, Any]  # arguments of Lightning's Trainer, checked in `config/lightning.py`
+    callbacks: Annotated[tuple[Target, ...], Field(strict=False)]
 
 
 class EvaluationConfig(Section):
@@ -241,6 +243,8 @@ class RuntimeConfig(Section):
     checkpoint_seconds: NonNegativeFloat
     tracking_uri: str | None
     mlflow_experiment: str
+    lightning: dict[str, Any]
+    allow_targets: Strings  # dotted names, or beginnings of them, that `_target_` may say beside those in `config/targets.py`
 
 
 class RunConfig(Section):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ ALLOWED = {
     "strategy": ("finespun.strategies.",),
     "optimizer": ("torch.optim.", "transformers."),
     "scheduler": ("torch.optim.lr_scheduler.", "transformers."),
+    "callbacks": ("pytorch_lightning.callbacks.",),
 }
 MEANT = {  # kinds of pydantic's errors, for people who write YAML
     "tuple_type": "must be a list, such as [first, second]",
@@ -31,16 +33,15 @@ MEANT = {  # kinds of pydantic's errors, for people who write YAML
 FILLED_IN = {"params", "optimizer", "num_training_steps", "num_warmup_steps", "total_steps", "max_lr", "mode"}
 
 
-def load(section: str, target: str) -> Any:
-    """Imports what `target` names.
+def load(section: str, target: str, *, also: Sequence[str] = ()) -> Any:
+    """Imports what `target` names; `also` are further prefixes that the user allows.
 
     Raises:
         ConfigError: it is outside the allowed prefixes of its section, or does not exist.
     """
-    if not target.startswith(ALLOWED[section]):
-        raise ConfigError(
-            [f"{section}._target_: {target} is not allowed; it must begin with one of: {listed(ALLOWED[section])}"]
-        )
+    allowed = (*ALLOWED[section], *also)
+    if not target.startswith(allowed):
+        raise ConfigError([f"{section}._target_: {target} is not allowed; it must begin with one of: {listed(allowed)}"])
     module_name, _, name = target.rpartition(".")
     try:
         return getattr(importlib.import_module(module_name), name)
@@ -53,10 +54,11 @@ def build(section: str, target: Target) -> Any:
     return load(section, target.target)(**target.options)
 
 
-def check(section: str, target: Target) -> list[tuple[str, str]]:
-    """Returns (key, problem) for everything wrong with a target and its options, importing no torch."""
-    if not target.target.startswith(ALLOWED[section]):
-        return [("_target_", f"{target.target} is not allowed; it must begin with one of: {listed(ALLOWED[section])}")]
+def check(section: str, target: Target, *, also: Sequence[str] = ()) -> list[tuple[str, str]]:
+    """Returns (key, problem) for everything wrong with a target and its options, importing no torch; `also` as in `load`."""
+    allowed = (*ALLOWED[section], *also)
+    if not target.target.startswith(allowed):
+        return [("_target_", f"{target.target} is not allowed; it must begin with one of: {listed(allowed)}")]
     if section in {"task", "strategy"}:
         return _check_ours(section, target)
     names = signature(target.target)
@@ -119,10 +121,13 @@ def signature(target: str) -> set[str] | None:
 def _find(target: str) -> ast.ClassDef | ast.FunctionDef | None:
     """Looks in a module, or in all modules of a package, that `target` names before its last dot."""
     top, *rest, name = target.split(".")
-    spec = importlib.util.find_spec(top)
-    if spec is None or not spec.submodule_search_locations:
+    spec = importlib.util.find_spec(top) if top.isidentifier() else None
+    if spec is None or spec.origin is None:
         return None
-    place = Path(spec.submodule_search_locations[0]).joinpath(*rest)
+    place = (
+        Path(spec.origin).with_suffix("") if not spec.submodule_search_locations else Path(spec.submodule_search_locations[0])
+    )
+    place = place.joinpath(*rest)
     for path in sorted(place.glob("*.py")) or [place.with_suffix(".py")]:
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
         if f"class {name}" in text or f"def {name}(" in text:  # parsing is what takes time

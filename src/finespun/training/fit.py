@@ -31,7 +31,7 @@ from finespun.training.history import History, Recorder, Sink
 from finespun.training.job import Job
 from finespun.training.launch import rank, world_size
 from finespun.training.loading import EVALUATION_ROWS, make_loader
-from finespun.training.optimization import Plan, make_optimizer, make_scheduler
+from finespun.training.optimization import Plan, batches_of_epoch, make_optimizer, make_scheduler
 from finespun.training.phases import begin_epoch, describe, freeze_all_but
 from finespun.training.solving import solve
 
@@ -95,7 +95,7 @@ def fit(
     job = Job(
         config=config, tuning=tuning, task=task, encoder=encoder, labels=prepared.labels, hardware=hardware, store=store,
         recorder=Recorder(History(store.folder / "history.csv"), sink), passes=passes,
-        plan=_plan(config, tuning, task, steps_an_epoch=len(train) // passes),
+        plan=_plan(config, tuning, task, steps_an_epoch=-(-batches_of_epoch(len(train), config.trainer.lightning) // passes)),
         features=features if runtime.feature_cache_gb and task.deterministic and world_size() == 1 else None,
     )  # fmt: skip
     if tuning.solution:
@@ -116,7 +116,8 @@ def _trained(job: Job, train: BatchLoader, val: BatchLoader) -> tuple[int, float
     """Trains in steps, and computes once what is frozen where that can be; returns the best epoch, its score and the steps."""
     trainer, model = job.config.trainer, job.tuning.model
     tried = few_rows(train).to(job.hardware.device)
-    if job.features and not (trainer.ema_decay or trainer.r_drop):
+    by_lightning = trainer.ema_decay or trainer.r_drop or trainer.lightning or trainer.callbacks or job.config.runtime.lightning
+    if job.features and not by_lightning:
         found = _head_alone(job, train, val, tried)
         if found:
             return found
@@ -165,7 +166,13 @@ def _plan(config: RunConfig, tuning: Tuning, task: Task, *, steps_an_epoch: int)
         groups=tuning.groups,
         optimizer=partial(make_optimizer, config.optimizer),
         scheduler=partial(make_scheduler, config.scheduler, task.monitor_mode),
-        total_steps=steps_an_epoch * config.trainer.max_epochs,
+        total_steps=_total_steps(config, steps_an_epoch),
         seed=config.seed,
         r_drop=config.trainer.r_drop,
     )
+
+
+def _total_steps(config: RunConfig, steps_an_epoch: int) -> int:
+    whole = steps_an_epoch * config.trainer.max_epochs
+    limit = config.trainer.lightning.get("max_steps", -1)
+    return whole if limit < 0 else min(whole, limit)

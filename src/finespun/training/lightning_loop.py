@@ -11,14 +11,16 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Callback, EarlyStopping, WeightAveraging
 from pytorch_lightning.strategies import DDPStrategy
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from finespun.config.sections import RunConfig
+from finespun.config import targets
+from finespun.config.sections import RunConfig, Target
 from finespun.data.loader import BatchLoader
-from finespun.errors import InterruptError, MachineError
+from finespun.errors import ConfigError, InterruptError, MachineError
 from finespun.tasks.base import Task
 from finespun.training.callbacks import Progress, Saver, StepLog, StoreIO
 from finespun.training.data_module import FineTuningData
@@ -41,6 +43,16 @@ def make_trainer(hardware: Hardware, *, progress_bar: bool, find_unused_paramete
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # writes NaN into all new tensors
     backend = "nccl" if hardware.accelerator == "cuda" else "gloo"
     ddp = DDPStrategy(process_group_backend=backend, find_unused_parameters=find_unused_parameters)
+    logging.getLogger("pytorch_lightning.profilers.profiler").setLevel(logging.INFO)  # what was asked for is shown
+    logging.getLogger("pytorch_lightning.callbacks.model_summary").setLevel(logging.INFO)
+    settings: dict[str, Any] = {"enable_model_summary": False, **options}
+    try:
+        return _trainer(hardware, ddp, progress_bar=progress_bar, **settings)
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        raise ConfigError([f"runtime.lightning or trainer.lightning: {' '.join(str(error).split())}"]) from error
+
+
+def _trainer(hardware: Hardware, ddp: DDPStrategy, *, progress_bar: bool, **settings: Any) -> pl.Trainer:
     return pl.Trainer(
         accelerator="gpu" if hardware.accelerator in {"cuda", "mps"} else "cpu",
         devices=world_size(),
@@ -50,9 +62,8 @@ def make_trainer(hardware: Hardware, *, progress_bar: bool, find_unused_paramete
         deterministic=True,
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
-        enable_model_summary=False,
         enable_progress_bar=progress_bar,
-        **options,
+        **settings,
     )
 
 
@@ -76,6 +87,8 @@ def train_by_lightning(job: Job, train: BatchLoader, val: BatchLoader) -> tuple[
         callbacks=_callbacks(StepLog(job.recorder, padding_share=train.batches.padding_share), saver, task, config),
         plugins=[StoreIO(store)],
         default_root_dir=store.folder,
+        **config.runtime.lightning,
+        **config.trainer.lightning,
     )
     checkpoint = store.newest()
     if rank() == 0:
@@ -112,7 +125,23 @@ def _callbacks(log: StepLog, saver: Saver, task: Task, config: RunConfig) -> lis
         callbacks.append(EarlyStopping(task.monitor, patience=patience, mode=task.monitor_mode))
     if config.runtime.progress_bar:
         callbacks.append(Progress(log.recorder, task.monitor))
-    return callbacks
+    return [*callbacks, *(_build(callback, config) for callback in config.trainer.callbacks)]
+
+
+def _build(target: Target, config: RunConfig) -> Callback:
+    """Builds a callback of Lightning's or of the user's.
+
+    Raises:
+        ConfigError: it is no callback, or refuses its options.
+    """
+    kind = targets.load("callbacks", target.target, also=config.runtime.allow_targets)
+    try:
+        callback = kind(**target.options)
+    except (TypeError, ValueError, MisconfigurationException) as error:
+        raise ConfigError([f"trainer.callbacks: {target.target}: {error}"]) from error
+    if not isinstance(callback, Callback):
+        raise ConfigError([f"trainer.callbacks: {target.target} is no callback; derive it from pytorch_lightning.Callback"])
+    return callback
 
 
 def _run(trainer: pl.Trainer, module: FineTuner, train: BatchLoader, val: BatchLoader, checkpoint: Path | None) -> None:

@@ -125,3 +125,9 @@ def make_scheduler(config: SchedulerConfig, monitor_mode: str, optimizer: Optimi
     except (TypeError, ValueError) as error:
         raise ConfigError([f"scheduler: {config.target} refuses {config.options}: {error}; correct conf/scheduler/"]) from error
     return scheduler
+
+
+def batches_of_epoch(batches: int, arguments: Mapping[str, Any]) -> int:
+    """Returns how many of an epoch's batches are trained on, as Lightning reads `limit_train_batches` (a number or a share)."""
+    limit = arguments.get("limit_train_batches", 1.0)
+    return min(batches, limit if isinstance(limit, int) else int(batches * limit))

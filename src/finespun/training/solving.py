@@ -53,6 +53,9 @@ def _require_one_look(job: Job) -> None:
     trainer = job.config.trainer
     if world_size() > 1:
         raise ConfigError(["strategy: features are fitted in one process; set runtime.devices: 1"])
+    for key in ("lightning", "callbacks"):
+        if getattr(trainer, key):
+            raise ConfigError([f"trainer.{key}: strategy features is fitted without Lightning's Trainer; leave it empty"])
     if trainer.r_drop:
         raise ConfigError([f"trainer.r_drop: strategy features takes no steps; set it to null (it is {trainer.r_drop})"])
     if trainer.imbalance == "weighted_sampling":
