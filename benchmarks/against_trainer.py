@@ -2,7 +2,8 @@
 
 Arms: ours in float32, to which all are compared, and in the precision that `auto` takes here; Trainer, in float32, padded to
 128 (run_glue's default), with dynamic padding (its default collator), grouped by length, and at its best: grouped, in bf16,
-with fused AdamW. They run in turn, `--rounds` times, with an sgemm probe before and after each; minima of the seconds are compared.
+with fused AdamW. They run in turn, `--rounds` times, with an sgemm probe before and after each; minima of the seconds are
+compared.
 Data: lognormal lengths (mean 32, 95th percentile 73, cap 128), and the movie reviews.
 """
 
