@@ -9,7 +9,7 @@ import click
 
 from finespun import __version__
 from finespun.artifacts import Artifacts, find_project
-from finespun.errors import FinespunError, MachineError
+from finespun.errors import FinespunError
 
 
 class Commands(click.Group):
@@ -18,14 +18,24 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
-        except FinespunError as error:
-            click.echo(f"finespun {ctx.invoked_subcommand}: {error}", err=True)
-            sys.exit(error.exit_code)
         except BrokenPipeError:
             sys.exit(0)  # whoever read the output has seen enough
-        except OSError as error:
-            click.echo(f"finespun {ctx.invoked_subcommand}: the machine refuses ({error})", err=True)
-            sys.exit(MachineError.exit_code)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:  # noqa: BLE001  (the last line of defence: says whose fault it is, and fails)
+            sys.exit(_said(error, str(ctx.invoked_subcommand)))
+
+
+def _said(error: Exception, command: str) -> int:
+    from finespun.failures import bug_report, explained  # noqa: PLC0415
+
+    known = explained(error)
+    if known is not None:
+        click.echo(f"finespun {command}: {known}", err=True)
+        return known.exit_code
+    project = _here()
+    click.echo(bug_report(error, stage=command, config=project.config, folder=project.state), err=True)
+    return FinespunError.exit_code
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

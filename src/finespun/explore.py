@@ -5,7 +5,6 @@ It stops before `test`: a look at the test split is for the model that is chosen
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -22,7 +21,8 @@ from omegaconf.errors import OmegaConfBaseException
 from finespun.artifacts import Artifacts, find_project
 from finespun.config.check import Origin, check, check_choices, choices
 from finespun.config.compose import read_dials, write
-from finespun.errors import ConfigError, FinespunError
+from finespun.errors import ConfigError, FinespunError, ModelError
+from finespun.files import read_json
 from finespun.training.launch import run_and_wait
 
 STAGES = ("prepare", "finetune", "evaluate")
@@ -54,7 +54,7 @@ def explore(arguments: Sequence[str]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # what Hydra refuses reaches us: by itself it ends with 1, the code of our own bugs
     try:
         app()
-    except (HydraException, yaml.YAMLError, OmegaConfBaseException) as error:
+    except (HydraException, yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
         raise ConfigError([f"command line or conf/: {' '.join(str(error).split())}"]) from error
 
 
@@ -90,4 +90,6 @@ def _trial(composed: DictConfig) -> float:
     if code:
         sys.exit(code)
     click.echo(f"results: {artifacts.out}")
-    return float(json.loads((artifacts.finetuned / "run.json").read_text(encoding="utf-8"))["best_score"])
+    return float(
+        read_json(artifacts.finetuned / "run.json", error=ModelError, remedy="run it again", keys=("best_score",))["best_score"]
+    )

@@ -25,7 +25,7 @@ def read_dials(path: Path) -> dict[str, Any]:
     """Reads `params.yaml`: one choice a config group, and the seed."""
     try:
         dials = OmegaConf.to_container(OmegaConf.load(path))
-    except (OSError, yaml.YAMLError, OmegaConfBaseException) as error:
+    except (OSError, yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
         raise ConfigError([f"{path.name}: cannot be read as YAML: {_one_line(error)}"]) from error
     if not dials or not isinstance(dials, dict):
         raise ConfigError([f"{path.name}: holds no keys; each line must be `group: choice`"])
@@ -50,7 +50,7 @@ def compose(artifacts: Artifacts) -> tuple[RunConfig, DictConfig]:
     try:
         with initialize_config_dir(str(conf), version_base="1.3"):
             composed = hydra_compose("config", overrides, return_hydra_config=True)
-    except (HydraException, yaml.YAMLError, OmegaConfBaseException) as error:
+    except (HydraException, yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
         raise ConfigError([*problems, f"conf/: {_one_line(error)}"]) from error
     choices = dict(composed.hydra.runtime.choices)
     OmegaConf.set_struct(composed, False)
@@ -115,7 +115,7 @@ def declared_dependencies(pipeline: Path, stage: str) -> list[str]:
 def _stage(pipeline: Path, stage: str) -> dict[str, Any]:
     try:
         return dict(yaml.safe_load(pipeline.read_text(encoding="utf-8"))["stages"][stage])
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+    except (OSError, yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise ConfigError(
             [f"{pipeline.name}: has no readable stage {stage!r} ({_one_line(error)}); restore it from Git"]
         ) from error
@@ -145,7 +145,7 @@ def read_for_stage(artifacts: Artifacts, stage: str) -> RunConfig:
         full = RunConfig.model_validate(_renamed(plain, {MARK + name: name for name in NOT_IN_KEYS}))
     except FileNotFoundError as error:
         raise MachineError(f"{artifacts.config}: is not there; `dvc repro {stage}` composes it first") from error
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
+    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
         raise ConfigError([f"{artifacts.config}: {_one_line(error)}; {EDITED}"]) from error
     except ValidationError as error:
         raise ConfigError([f"{artifacts.config}: {key}: {told}; {EDITED}" for key, told in problems_in(error)]) from error

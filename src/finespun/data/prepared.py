@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 from finespun.errors import DataError
+from finespun.files import read_json
+
+REMEDY = "run `dvc repro --force prepare`"
 
 
 @dataclass(frozen=True)
@@ -23,11 +25,8 @@ class PreparedData:
     @cached_property
     def schema(self) -> dict[str, Any]:
         """Columns, labels, counts, digests and the settings that made the data."""
-        path = self.folder / "schema.json"
-        try:
-            return dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path}: cannot be read ({error}); run `dvc repro --force prepare`") from error
+        keys = ("columns", "labels", "settings", "digests")
+        return read_json(self.folder / "schema.json", error=DataError, remedy=REMEDY, keys=keys)
 
     @property
     def labels(self) -> list[str]:
@@ -47,7 +46,7 @@ class PreparedData:
         try:
             return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
         except (OSError, pa.ArrowInvalid) as error:
-            raise DataError(f"{path}: cannot be opened ({error}); run `dvc repro --force prepare`") from error
+            raise DataError(f"{path}: cannot be opened ({error}); {REMEDY}") from error
 
     def examples(self, split: str, count: int) -> pa.Table:
         """Returns the first rows of a split, no two of the same row of the user's (which may have become several)."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,12 @@ from finespun.data.checks import problems_of, role_values
 from finespun.data.loader import RowReader
 from finespun.data.sources import Row
 from finespun.errors import ModelError
+from finespun.files import read_json
 from finespun.models.pretrained import load_model
 from finespun.tasks.base import Task
 from finespun.training.hardware import choose_accelerator
 
+RESTORE = "restore models/finetuned with `dvc checkout --force`, or make it anew with `dvc repro --force finetune`"
 BATCH_TOKENS = 4096  # of one forward pass, padding included; halved for as long as memory does not hold it
 
 
@@ -34,10 +35,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     path = folder / "run.json"
     if not path.is_file():
         raise ModelError(f"{folder}: holds no fine-tuned model; run `dvc repro` first, or name one with --model")
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise ModelError(f"{path}: cannot be read ({error}); run `dvc repro finetune`") from error
+    return read_json(path, error=ModelError, remedy=RESTORE, keys=("run_id", "task", "columns", "best_score"))
 
 
 class Predictor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from rich.table import Table
 
 from finespun.artifacts import Artifacts
 from finespun.errors import MachineError
+from finespun.files import read_json
 
 NAMES = {"f1_macro": "F1 (macro)", "f1_micro": "F1 (micro)", "log_loss": "log loss", "r2": "R²", "rmse": "RMSE", "f1": "F1"}
 BASELINES = {
@@ -27,13 +27,17 @@ def show(artifacts: Artifacts) -> None:
         MachineError: there are no test results yet.
     """
     folder = artifacts.report("test")
-    try:
-        texts = [(folder / f"{name}.json").read_text(encoding="utf-8") for name in ("metrics", "details")]
-    except FileNotFoundError as error:
-        raise MachineError(f"{error.filename}: is not there yet; `dvc repro` makes it") from error
+    missing = [path for name in ("metrics", "details") if not (path := folder / f"{name}.json").exists()]
+    if missing:
+        raise MachineError(f"{missing[0]}: is not there yet; `dvc repro` makes it")
+    remedy = "restore it with `dvc checkout --force` or `git checkout`, or make it anew with `dvc repro --force test`"
+    read = [
+        read_json(folder / f"{name}.json", error=MachineError, remedy=remedy, keys=keys)
+        for name, keys in (("metrics", ("rows", "looks_at_this_split")), ("details", ("shown", "scores", "baselines")))
+    ]
     console = Console()
     console.print()
-    console.print(table(*map(json.loads, texts)))
+    console.print(table(*read))
     for what, where in (
         ("the model", artifacts.finetuned),
         ("reports", artifacts.report("test").parent),

@@ -7,13 +7,13 @@ import importlib
 import os
 import signal
 import sys
-import traceback
 from pathlib import Path
 
 import click
 
 from finespun.artifacts import Artifacts, find_project
 from finespun.errors import FinespunError
+from finespun.failures import bug_report, explained
 from finespun.training.launch import die_with_parent, rank, report_exit
 
 RARELY = (50_000, 20, 100)  # objects, collections of the young, of the middle-aged: imports make many that stay
@@ -27,22 +27,25 @@ def run_stages(names: tuple[str, ...], artifacts: Artifacts) -> int:
             if name is not names[0]:
                 gc.collect()  # a trainer and its model hold each other
             importlib.import_module(f"finespun.stages.{name}").run(artifacts)
-    except FinespunError as error:
-        if rank() == 0:
-            below_a_bar = "\n" if sys.stderr.isatty() else ""  # a progress bar leaves its line open
-            click.echo(f"{below_a_bar}finespun {name}: {error}", err=True)
-        return error.exit_code
-    except (MemoryError, OSError) as error:
-        traceback.print_exc(limit=-3)
-        click.echo(f"finespun {name}: the machine refuses ({error}); free memory or disk, or mend the permission", err=True)
-        return 5
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    except Exception:  # noqa: BLE001  (the last line of defence: says whose fault it is, and fails)
-        traceback.print_exc()
-        click.echo(f"finespun {name}: this is a bug in finespun, not in your project; please report the lines above", err=True)
-        return 1
+    except SystemExit:
+        raise
+    except BaseException as error:  # noqa: BLE001  (libraries in Rust panic with one; whatever is not explained is our bug)
+        return _said(error, name, artifacts)
     return 0
+
+
+def _said(error: BaseException, name: str, artifacts: Artifacts) -> int:
+    """Says on standard error what failed; returns the exit code."""
+    known = explained(error)
+    if known is None:
+        click.echo(bug_report(error, stage=name, config=artifacts.config, folder=artifacts.state), err=True)
+        return FinespunError.exit_code
+    if rank() == 0 or not isinstance(error, FinespunError):
+        below_a_bar = "\n" if sys.stderr.isatty() else ""  # a progress bar leaves its line open
+        click.echo(f"{below_a_bar}finespun {name}: {known}", err=True)
+    return known.exit_code
 
 
 @click.command()

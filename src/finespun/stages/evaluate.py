@@ -5,9 +5,12 @@ from __future__ import annotations
 from finespun.artifacts import Artifacts
 from finespun.config import targets
 from finespun.config.sections import RunConfig
+from finespun.errors import ModelError
+from finespun.evaluation.predictor import RESTORE
+from finespun.files import read_table
 from finespun.report import plots
 from finespun.stages.measuring import log_report, on_devices_exactly, open_run_of_model, predict_and_measure, write_report
-from finespun.training.history import History
+from finespun.training.history import COLUMNS
 
 
 def run(artifacts: Artifacts) -> None:
@@ -24,7 +27,7 @@ def evaluate(config: RunConfig, artifacts: Artifacts) -> None:
     write_report(measured, folder, confidence=config.evaluation.confidence)
     plots.evaluation(
         judged=measured.judgement,
-        history=History(artifacts.finetuned / "history.csv").rows(),
+        history=read_table(artifacts.finetuned / "history.csv", COLUMNS, error=ModelError, remedy=RESTORE),
         monitor=targets.build("task", config.task).monitor,
         folder=folder,
         config=config.report,

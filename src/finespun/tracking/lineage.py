@@ -10,12 +10,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from finespun.artifacts import Artifacts
 from finespun.config.compose import declared_dependencies, declared_sections, to_plain
 from finespun.config.sections import RunConfig
-from finespun.errors import DataError
+from finespun.errors import DataError, MachineError
+from finespun.files import read_yaml
 from finespun.models.addresses import file_digest
 
 PACKAGES = (
@@ -85,9 +84,14 @@ def _locked(project: Path) -> dict[str, str]:
     path = project / "dvc.lock"
     if not path.exists():
         return {}
-    prepare = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("stages", {}).get("prepare", {})
-    entries = [*prepare.get("deps", []), *prepare.get("outs", [])]
-    return {entry["path"]: entry["md5"] for entry in entries if "md5" in entry}
+    remedy = "restore it with `git checkout dvc.lock`, or delete it: `dvc repro` writes it anew"
+    stages = read_yaml(path, error=MachineError, remedy=remedy).get("stages")
+    try:
+        prepare = (stages or {}).get("prepare", {})
+        entries = [*prepare.get("deps", []), *prepare.get("outs", [])]
+        return {entry["path"]: entry["md5"] for entry in entries if "md5" in entry}
+    except (AttributeError, TypeError, KeyError) as error:
+        raise MachineError(f"{path}: is not what DVC wrote; {remedy}") from error
 
 
 def _dirty(folder: Path) -> bytes:

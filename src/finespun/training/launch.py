@@ -44,7 +44,8 @@ def torchrun(arguments: list[str], processes: int) -> int:
         ]
         threads = str(max(1, (os.cpu_count() or 1) // processes))
         code = run_and_wait(command, environment={"OMP_NUM_THREADS": threads, **os.environ, EXIT_FILE: str(exit_file)})
-        return int(exit_file.read_text()) if exit_file.exists() else code
+        said = exit_file.read_text() if exit_file.exists() else ""
+        return int(said) if said.isdigit() else code
 
 
 def run_and_wait(command: list[str], *, folder: Path | None = None, environment: dict[str, str] | None = None) -> int:

@@ -1,0 +1,151 @@
+"""Failures of the machine, recognised in whatever a library raises, and the report of what cannot be explained."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import platform
+import re
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from finespun.errors import FinespunError, MachineError
+
+OUT_OF_MEMORY = re.compile(
+    r"out of memory|failed to map segment|could not create a (primitive|memory)|can't start new thread|bad_?alloc"
+    r"|(can't|cannot|can not|could not|unable to|failed to|fail to) (allocate|mmap|alloc\b)"
+    r"|not enough memory|insufficient memory|thread ?pool ?build ?error|_ALLOC_FAILED|[mre]+alloc of size \d+ failed",
+    re.IGNORECASE,
+)
+NOT_MEMORY = "static TLS block"  # of a library that was loaded too late
+GPU = re.compile(r"CUDA error|CUDNN_STATUS|CUBLAS_STATUS|NCCL|NVIDIA driver|cudaErr|HIP error|MPS backend")
+LESS_MEMORY = (
+    "close other programs, or ask for less: lower runtime.device_batch_size (the result stays the same) or task.max_length, or"
+    " set runtime.gradient_checkpointing: true"
+)
+PACKAGES = ("finespun", "torch", "transformers", "pytorch-lightning", "numpy", "pyarrow", "mlflow", "dvc", "hydra-core")
+SECRET = re.compile(r"PASSW|TOKEN|SECRET|CREDENTIAL|_KEY|APIKEY", re.IGNORECASE)
+
+
+def explained(error: BaseException) -> FinespunError | None:
+    """Returns the error of finespun that says what failed, or None where nothing is known of it."""
+    if isinstance(error, FinespunError) and error.exit_code not in {2, 3, 4}:
+        return error
+    for each in _chain(error):
+        if ran_out_of_memory(each):
+            return out_of_memory(each)
+    return error if isinstance(error, FinespunError) else _of_machine(error)
+
+
+def _of_machine(error: BaseException) -> MachineError | None:
+    text = _first_line(error)
+    if isinstance(error, OSError) and error.errno is not None:
+        what, reason = error.filename or "a file", (error.strerror or text).lower()
+        return MachineError(f"{what}: {reason}; free space, mend the permission or the path, then start again")
+    if isinstance(error, RuntimeError | ImportError) and GPU.search(text):
+        return MachineError(f"the GPU or its driver failed ({text}); look at it with nvidia-smi, then start again")
+    if isinstance(error, ImportError) and not (error.name or "").startswith("finespun"):
+        return MachineError(f"{error.name or 'a package'} cannot be imported ({text}); install finespun's packages anew")
+    return None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yields an error and what it came of."""
+    found: BaseException | None = error
+    while found is not None:
+        yield found
+        found = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: libraries say so in many ways, few of which are a MemoryError."""
+    if isinstance(error, FinespunError):
+        return False  # its own words, perhaps about memory
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    if isinstance(error, BlockingIOError) and error.errno == errno.EAGAIN:
+        return True  # fork, where there may be no more processes
+    text = str(error)
+    return bool(OUT_OF_MEMORY.search(text)) and NOT_MEMORY not in text
+
+
+def out_of_memory(error: BaseException) -> MachineError:
+    """Returns the message: what was asked for, what is free, what to do."""
+    text = _first_line(error)
+    if re.search(r"CUDA|HIP|MPS|XPU", text):
+        said = ". ".join(text.split(". ")[:3]).rstrip(".")  # asked for, capacity, free
+        return MachineError(f"the GPU's memory ran out ({said}); {LESS_MEMORY}")
+    free = free_memory()
+    there = f"{free / 1e6:,.0f} MB are free now" if free is not None else "how much is free is not known here"
+    return MachineError(f"memory ran out ({text or type(error).__name__}; {there}); {LESS_MEMORY}")
+
+
+def free_memory() -> int | None:
+    """Returns how many bytes this process may still take: of the machine, its container and its own limit, the least."""
+    found = []
+    with suppress(OSError, ValueError, IndexError, ImportError):
+        import resource  # noqa: PLC0415  (Windows has none)
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if limit != resource.RLIM_INFINITY:
+            pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0])
+            found.append(max(0, limit - pages * resource.getpagesize()))
+    with suppress(OSError, ValueError, IndexError):
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+        found += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")]
+    with suppress(OSError, ValueError):
+        group = Path("/sys/fs/cgroup")
+        most, used = (int((group / f"memory.{name}").read_text(encoding="utf-8")) for name in ("max", "current"))
+        found.append(max(0, most - used))
+    return min(found, default=None)
+
+
+def _first_line(error: BaseException) -> str:
+    return " ".join(masked(str(error)).split())[:300]
+
+
+def masked(text: str) -> str:
+    """Returns a text without the passwords of addresses, and of variables of the environment that their names call secret."""
+    text = re.sub(r"(://[^/\s:@]*):[^/\s@]+@", r"\1:***@", text)
+    for name, value in os.environ.items():
+        if SECRET.search(name) and len(value) > 3:
+            text = text.replace(value, "***")
+    return text
+
+
+def bug_report(error: BaseException, *, stage: str, config: Path, folder: Path) -> str:
+    """Writes what a maintainer needs to know into a file of `folder` and returns the line that says where it is.
+
+    Args:
+        error: that nothing explains.
+        stage: in which it came.
+        config: the composed configuration, of which the report has the digest alone.
+        folder: of working files.
+    """
+    lines = masked("".join(traceback.format_exception(error)))
+    digest = hashlib.sha256(config.read_bytes()).hexdigest()[:16] if config.is_file() else "none"
+    facts = f"{versions()}; configuration {digest}"
+    path = folder / "bugs" / f"{stage}-{hashlib.sha256(lines.encode()).hexdigest()[:8]}.txt"
+    written = "the lines above"
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"finespun {stage}\n{facts}\n\n{lines}", encoding="utf-8")
+        written = str(path)
+    return (
+        f"{lines}finespun {stage}: this is a bug in finespun, not in your project: {type(error).__name__}\n{facts}\n"
+        f"please send {written} (no secrets of the environment are in it), and params.yaml if you may"
+    )
+
+
+def versions() -> str:
+    """The packages, Python and the platform, in one line."""
+    found = []
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found.append(f"{name} {version(name)}")
+    return ", ".join([*found, f"Python {platform.python_version()}", f"{platform.platform()} ({sys.platform})"])
