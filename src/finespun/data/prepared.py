@@ -25,8 +25,7 @@ class PreparedData:
     @cached_property
     def schema(self) -> dict[str, Any]:
         """Columns, labels, counts, digests and the settings that made the data."""
-        keys = ("columns", "labels", "settings", "digests")
-        return read_json(self.folder / "schema.json", error=DataError, remedy=REMEDY, keys=keys)
+        return read_json(self.folder / "schema.json", error=DataError, remedy=REMEDY, keys=("labels",))
 
     @property
     def labels(self) -> list[str]:

@@ -35,7 +35,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     path = folder / "run.json"
     if not path.is_file():
         raise ModelError(f"{folder}: holds no fine-tuned model; run `dvc repro` first, or name one with --model")
-    return read_json(path, error=ModelError, remedy=RESTORE, keys=("run_id", "task", "columns", "best_score"))
+    return read_json(path, error=ModelError, remedy=RESTORE, keys=("task", "columns"))
 
 
 class Predictor:
