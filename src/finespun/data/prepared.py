@@ -47,8 +47,30 @@ class PreparedData:
         except (OSError, pa.ArrowInvalid) as error:
             raise DataError(f"{path}: cannot be opened ({error}); {REMEDY}") from error
 
+    def telling(self, split: str) -> pa.Table:
+        """Returns rows that show whether a model can compute a split: the longest, the shortest, those of the largest ids."""
+        table = self.open(split)
+        lengths = table["length"].to_numpy()
+        rows = {0, int(lengths.argmax()), int(lengths.argmin())}
+        for name in ("input_ids", "token_type_ids"):
+            if name in table.column_names:
+                rows.add(_row_of_largest(table[name]))
+        return pa.concat_tables(table.slice(row, 1) for row in sorted(rows))
+
     def examples(self, split: str, count: int) -> pa.Table:
         """Returns the first rows of a split, no two of the same row of the user's (which may have become several)."""
         table = self.open(split)
         first = np.flatnonzero(np.diff(table["row"].to_numpy(), prepend=-1))[:count]
         return pa.concat_tables(table.slice(int(position), 1) for position in first)
+
+
+def _row_of_largest(lists: pa.ChunkedArray) -> int:
+    """Returns the row that holds the largest of all numbers."""
+    found, largest, start = 0, -1, 0
+    for chunk in lists.chunks:
+        values = chunk.flatten().to_numpy()
+        if len(values) and values.max() > largest:
+            largest, offsets = values.max(), chunk.offsets.to_numpy()
+            found = start + int(np.searchsorted(offsets - offsets[0], values.argmax(), side="right")) - 1
+        start += len(chunk)
+    return found

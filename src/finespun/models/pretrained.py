@@ -62,11 +62,14 @@ class Loaded:
     new: list[str]
     left_over: list[str]
     head: heads.Rows | None = None
+    changes: Sequence[str] = ()
 
     def __str__(self) -> str:
         new = f"{len(self.new)} new" + (f" ({_first(self.new)})" if self.new else "")
         left = f"{len(self.left_over)} left over" + (f" ({_first(self.left_over)})" if self.left_over else "")
-        return f"{self.matched} tensors matched, {new}, {left}" + (f"; {self.head}" if self.head else "")
+        return "; ".join(
+            [f"{self.matched} tensors matched, {new}, {left}", *([str(self.head)] if self.head else []), *self.changes]
+        )
 
 
 def _first(names: Sequence[str]) -> str:
@@ -210,23 +213,6 @@ def require_same_pixels(processor: Any, encoder: ImageEncoder, folder: Path) -> 
             )
 
 
-def require_size(model: Any, size: tuple[int, int], folder: Path) -> None:
-    """Makes sure that a model takes images of (height, width) pixels: many with position embeddings take one size alone.
-
-    Raises:
-        ModelError: it does not.
-    """
-    try:
-        with torch.inference_mode():
-            model.eval()(pixel_values=torch.zeros(1, 3, *size))
-    except (ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ModelError(
-            f"{folder}: {type(model).__name__} takes no images of {size[0]} x {size[1]} pixels ({reason}); set task.image_size"
-            " to null, or the sizes in model.processor to what the model takes"
-        ) from error
-
-
 def require_same_tokens(tokenizer: Any, task: Task, rows: pa.Table, folder: Path) -> None:
     """Makes sure that `prepare`, which reads `tokenizer.json` alone, gave the tokens that users of the model will give.
 
@@ -240,20 +226,3 @@ def require_same_tokens(tokenizer: Any, task: Task, rows: pa.Table, folder: Path
                 f"{folder}: tokenizer.json and AutoTokenizer disagree on row {row['row']} ({row['input_ids'][:8]}... and"
                 f" {tokens[:8]}...); save the tokenizer again with AutoTokenizer.from_pretrained(...).save_pretrained(...)"
             )
-
-
-def require_room(model: Any, max_length: int) -> None:
-    """Makes sure that a model has a position for each of `max_length` tokens.
-
-    Raises:
-        ModelError: its table of positions is shorter.
-    """
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
-            taken = 0 if module.padding_idx is None else module.padding_idx + 1  # RoBERTa begins to count above its padding
-            room = module.num_embeddings - taken
-            if max_length > room:
-                raise ModelError(
-                    f"task.max_length: {max_length} tokens asked for, {type(model).__name__} has positions for {room}; lower it"
-                    " in conf/task/, or take a model for longer texts"
-                )

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 import transformers
 
@@ -20,15 +22,14 @@ from finespun.data.prepared import PreparedData
 from finespun.evaluation.predict import predict_split
 from finespun.evaluation.predictor import Predictor
 from finespun.models.addresses import weights_digest
+from finespun.models.compatibility import add_embeddings, fitted_together, require_size
 from finespun.models.conversion import ready
 from finespun.models.pretrained import (
     Loaded,
     load,
     load_processor,
-    require_room,
     require_same_pixels,
     require_same_tokens,
-    require_size,
     with_head_dropout,
 )
 from finespun.stages.launching import on_devices
@@ -86,26 +87,9 @@ def _train(
     config: RunConfig, folder: Path, prepared: PreparedData, hardware: Hardware, store: Store, *, features: Path, sink: Sink
 ) -> tuple[Fitted, Any, Loaded]:
     task, strategy = targets.build("task", config.task), targets.build("strategy", config.strategy)
-    encoder = task.encoder(folder)
-    processor = load_processor(task.processor, folder, task.processor_options(encoder))
-    if task.processor == "AutoTokenizer":
-        require_same_tokens(processor, task, prepared.examples("train", 16), folder)
-    else:
-        require_same_pixels(processor, encoder, folder)
-    torch.manual_seed(config.seed)  # the new head
-    trust = config.model.trust_remote_code
-    dropout = with_head_dropout(folder, config.model.head_dropout, trust_remote_code=trust)
-    model, loaded = load(
-        folder, auto_class=task.auto_class, options=task.model_options(prepared.labels) | dropout, new_head=True,
-        allow_partial=config.model.allow_partial, trust_remote_code=trust,
-    )  # fmt: skip
-    if hasattr(task, "max_length"):
-        require_room(model, task.max_length)
+    model, encoder, processor, loaded, drawn = _ready(config, task, folder, prepared)
     if rank() == 0:
         print(f"weights: {loaded}", flush=True)  # noqa: T201
-    if task.processor == "AutoImageProcessor":
-        require_size(model, encoder.size, folder)
-    drawn = {name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if name in loaded.new}
     tuning = strategy.tune(model)
     fitted = fit(
         config=config, tuning=tuning, task=task, prepared=prepared, encoder=encoder, hardware=hardware, store=store,
@@ -114,6 +98,33 @@ def _train(
     if task.decides:
         _decide(task, fitted, prepared, encoder, config)
     return fitted, processor, loaded
+
+
+def _ready(
+    config: RunConfig, task: Task, folder: Path, prepared: PreparedData
+) -> tuple[Any, Encoder, Any, Loaded, dict[str, torch.Tensor]]:  # fmt: skip
+    """Loads model and processor and makes sure that they and the rows fit; also returns the tensors that the seed drew."""
+    encoder = task.encoder(folder)
+    processor = load_processor(task.processor, folder, task.processor_options(encoder))
+    torch.manual_seed(config.seed)  # the new head
+    trust = config.model.trust_remote_code
+    dropout = with_head_dropout(folder, config.model.head_dropout, trust_remote_code=trust)
+    model, loaded = load(
+        folder, auto_class=task.auto_class, options=task.model_options(prepared.labels) | dropout, new_head=True,
+        allow_partial=config.model.allow_partial, trust_remote_code=trust,
+    )  # fmt: skip
+    grown: list[str] = []
+    if task.processor == "AutoTokenizer":
+        require_same_tokens(processor, task, prepared.examples("train", 16), folder)
+        changes, grown = add_embeddings(model, processor, folder)
+        rows = pa.concat_tables([prepared.telling("train"), prepared.telling("val")], promote_options="permissive")
+        encoder, more = fitted_together(model, processor, task=task, encoder=encoder, rows=rows, folder=folder)
+        loaded = replace(loaded, changes=[*changes, *more])
+    else:
+        require_same_pixels(processor, encoder, folder)
+        require_size(model, encoder.size, folder)
+    drawn = {name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if name in {*loaded.new, *grown}}
+    return model, encoder, processor, loaded, drawn
 
 
 def _decide(task: Task, fitted: Fitted, prepared: PreparedData, encoder: Encoder, config: RunConfig) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from pydantic import PositiveInt
 
 from finespun.errors import ModelError
+from finespun.files import read_json
 from finespun.tasks.base import Columns, Defaults, Problem, Values
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ class TextEncoder:
 
     tokenizer: Tokenizer
     pad_token_id: int
+    token_types: bool = True  # whether the model is given them
 
     @classmethod
     def read(cls, folder: Path) -> TextEncoder:
@@ -47,9 +48,12 @@ class TextEncoder:
         except Exception as error:  # tokenizers raises nothing narrower
             raise ModelError(f"{path}: is not a tokenizer that can be read ({error}); restore the file") from error
         settings = folder / "tokenizer_config.json"
-        token = json.loads(settings.read_text(encoding="utf-8")).get("pad_token") if settings.is_file() else None
+        remedy = "restore the file, or save the tokenizer again with save_pretrained"
+        said = read_json(settings, error=ModelError, remedy=remedy) if settings.is_file() else {}
+        token = said.get("pad_token") or said.get("eos_token")  # without one, that of the end, as everybody does
         token = token["content"] if isinstance(token, dict) else token
-        return cls(tokenizer, tokenizer.token_to_id(token) or 0 if token else 0)  # attention masks hide it: any id will do
+        pad = tokenizer.token_to_id(token) or 0 if token else 0  # attention masks hide it: any id will do
+        return cls(tokenizer, pad, "token_type_ids" in (said.get("model_input_names") or ["token_type_ids"]))
 
 
 class TextInput(Defaults):
@@ -101,7 +105,7 @@ class TextInput(Defaults):
         """Returns ids, attention mask and, for pairs, token types: (rows, longest) each."""
         ids, mask = pad(columns["input_ids"], encoder.pad_token_id)
         inputs = {"input_ids": ids, "attention_mask": mask}
-        if "token_type_ids" in columns:
+        if "token_type_ids" in columns and encoder.token_types:
             inputs["token_type_ids"] = pad(columns["token_type_ids"], 0)[0]
         return inputs, super().collate(columns, encoder)[1]
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from finespun.config.targets import build
 from finespun.errors import ModelError
-from finespun.models.pretrained import load_model, load_processor, require_room, require_same_tokens, with_head_dropout
+from finespun.models.pretrained import load_model, load_processor, require_same_tokens, with_head_dropout
 from small_run import small_config
 
 AUTO = "AutoModelForSequenceClassification"
@@ -113,23 +113,6 @@ def test_code_that_comes_with_a_model_runs_only_with_consent(
     assert not (tmp_path / "ran").exists()
     load_model(folder, auto_class=AUTO, options={}, new_head=True, trust_remote_code=True)
     assert (tmp_path / "ran").exists()
-
-
-def test_texts_longer_than_the_model_has_positions_are_refused(tiny_bert: Path) -> None:
-    from transformers import RobertaConfig, RobertaForSequenceClassification
-
-    bert = load_model(tiny_bert, auto_class=AUTO, options={"num_labels": 2}, new_head=True)
-    require_room(bert, 64)
-    with pytest.raises(
-        ModelError, match="task.max_length: 65 tokens asked for, BertForSequenceClassification has positions for 64"
-    ):
-        require_room(bert, 65)
-    sizes = {"hidden_size": 8, "num_attention_heads": 1, "intermediate_size": 8, "num_hidden_layers": 1, "vocab_size": 50}
-    roberta = RobertaForSequenceClassification(RobertaConfig(max_position_embeddings=34, pad_token_id=1, **sizes)).eval()
-    require_room(roberta, 32)
-    assert roberta(input_ids=torch.full((1, 32), 7)).logits.shape == (1, 2)
-    with pytest.raises(ModelError, match="33 tokens asked for, .* positions for 32"):
-        require_room(roberta, 33)
 
 
 def test_a_folder_that_is_not_there_is_no_hub_name(tmp_path: Path) -> None:

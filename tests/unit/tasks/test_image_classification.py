@@ -23,7 +23,8 @@ from finespun.data.encode import encode_splits
 from finespun.data.prepared import PreparedData
 from finespun.data.sources import read
 from finespun.errors import DataError, MachineError, ModelError
-from finespun.models.pretrained import require_same_pixels, require_size
+from finespun.models.compatibility import require_size
+from finespun.models.pretrained import require_same_pixels
 from finespun.tasks.augmentation import Augmentation
 from finespun.tasks.image_encoder import ImageEncoder
 from finespun.tasks.images import ImageInput
