@@ -25,8 +25,8 @@ OUT_OF_MEMORY = re.compile(
 NOT_MEMORY = "static TLS block"  # of a library that was loaded too late
 GPU = re.compile(r"CUDA error|CUDNN_STATUS|CUBLAS_STATUS|NCCL|NVIDIA driver|cudaErr|HIP error|MPS backend")
 LESS_MEMORY = (
-    "close other programs, or ask for less: lower runtime.device_batch_size (the result stays the same) or task.max_length, or"
-    " set runtime.gradient_checkpointing: true"
+    "close other programs, or ask for less: lower runtime.device_batch_size (the effective batch stays as it is) or"
+    " task.max_length, or set runtime.gradient_checkpointing: true"
 )
 PACKAGES = ("finespun", "torch", "transformers", "pytorch-lightning", "numpy", "pyarrow", "mlflow", "dvc", "hydra-core")
 SECRET = re.compile(r"PASSW|TOKEN|SECRET|CREDENTIAL|_KEY|APIKEY", re.IGNORECASE)
@@ -66,7 +66,11 @@ def ran_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out: libraries say so in many ways, few of which are a MemoryError."""
     if isinstance(error, FinespunError):
         return False  # its own words, perhaps about memory
-    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+    if (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+    ):
         return True
     if isinstance(error, BlockingIOError) and error.errno == errno.EAGAIN:
         return True  # fork, where there may be no more processes

@@ -48,6 +48,7 @@ def wrapped() -> None:
 
 DISGUISES: dict[str, BaseException] = {
     "empty MemoryError": MemoryError(),
+    "torch's own": torch.OutOfMemoryError(),
     "segment": ImportError("libtorch_cpu.so: failed to map segment from shared object"),
     "lazy import": RuntimeError("Failed to import transformers.models.bert because of: x.so: failed to map segment from"),
     "primitive": RuntimeError("could not create a primitive"),

@@ -17,6 +17,7 @@ from finespun.data.checks import problems_of, role_values
 from finespun.data.loader import RowReader
 from finespun.data.sources import Row
 from finespun.errors import ModelError
+from finespun.failures import ran_out_of_memory
 from finespun.files import read_json
 from finespun.models.pretrained import load_model
 from finespun.tasks.base import Task
@@ -84,8 +85,8 @@ class Predictor:
             rows = order[start : start + max(1, self.batch_tokens // max(1, lengths[order[start]]))]
             try:
                 found = self._forward(reader.take(rows))
-            except torch.OutOfMemoryError:
-                if len(rows) == 1:
+            except (RuntimeError, MemoryError) as error:
+                if len(rows) == 1 or not ran_out_of_memory(error):
                     raise
                 self.batch_tokens //= 2
                 continue

@@ -33,6 +33,7 @@ from finespun.training.launch import rank, world_size
 from finespun.training.loading import EVALUATION_ROWS, make_loader
 from finespun.training.optimization import Plan, batches_of_epoch, make_optimizer, make_scheduler
 from finespun.training.phases import begin_epoch, describe, freeze_all_but
+from finespun.training.rehearsal import rehearse
 from finespun.training.solving import solve
 
 
@@ -68,6 +69,7 @@ def fit(
         DivergedError: the loss is no longer a number.
         InterruptError: a signal came; a checkpoint is saved.
         MachineError: memory or disk ran out.
+        ModelError: the model cannot compute the longest batch.
     """
     model, runtime = tuning.model, config.runtime
     model.to(hardware.device)
@@ -130,6 +132,7 @@ def _trained(job: Job, train: BatchLoader, val: BatchLoader) -> tuple[int, float
         nullcontext() if trainer.compile else quick_attention(model, tried.inputs),
         replayed(job, (train, val), tried) as loaders,
     ):
+        rehearse(job, *loaders)
         return train_by_lightning(job, *loaders)
 
 

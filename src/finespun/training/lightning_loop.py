@@ -6,7 +6,6 @@ import logging
 import os
 import shutil
 import warnings
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -96,7 +95,7 @@ def train_by_lightning(job: Job, train: BatchLoader, val: BatchLoader) -> tuple[
     if checkpoint:
         print(f"taking up {checkpoint.name} ({store.folder})")  # noqa: T201
     with saver.signals.listening():
-        _run(trainer, module, train, val, checkpoint)
+        trainer.fit(module, datamodule=FineTuningData({"train": train, "val": val}), ckpt_path=checkpoint)
     if saver.signals.heard:
         newest = store.newest()
         place = f"from {newest.name}" if newest else "from the beginning: it was shorter than runtime.checkpoint_seconds"
@@ -142,13 +141,3 @@ def _build(target: Target, config: RunConfig) -> Callback:
     if not isinstance(callback, Callback):
         raise ConfigError([f"trainer.callbacks: {target.target} is no callback; derive it from pytorch_lightning.Callback"])
     return callback
-
-
-def _run(trainer: pl.Trainer, module: FineTuner, train: BatchLoader, val: BatchLoader, checkpoint: Path | None) -> None:
-    try:
-        trainer.fit(module, datamodule=FineTuningData({"train": train, "val": val}), ckpt_path=checkpoint)
-    except torch.OutOfMemoryError as error:
-        raise MachineError(
-            "the device's memory does not hold one forward pass; set runtime.device_batch_size to fewer rows"
-            " (the effective batch stays as it is)"
-        ) from error
