@@ -28,7 +28,7 @@ def small_config(**changes: Any) -> RunConfig:
             "max_length": 32, "label_smoothing": 0.0, "monitor": "val/loss", "monitor_mode": "min",
         },
         "model": {"checkpoint": "tiny"},
-        "strategy": {"_target_": "finespun.strategies.full.Full"},
+        "strategy": {"_target_": "finespun.strategies.full.Full", "regression_head_lr_scale": 1.0},
         "optimizer": {"_target_": "torch.optim.AdamW", "lr": 1e-3, "weight_decay": 0.01, "fused": True},
         "scheduler": {"_target_": "transformers.get_linear_schedule_with_warmup", "warmup_ratio": 0.1},
         "trainer": {

@@ -169,6 +169,13 @@ def _check_roles(config: RunConfig) -> Iterator[tuple[str, str]]:
             f"data.columns.{role}",
             f"unknown role; the task {type(task).__name__} has {listed([*task.roles, *task.optional_roles, 'group'])}",
         )
+    unlike = {"target": "numbers", "labels": "any number of labels", "tags": "tags of words"}
+    given = next((unlike[role] for role in task.answer_roles if role in unlike), None)
+    if config.trainer.imbalance != "ignore" and given:
+        yield (
+            "trainer.imbalance",
+            f"{config.trainer.imbalance} needs one label a row, and {type(task).__name__} has {given}; set it to ignore",
+        )
     for kind in task.cannot_keep:
         if getattr(config.data.checks, kind) == "warn":
             yield f"data.checks.{kind}", f"warn would keep rows that {type(task).__name__} cannot learn from; say error or drop"

@@ -31,6 +31,7 @@ class Profile:
     lengths: list[int] = field(default_factory=list)
     truncated: int = 0
     unit: str = "tokens"
+    remarks: dict[str, list[str]] = field(default_factory=dict)  # what is odd about a split's answers
 
     def without_rows(self) -> dict[str, list[str]]:
         """Returns the labels of the data that a split has no row of, by split."""
@@ -49,6 +50,7 @@ class Profile:
             "rows": {split: self.rows[split] for split in SPLITS},
             "labels": {split: dict(sorted(self.labels[split].items())) for split in SPLITS},
             "labels_without_rows": self.without_rows(),
+            "remarks": self.remarks,
             self.unit: {"mean": float(np.mean(self.lengths)), **quantiles, "rows_truncated": self.truncated},
         }
 

@@ -15,6 +15,7 @@ from torch import nn
 
 from finespun.data.splits import normalise
 from finespun.errors import first_of
+from finespun.models.forest import ForestForLabels
 
 UNNAMED = re.compile(r"LABEL_\d+")  # what transformers calls labels that nobody has named
 REGRESSION = "regression"  # transformers' problem_type of numbers
@@ -31,6 +32,33 @@ def label_tensors(model: Any) -> dict[str, int]:
         for name, tensor in model.state_dict().items()
         if tensor.shape != larger[name].shape
     }
+
+
+def output_layer(model: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Returns weights (outputs, ...) and biases (outputs,) that logits are a linear function of, None where there are none.
+
+    Those of a forest are one and the same: the numbers in its leaves, (outputs, nodes).
+    """
+    tensors = model.state_dict()
+    if isinstance(model, ForestForLabels):
+        values = tensors[f"{model.base_model_prefix}.{model.config.layer}.values"].T
+        return values, values
+    dims = label_tensors(model)
+    layers = {name.rpartition(".")[0] for name in dims}
+    if len(dims) != 2 or len(layers) != 1 or any(dims.values()) or type(model.get_submodule(*layers)) is not nn.Linear:
+        return None
+    weight, bias = (tensors[f"{next(iter(layers))}.{name}"] for name in ("weight", "bias"))
+    return weight, bias
+
+
+def rescale(layer: tuple[torch.Tensor, torch.Tensor], factor: torch.Tensor, shift: torch.Tensor) -> None:
+    """Changes an output layer so that its logits become `logits * factor + shift`, (outputs,) each in double precision."""
+    weight, bias = layer
+    weight.copy_(weight.double() * factor[:, None])
+    if bias is weight:
+        bias.add_(shift[:, None])
+    else:
+        bias.copy_(bias.double() * factor + shift)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -38,11 +39,14 @@ from finespun.tasks.base import Encoder, Task
 from finespun.tracking.client import Run, Tracker, run_name
 from finespun.tracking.earlier import localised
 from finespun.tracking.lineage import input_digests, require_unchanged, stage_digest, tags
+from finespun.training import target_units
 from finespun.training.checkpoints import Store
+from finespun.training.entering import few_rows
 from finespun.training.fit import Fitted, fit
 from finespun.training.hardware import Hardware, choose
 from finespun.training.history import Sink
 from finespun.training.launch import rank
+from finespun.training.loading import EVALUATION_ROWS, make_loader
 
 
 def run(artifacts: Artifacts) -> None:
@@ -66,12 +70,13 @@ def finetune(config: RunConfig, artifacts: Artifacts, hardware: Hardware) -> Non
         return
     with store.lock():
         with _open_run(config, artifacts, prepared, store, inputs, hardware) as tracked:
-            fitted, processor, loaded = train(sink=tracked.log)
+            fitted, processor, loaded, finish = train(sink=tracked.log)
             record = {"run_id": tracked.id, "tracking_uri": config.runtime.tracking_uri, "columns": prepared.schema["columns"]}
             record["reading"] = {name: prepared.schema["settings"][name] for name in ("delimiter", "encoding")}
             _save(
                 fitted,
                 processor,
+                finish,
                 store,
                 artifacts.finetuned,
                 record | {"task": to_plain(config, ["task"])["task"], "loaded": str(loaded), "inputs": inputs},
@@ -85,11 +90,14 @@ def finetune(config: RunConfig, artifacts: Artifacts, hardware: Hardware) -> Non
 
 def _train(
     config: RunConfig, folder: Path, prepared: PreparedData, hardware: Hardware, store: Store, *, features: Path, sink: Sink
-) -> tuple[Fitted, Any, Loaded]:
+) -> tuple[Fitted, Any, Loaded, Callable[[Any], None]]:
+    """Returns what was trained, the processor to be saved with it, where it began, and what a merged model still needs."""
     task, strategy = targets.build("task", config.task), targets.build("strategy", config.strategy)
+    task = task.fitted(prepared.open("train"), prepared.labels)
     model, encoder, processor, loaded, drawn = _ready(config, task, folder, prepared)
     if rank() == 0:
         print(f"weights: {loaded}", flush=True)  # noqa: T201
+    task = target_units.take_up(task, model, loaded)
     tuning = strategy.tune(model)
     fitted = fit(
         config=config, tuning=tuning, task=task, prepared=prepared, encoder=encoder, hardware=hardware, store=store,
@@ -97,7 +105,8 @@ def _train(
     )  # fmt: skip
     if task.decides:
         _decide(task, fitted, prepared, encoder, config)
-    return fitted, processor, loaded
+    tried = make_loader(prepared, "val", task=task, encoder=encoder, step_rows=EVALUATION_ROWS, runtime=config.runtime)
+    return fitted, processor, loaded, partial(target_units.fold, task, tried=few_rows(tried).inputs)
 
 
 def _ready(
@@ -181,11 +190,14 @@ def _open_run(
     return started
 
 
-def _save(fitted: Fitted, processor: Any, store: Store, folder: Path, record: dict[str, Any]) -> None:
+def _save(
+    fitted: Fitted, processor: Any, finish: Callable[[Any], None], store: Store, folder: Path, record: dict[str, Any]
+) -> None:  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     model: Any = fitted.tuning.model
     if fitted.tuning.merge:
         model = fitted.tuning.merge(model, folder)
+    finish(model)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     shutil.copyfile(store.folder / "history.csv", folder / "history.csv")

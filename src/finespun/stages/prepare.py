@@ -14,6 +14,7 @@ from finespun.config.sections import DataConfig, RunConfig
 from finespun.data import sources
 from finespun.data.checks import Report, check_rows
 from finespun.data.encode import beyond_limit, encode_splits
+from finespun.data.prepared import PreparedData
 from finespun.data.splits import SPLITS
 from finespun.errors import DataError, first_of
 from finespun.models.addresses import file_digest, in_one_move, resolve
@@ -53,6 +54,15 @@ def prepare(config: RunConfig, artifacts: Artifacts, folder: Path) -> None:
         sources.read(path, **options), data=data, task=task, encoder=encoder, labels=labels, folder=folder,
         left_out=left_out,
     )  # fmt: skip
+    written = PreparedData(folder)
+    task.fitted(written.open("train"), labels)
+    for split, missing in profile.without_rows().items():
+        remarks = [*task.remarks(written.open(split), labels)]
+        if missing:
+            remarks.append(
+                f"no row of {first_of(missing)}: scores of this split say nothing of it; add rows, or raise its share"
+            )
+        profile.remarks[split] = remarks
     schema = {
         "name": path.stem,
         "source": {"path": data.path, "sha256": path_digest(path)},
@@ -64,12 +74,9 @@ def prepare(config: RunConfig, artifacts: Artifacts, folder: Path) -> None:
     }
     for name, content in (("profile", profile.plain(report)), ("schema", schema)):
         (folder / f"{name}.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    for split, missing in profile.without_rows().items():
-        if missing:
-            print(  # noqa: T201
-                f"warning: {split} has no row of {first_of(missing)}: scores of this split say nothing of it; add rows, or"
-                " raise its share in data.split"
-            )
+    for split, remarks in profile.remarks.items():
+        for remark in remarks:
+            print(f"warning: {split}: {remark}")  # noqa: T201
     rows = ", ".join(f"{split} {profile.rows[split]:,}" for split in SPLITS)
     print(f"{data.path}: {report.rows:,} rows, {len(left_out):,} left out; {rows}; labels {', '.join(labels)}")  # noqa: T201
 

@@ -45,7 +45,12 @@ class Features(Section):
         inside = [(name, module) for name, module in modules if f"{name}.weight" in head]
         if not inside:
             raise ModelError(f"strategy: {type(model).__name__} has no linear layer in its head; take strategy: head")
-        name, _ = inside[-1]
+        name, layer = inside[-1]
+        if layer.bias is None:
+            raise ModelError(
+                f"strategy: the last layer of {type(model).__name__}, {name}, has no biases, which a fitted head needs; take"
+                " strategy: head"
+            )
         parameters = {each: parameter for each, parameter in head.items() if each.startswith(f"{name}.")}
         group = Group(name="last_layer", parameters=parameters)
         return Tuning(model=model, groups=[group], solution=Solution(name=name, solve=self.solve))

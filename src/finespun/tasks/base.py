@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self, get
 import numpy as np
 from numpy.typing import NDArray
 
-from finespun.config.sections import Section
+from finespun.config.sections import Floats, Section
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,6 +70,13 @@ class Judgement:
     constant: Sequence[str] = ()
 
 
+class TargetScale(Section):
+    """Mean and deviation of each number that is predicted: a model is trained on numbers from which they were taken out."""
+
+    mean: Floats
+    deviation: Floats
+
+
 class Task(Protocol):
     """One kind of task. A task is given plain options, checks them itself, and knows no trainer."""
 
@@ -103,6 +110,19 @@ class Task(Protocol):
 
     def label_names(self, found: Iterable[str], columns: Mapping[str, Any]) -> list[str]:
         """What the model's outputs are called, given the labels in their order and the columns by role."""
+
+    def fitted(self, train: pa.Table, labels: Sequence[str]) -> Self:
+        """The task with what it takes from the answers of the training split: the scale of numbers.
+
+        Raises:
+            DataError: there is nothing to learn in them.
+        """
+
+    def scale(self) -> TargetScale | None:
+        """What `fitted` found, or `settled` read; None where logits are what they are."""
+
+    def remarks(self, rows: pa.Table, labels: Sequence[str]) -> Iterator[str]:
+        """Yields what is odd about the answers of a whole split: printed, and kept in the profile."""
 
     def encoder(self, folder: Path) -> Encoder:
         """Reads what encoding needs from a checkpoint's folder, without torch.
@@ -142,6 +162,9 @@ class Task(Protocol):
     def model_options(self, labels: Sequence[str]) -> dict[str, Any]:
         """Changes to the model's configuration."""
 
+    def scaled(self, targets: torch.Tensor) -> torch.Tensor:
+        """Returns targets as logits should come out: numbers without their mean, in deviations."""
+
     def loss(self, logits: torch.Tensor, targets: torch.Tensor, *, training: bool = False) -> torch.Tensor:
         """Returns the loss of each row, shape (rows,); what regularises it (label smoothing) only in training."""
 
@@ -158,7 +181,7 @@ class Task(Protocol):
         """What is chosen on the validation split (a threshold); kept in the model's configuration."""
 
     def settled(self, config: Mapping[str, Any]) -> Self:
-        """The task with what `decide` once chose, from the model's configuration."""
+        """The task with what `decide` once chose, and the scale of its logits, from the model's configuration."""
 
     def predictions(self, rows: pa.Table, outputs: Outputs, labels: Sequence[str], *, top_k: int) -> list[dict[str, Any]]:
         """What a person reads of each row that was asked for (`rows` may hold several of one `row`), the likeliest first."""
@@ -196,6 +219,18 @@ class Defaults(Section):
         return list(found)
 
     def problems(self, values: Values, labels: Sequence[str] | None) -> Iterator[Problem]:
+        return iter(())
+
+    def fitted(self, train: pa.Table, labels: Sequence[str]) -> Self:
+        return self
+
+    def scale(self) -> TargetScale | None:
+        return None
+
+    def scaled(self, targets: torch.Tensor) -> torch.Tensor:
+        return targets
+
+    def remarks(self, rows: pa.Table, labels: Sequence[str]) -> Iterator[str]:
         return iter(())
 
     def encode(self, rows: Sequence[Values], encoder: Any, labels: Sequence[str] | None) -> Columns:

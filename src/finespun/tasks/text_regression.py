@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import PositiveFloat
 
 from finespun.errors import DataError, listed
-from finespun.tasks.base import Columns, Judgement, Outputs, Problem, Values
+from finespun.tasks.base import Columns, Judgement, Outputs, Problem, TargetScale, Values
 from finespun.tasks.scores import regression_scores
 from finespun.tasks.text import TextEncoder, TextInput
 
@@ -20,9 +20,16 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import torch
 
+LARGEST = 1e18  # squares of numbers must be numbers in single precision
+RESOLUTION = 1e-6  # of single precision, with a digit to spare
+FAR = 100
+
 
 class TextRegression(TextInput):
-    """Predicts the numbers in the column, or columns, `target`, in the data's own unit."""
+    """Predicts the numbers in the column, or columns, `target`, in the data's own unit.
+
+    Training sees each target without its mean and in deviations, those of the training split: losses are in that unit.
+    """
 
     roles: ClassVar[tuple[str, ...]] = ("text", "target")
     answer_roles: ClassVar[tuple[str, ...]] = ("target",)
@@ -33,6 +40,7 @@ class TextRegression(TextInput):
 
     loss_function: Literal["mse", "mae", "huber"]
     huber_delta: PositiveFloat
+    target_scale: TargetScale | None = None  # None: that of the training split
     monitor: Literal["val/pearson", "val/spearman", "val/r2", "val/mse", "val/mae", "val/loss"]
     monitor_mode: Literal["max", "min"]
 
@@ -44,9 +52,57 @@ class TextRegression(TextInput):
         for text in _as_list(values.get("target", [])):
             if not (isinstance(text, str) and _is_number(text)):
                 yield "bad_target", "target", "is not a number; correct it, or set data.checks.bad_target: drop"
+            elif abs(float(text)) > LARGEST:
+                yield "bad_target", "target", f"is beyond {LARGEST:g}; correct it, or write the column in a larger unit"
 
     def label_names(self, found: Iterable[str], columns: Mapping[str, Any]) -> list[str]:
         return list(_as_list(columns["target"]))
+
+    def fitted(self, train: pa.Table, labels: Sequence[str]) -> Self:
+        if self.target_scale:
+            return self
+        targets = _numbers(train)
+        mean, deviation = targets.mean(axis=0), targets.std(axis=0)
+        for label, column, middle, spread in zip(labels, targets.T, mean, deviation, strict=True):
+            if np.ptp(column) <= RESOLUTION * np.abs(column).max():
+                told = f"is {column[0]:g} in all" if not np.ptp(column) else f"differs by {spread:.1g} from {middle:g} in"
+                remedy = "leave it out of data.columns.target" if len(labels) > 1 else "name another column"
+                if np.ptp(column):
+                    remedy = "too little for single precision: subtract a constant from the column"
+                raise DataError(
+                    f"data.columns.target: {label!r} {told} {len(column):,} rows of the training split, so there is nothing to"
+                    f" learn; {remedy}"
+                )
+        return self._in(mean.tolist(), deviation.tolist())
+
+    def _in(self, mean: Sequence[float], deviation: Sequence[float]) -> Self:
+        return self.model_copy(update={"target_scale": TargetScale(mean=tuple(mean), deviation=tuple(deviation))})
+
+    def scale(self) -> TargetScale | None:
+        return self.target_scale
+
+    def settled(self, config: Mapping[str, Any]) -> Self:
+        given = config.get("target_scale")
+        return self._in(given["mean"], given["deviation"]) if given else self.model_copy(update={"target_scale": None})
+
+    def scaled(self, targets: torch.Tensor) -> torch.Tensor:
+        if self.target_scale is None:
+            return targets
+        mean, deviation = (targets.new_tensor(each) for each in (self.target_scale.mean, self.target_scale.deviation))
+        return (targets - mean) / deviation
+
+    def remarks(self, rows: pa.Table, labels: Sequence[str]) -> Iterator[str]:
+        for label, column in zip(labels, _numbers(rows).T, strict=True):
+            if not np.ptp(column):
+                yield f"{label} is {column[0]:g} in all {len(column):,} rows: correlations and R² of this split say nothing"
+            low, middle, high = np.percentile(column, (25, 50, 75))
+            far = np.flatnonzero(np.abs(column - middle) > FAR * (high - low)) if high > low else np.array([], dtype=int)
+            if len(far):
+                yield (
+                    f"{label}: {len(far)} of {len(column):,} rows are more than {FAR} times the interquartile range from the"
+                    f" median {middle:g} (row {rows['row'][int(far[0])]}: {column[far[0]]:g}), and all others look alike beside"
+                    " them; correct them, take the logarithm of the column, or set task.loss_function: huber"
+                )
 
     def encode(self, rows: Sequence[Values], encoder: TextEncoder, labels: Sequence[str] | None) -> Columns:
         import pyarrow as pa  # noqa: PLC0415  (configure checks this class's options and needs no Arrow)
@@ -61,7 +117,7 @@ class TextRegression(TextInput):
     def loss(self, logits: torch.Tensor, targets: torch.Tensor, *, training: bool = False) -> torch.Tensor:
         from torch.nn import functional  # noqa: PLC0415
 
-        numbers = logits.float()
+        numbers, targets = logits.float(), self.scaled(targets)
         if self.loss_function == "mse":
             losses = functional.mse_loss(numbers, targets, reduction="none")
         elif self.loss_function == "mae":
@@ -77,17 +133,17 @@ class TextRegression(TextInput):
         return regression_scores(targets, outputs, weights, labels=labels)
 
     def outputs(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
-        return logits.astype(np.float64)
+        numbers = logits.astype(np.float64)
+        return numbers * self.target_scale.deviation + self.target_scale.mean if self.target_scale else numbers
 
     def predictions(self, rows: pa.Table, outputs: Outputs, labels: Sequence[str], *, top_k: int) -> list[dict[str, Any]]:
-        """Returns a number for each target, by the name of its column with `predicted_` before it."""
+        """Returns a number for each target, to nine digits, by the name of its column with `predicted_` before it."""
         return [
-            {f"predicted_{label}": round(float(number), 6) for label, number in zip(labels, row, strict=True)}
-            for row in outputs
+            {f"predicted_{label}": float(f"{number:.9g}") for label, number in zip(labels, row, strict=True)} for row in outputs
         ]
 
     def judge(self, rows: pa.Table, outputs: Outputs, labels: Sequence[str]) -> Judgement:
-        targets, numbers = np.stack(rows["target"].to_numpy()), np.stack(outputs)
+        targets, numbers = _numbers(rows), np.stack(outputs)
         table: dict[str, Any] = {name: rows[name] for name in ("row", *self.shown) if name in rows.column_names}
         for position, label in enumerate(labels):
             table |= {label: targets[:, position], f"predicted_{label}": numbers[:, position]}
@@ -100,10 +156,15 @@ class TextRegression(TextInput):
     def baselines(self, train: pa.Table, split: pa.Table, labels: Sequence[str]) -> dict[str, Outputs]:
         from sklearn.linear_model import Ridge  # noqa: PLC0415  (1 s that only reports need)
 
-        targets = np.stack(train["target"].to_numpy())
+        targets = _numbers(train)
         seen, asked = self.features(train, split)
         found = Ridge(alpha=1.0).fit(seen, targets).predict(asked).reshape(split.num_rows, -1)
         return {"mean": [targets.mean(axis=0)] * split.num_rows, "tfidf_ridge": list(found)}
+
+
+def _numbers(rows: pa.Table) -> NDArray[np.float64]:
+    """Returns the targets, (rows, targets)."""
+    return np.stack(rows["target"].to_numpy()).astype(np.float64)
 
 
 def _require_as_many(given: Sequence[Sequence[str]], rows: Sequence[Values], labels: Sequence[str]) -> None:

@@ -31,7 +31,7 @@ def solve(job: Job, solution: Solution, train: BatchLoader, val: BatchLoader) ->
     features, targets = entering(model, head, train, folder and folder / "train", precision)
     unseen = entering(model, head, val, folder and folder / "val", precision)
     counted = train.rows.row_weights if job.config.trainer.imbalance == "class_weights" else None
-    solved = solution.solve(features.cpu().double().numpy(), targets.cpu().numpy(), counted, layer.out_features)
+    solved = solution.solve(features.cpu().double().numpy(), task.scaled(targets).cpu().numpy(), counted, layer.out_features)
     if isinstance(solved, Linear):
         with torch.no_grad():
             layer.weight.copy_(torch.from_numpy(solved.weight))

@@ -262,3 +262,24 @@ def test_a_warning_about_rows_that_cannot_be_kept_is_refused() -> None:
     ):
         small_config(data=keeping)
     assert small_config(data={**keeping, "checks": {"unknown_label": "drop"}}).data.checks.unknown_label == "drop"
+
+
+@pytest.mark.parametrize("imbalance", ["class_weights", "weighted_sampling"])
+@pytest.mark.parametrize(
+    ("task", "columns", "why"),
+    [
+        ("text_regression", {"text": "text", "target": "rating"}, "TextRegression has numbers"),
+        ("multi_label", {"text": "text", "labels": "labels"}, "MultiLabel has any number of labels"),
+        ("token_classification", {"text": "text", "tags": "tags"}, "TokenClassification has tags of words"),
+    ],
+)
+def test_weights_of_labels_are_refused_where_a_row_has_not_one(
+    artifacts: Artifacts, imbalance: str, task: str, columns: dict[str, str], why: str
+) -> None:
+    edit(artifacts.project / "params.yaml", task=task)
+    edit(artifacts.project / "conf/data/movie_reviews.yaml", columns=columns, filters=[], labels=None)
+    edit(artifacts.project / "conf/trainer/default.yaml", imbalance=imbalance)
+    [problem] = problems(artifacts)
+    assert problem.endswith(f"imbalance: {imbalance} needs one label a row, and {why}; set it to ignore")
+    edit(artifacts.project / "conf/trainer/default.yaml", imbalance="ignore")
+    compose(artifacts)

@@ -79,7 +79,7 @@ def test_a_label_without_rows_in_a_split_is_reported(
     profile = json.loads((prepared(tmp_path, tiny_bert, rows).folder / "profile.json").read_text())
     assert profile["labels_without_rows"] == {"train": [], "val": ["mixed"], "test": ["mixed"]}
     said = capsys.readouterr().out
-    assert all(f"warning: {split} has no row of mixed: scores of this split say nothing of it" in said for split in ALL[1:])
+    assert all(f"warning: {split}: no row of mixed: scores of this split say nothing of it" in said for split in ALL[1:])
     rows += [row | {"text": f"{row['text']} again {number}", "sentiment": "mixed"} for number, row in enumerate(rows[:60])]
     prepared(tmp_path, tiny_bert, rows)  # as the warning says
     assert "no row of" not in capsys.readouterr().out

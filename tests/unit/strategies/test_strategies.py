@@ -174,7 +174,9 @@ def test_training_nothing_is_an_error(tiny_bert: Path) -> None:
     model = fresh(tiny_bert)
     with pytest.raises(ConfigError, match="trains no parameter of this model"):
         freeze_all_but(model, [])
-    late = [type(group)(**{**group.__dict__, "from_epoch": 1}) for group in Full().tune(model).groups]
+    late = [
+        type(group)(**{**group.__dict__, "from_epoch": 1}) for group in Full(regression_head_lr_scale=10).tune(model).groups
+    ]
     with pytest.raises(ConfigError, match="trains no parameter in the first epoch"):
         freeze_all_but(model, late)
 

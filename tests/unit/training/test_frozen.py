@@ -106,7 +106,7 @@ HEAD = Head(train_pooler=True, head_lr_scale=1.0)
         (LastN(blocks=1, freeze_embeddings=False, layer_decay=1.0, head_lr_scale=1.0), None, None),
         (LastN(blocks=3, freeze_embeddings=True, layer_decay=1.0, head_lr_scale=1.0), None, None),
         (Gradual(blocks_per_epoch=1, layer_decay=1.0, head_lr_scale=1.0), None, None),
-        (Full(), None, None),
+        (Full(regression_head_lr_scale=10), None, None),
     ],
 )
 def test_only_what_never_trains_is_cut_off(strategy: Any, blocks: int | None, first_token: bool | None) -> None:

@@ -133,7 +133,7 @@ def test_heads_of_other_architectures_are_found_where_they_are_chains(kind: str)
 
 def test_no_head_where_more_than_a_head_trains() -> None:
     model, example = text_model("Bert")
-    assert find_head(model, Full().tune(model).groups, example) is None
+    assert find_head(model, Full(regression_head_lr_scale=10).tune(model).groups, example) is None
 
 
 def test_a_head_that_says_something_else_alone_is_refused() -> None:

@@ -23,7 +23,7 @@ def model() -> nn.Module:
 
 def test_biases_and_norms_do_not_decay_and_everything_is_in_one_group() -> None:
     net = model()
-    optimizer = make_optimizer(ADAMW, Full().tune(net).groups)
+    optimizer = make_optimizer(ADAMW, Full(regression_head_lr_scale=10).tune(net).groups)
     decayed, kept = optimizer.param_groups
     assert [p.ndim for p in decayed["params"]] == [2, 2]
     assert [p.ndim for p in kept["params"]] == [1, 1, 1, 1]
@@ -47,7 +47,7 @@ def test_training_nothing_is_an_error() -> None:
 
 def test_the_schedule_warms_up_and_ends_at_zero() -> None:
     net = model()
-    optimizer = make_optimizer(ADAMW, Full().tune(net).groups)
+    optimizer = make_optimizer(ADAMW, Full(regression_head_lr_scale=10).tune(net).groups)
     scheduler = make_scheduler(LINEAR, "max", optimizer, 10)
     rates = []
     for _ in range(10):

@@ -107,7 +107,11 @@ def test_only_the_last_layer_changes_and_features_are_computed_once(
     assert {"val/loss", "val/accuracy", "val/f1_macro"} <= set(logged)
     assert first.best_score == pytest.approx(logged["val/loss"])
     assert {row["name"] for row in History(tmp_path / "b" / "history.csv").rows()} == set(logged)
-    full = train(tmp_path / "c", strategy={"_target_": "finespun.strategies.full.Full"}, trainer__max_epochs=1)
+    full = train(
+        tmp_path / "c",
+        strategy={"_target_": "finespun.strategies.full.Full", "regression_head_lr_scale": 1.0},
+        trainer__max_epochs=1,
+    )
     assert full.tuning.model.state_dict().keys() == before.keys()
     monkeypatch.setattr(entering, "stopped_at", lambda *_, **__: pytest.fail("computed again"))
     again = train(tmp_path / "d", strategy=TARGET, features=cache)
