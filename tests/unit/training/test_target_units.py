@@ -111,7 +111,7 @@ def last_of_history(folder: Path, name: str) -> float:
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("target", ["price", "share"])
+@pytest.mark.parametrize("target", ["price", pytest.param("share", marks=pytest.mark.slow)])
 def test_every_way_of_training_learns_numbers_in_any_unit_alike(
     tmp_path: Path, lively: Path, strategy: str, target: str
 ) -> None:
