@@ -69,12 +69,17 @@ def run(overrides: tuple[str, ...]) -> None:
               help="A column to read, if it is called other than in training, such as text=review.")  # fmt: skip
 @click.option("--delimiter", metavar="CHARACTER", help="Between the fields of a CSV [default: as in training].")
 @click.option("--encoding", help="Of a text file, such as utf-8 or latin-1 [default: as in training].")
+@click.option(
+    "--quoting",
+    type=click.Choice(["auto", "standard", "none"]),
+    help="Of a CSV; none: quotes are text [default: as in training].",
+)
 @click.option("--top-k", type=click.IntRange(min=1), default=1, show_default=True, help="Answers a row, the likeliest first.")
 @click.option("--strict", is_flag=True, help="End at the first row that cannot be answered.")
 @click.option("--trust-remote-code", is_flag=True, help="Run code that lies in the model's folder.")
 def predict(
     source: Path, output: Path, model: Path | None, columns: tuple[str, ...], delimiter: str | None, encoding: str | None,
-    top_k: int, *, strict: bool, trust_remote_code: bool,
+    quoting: str | None, top_k: int, *, strict: bool, trust_remote_code: bool,
 ) -> None:  # fmt: skip
     """Answer each row of INPUT (CSV, JSON Lines, Parquet; a folder of images; - reads one input a line).
 
@@ -88,7 +93,11 @@ def predict(
     if delimiter is not None and len(delimiter) != 1:
         raise click.BadParameter(f"{delimiter!r} is not one character", param_hint="--delimiter")
     chosen = dict(each.split("=", 1) for each in columns)
-    reading = {name: value for name, value in (("delimiter", delimiter), ("encoding", encoding)) if value is not None}
+    reading = {
+        name: value
+        for name, value in (("delimiter", delimiter), ("encoding", encoding), ("quoting", quoting))
+        if value is not None
+    }
     folder = model or _here().finetuned
     count, failed = predict_file(
         source, output, folder=folder, columns=chosen, reading=reading, top_k=top_k, strict=strict,

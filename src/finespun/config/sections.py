@@ -49,6 +49,7 @@ class Split(Section):
     val: Share = 0.1
     test: Share = 0.1
     seed: NonNegativeInt = 42
+    cover_labels: bool = False  # a label that no training row would have gets its first row there
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:
@@ -67,6 +68,8 @@ class Checks(Section):
     bad_transition: Severity = "warn"  # tags that go on with an entity that has not begun
     bad_image: Literal["error", "drop"] = "error"  # what cannot be decoded cannot be kept
     animated_image: Severity = "warn"
+    rare_label: Severity = "error"  # that no training row has
+    lookalike_label: Literal["error", "warn"] = "warn"  # labels that differ by case or blanks, or as 1 and 1.0 do
     duplicate: Severity = "warn"
     conflicting_labels: Severity = "error"
 
@@ -91,6 +94,7 @@ class DataConfig(Section):
     format: Literal["csv", "jsonl", "parquet", "conll", "images"] | None = None  # None: by the ending; images: a folder
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
     encoding: str = "utf-8"
+    quoting: Literal["auto", "standard", "none"] = "auto"  # auto: a quote that swallows rows is reported; none: quotes are text
     columns: dict[str, Column | Strings]  # role -> column, or several; `group` keeps rows of one group in one split
     labels: Strings | None = None  # None: those found, sorted
     filters: Annotated[tuple[Filter, ...], Field(strict=False)] = ()

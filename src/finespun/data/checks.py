@@ -5,18 +5,20 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from finespun.config.sections import DataConfig
+from finespun.data.cells import NUMBER, as_text, is_list, label_name, read_list, yes_or_no
 from finespun.data.sources import Line, Row
-from finespun.data.splits import normalise
+from finespun.data.splits import normalise, split_of
 from finespun.errors import DataError, did_you_mean, listed
 from finespun.tasks.base import Problem as Found
 from finespun.tasks.base import Task, Values
 
+LONG_NAME = 40  # characters; longer ones in a header are rather texts
 SHOWN = 5  # problems of each kind that a terminal shows
-MISSING = {"None", "nan", "<NA>", "NaT"}  # as text, the values by which Python, NumPy and pandas say that there is none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,22 @@ class Report:
     problems: list[Problem] = field(default_factory=list)
     left_out: set[int] = field(default_factory=set)
     answers: Counter[str] = field(default_factory=Counter)
+    lines: dict[str, list[int]] = field(default_factory=dict)  # of the labels that no training row has
+    first: dict[str, int] = field(default_factory=dict)  # the line where a label is first seen
+    keys: dict[str, str] = field(default_factory=dict)  # of each label, what decides the split of its first row
+    in_train: set[str] = field(default_factory=set)
+
+    def add_answers(self, line: int, answers: Sequence[str], key: str, split: str) -> None:
+        """Counts the labels of a row that falls into `split` by its `key`."""
+        self.answers.update(answers)
+        for answer in answers:
+            self.first.setdefault(answer, line)
+            self.keys.setdefault(answer, key)
+            if split == "train":
+                self.in_train.add(answer)
+                self.lines.pop(answer, None)
+            elif answer not in self.in_train:
+                self.lines.setdefault(answer, []).append(line)
 
     def counts(self, severity: str) -> dict[str, int]:
         """Returns the number of problems by kind."""
@@ -65,26 +83,40 @@ class Report:
         return "\n".join(lines)
 
 
-def role_values(row: Row, columns: Mapping[str, str | Sequence[str]]) -> dict[str, Any]:
+def role_values(row: Row, columns: Mapping[str, str | Sequence[str]], task: Task) -> dict[str, Any]:
     """Returns role -> text of a row, or a list of them where a column holds lists or several columns make up a role.
 
-    A missing value is the empty text.
+    A missing value is the empty text. A list that stands in a cell as text is read where the task reads lists; labels are
+    spelt as they are compared (`cells.label_name`); a role that columns of 0 and 1 make up is the names of those that say 1.
     """
-    return {
+    found: dict[str, Any] = {
         role: as_text(row[column]) if isinstance(column, str) else [as_text(row[each]) for each in column]
         for role, column in columns.items()
     }
+    for role in task.indicator_roles:
+        if role in found and not isinstance(columns[role], str):
+            found[role] = _indicated(columns[role], found[role])
+    for role in task.list_roles:
+        if isinstance(found.get(role), str) and is_list(found[role]):
+            with suppress(ValueError):  # `problems_of` reports what cannot be read
+                found[role] = as_text(read_list(found[role]))
+    return found | {role: _spelt(found[role]) for role in task.answer_roles if role in found}
 
 
-def as_text(value: Any) -> Any:
-    """Returns a value as text; lists (arrays of NumPy's, in a DataFrame) stay lists of texts, objects stay objects."""
-    value = value.tolist() if hasattr(value, "tolist") else value
-    if isinstance(value, list | tuple):
-        return [as_text(each) for each in value]
+def _indicated(columns: Sequence[str], cells: Sequence[Any]) -> list[Any]:
+    """Returns the names of columns that say yes; a column that says neither yes nor no, as an object, for the report."""
+    said = [
+        (column, yes_or_no(cell) if isinstance(cell, str) else None, cell) for column, cell in zip(columns, cells, strict=True)
+    ]
+    return [{column: cell} if answer is None else label_name(column) for column, answer, cell in said if answer is not False]
+
+
+def _spelt(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_spelt(each) for each in value]
     if isinstance(value, dict):
-        return value
-    text = str(value)
-    return "" if text in MISSING and not isinstance(value, str) else text
+        return {name: _spelt(each) if name == "label" else each for name, each in value.items()}
+    return label_name(value) if isinstance(value, str) else value
 
 
 def named_columns(columns: Mapping[str, str | Sequence[str]]) -> list[tuple[str, str]]:
@@ -95,14 +127,29 @@ def named_columns(columns: Mapping[str, str | Sequence[str]]) -> list[tuple[str,
 def problems_of(values: Values, task: Task, labels: Sequence[str] | None) -> Iterator[Found]:
     """Yields everything wrong with one row; a task is not asked about lists where it expects texts."""
     nested = [
-        (role, "an object" if isinstance(value, dict) else "a list")
+        (role, kind)
         for role, value in values.items()
-        if isinstance(value, dict) or (isinstance(value, list) and role not in task.list_roles)
+        if (kind := _unexpected(value, lists=role in task.list_roles)) is not None
     ]
     for role, kind in nested:
-        yield "unexpected_list", role, f"is {kind}, where one text is needed; write one, or name one column in data.columns"
+        yield "unexpected_list", role, kind
     if not nested:
         yield from task.problems(values, labels)
+
+
+def _unexpected(value: Any, *, lists: bool) -> str | None:
+    """Returns what is wrong with a value that is no text, or is a text only to look at."""
+    if isinstance(value, bytes) or (isinstance(value, list) and any(isinstance(each, bytes) for each in value)):
+        return "is bytes that are not UTF-8; write text"
+    if isinstance(value, dict) or (isinstance(value, list) and not lists):
+        kind = "an object" if isinstance(value, dict) else "a list"
+        return f"is {kind}, where one text is needed; write one, or name one column in data.columns"
+    if isinstance(value, str) and lists and is_list(value):
+        try:
+            read_list(value)
+        except ValueError as error:
+            return f'looks like a list, but {error}; write it as JSON: ["first", "second"]'
+    return None
 
 
 def check_rows(lines: Iterable[Line], data: DataConfig, task: Task) -> Report:
@@ -126,17 +173,23 @@ def check_rows(lines: Iterable[Line], data: DataConfig, task: Task) -> Report:
             report.filtered[reason] += 1
             report.left_out.add(line.number)
             continue
-        values = role_values(line.row, data.columns)
+        values = role_values(line.row, data.columns, task)
         problems = _problems(line.number, values, data, task, seen)
         severities = {problem.severity for problem in problems}
         report.problems += problems
         if "drop" in severities:
             report.left_out.add(line.number)
         if severities <= {"warn"}:
-            report.answers.update(task.answers(values))
+            key = split_key(values, task)
+            report.add_answers(line.number, task.answers(values), key, split_of(key, data.split))
     if not report.rows:
         raise DataError(f"{data.path}: holds a header but no rows; put your rows into it")
     return report
+
+
+def split_key(values: Values, task: Task) -> str:
+    """Returns what decides a row's split: its group where there is one, else its normalised content."""
+    return str(values["group"]) if "group" in values else normalise(task.content(values))
 
 
 def _require_columns(line: Line, data: DataConfig) -> None:
@@ -144,6 +197,8 @@ def _require_columns(line: Line, data: DataConfig) -> None:
     needed = [(f"data.columns.{role}", column) for role, column in named_columns(data.columns)]
     needed += [("data.filters", rule.column) for rule in data.filters]
     cut = " or data.delimiter" if len(have) == 1 else ""  # nothing divided the header
+    if any(len(column) > LONG_NAME or NUMBER.fullmatch(column) for column in have):
+        cut += "; if the first line is a row already, write a line of column names above it"
     problems = [
         f"{data.path}: has no column {column!r} ({key}){did_you_mean(column, have)}; it has: {listed(have)}; correct {key}{cut}"
         for key, column in needed

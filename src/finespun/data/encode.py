@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 
 from finespun.config.sections import DataConfig
-from finespun.data.checks import Report, role_values
+from finespun.data.checks import Report, role_values, split_key
 from finespun.data.sources import Line, chunks
 from finespun.data.splits import SPLITS, normalise, position, split_of
-from finespun.errors import DataError, listed
+from finespun.errors import DataError, first_of, listed
 from finespun.tasks.base import Encoder, Task, Values
 
 Encoded = tuple[int, Values]  # line number, role -> text
@@ -64,17 +64,18 @@ def encode_splits(
     labels: Sequence[str],
     folder: Path,
     left_out: set[int],
+    to_train: frozenset[str] = frozenset(),
 ) -> Profile:
-    """Splits, encodes and writes rows as `train.arrow`, `val.arrow` and `test.arrow`.
+    """Splits, encodes and writes rows as `train.arrow`, `val.arrow` and `test.arrow`; `to_train` are keys of training rows.
 
     Raises:
-        DataError: a split stays empty, or a label never occurs in the training split.
+        DataError: a split stays empty, or `data.limit` leaves a label without a training row.
     """
     folder.mkdir(parents=True, exist_ok=True)
     profile = Profile(unit=task.unit)
     with ExitStack() as stack:
         writers: dict[str, pa.RecordBatchFileWriter] = {}
-        for split, rows in _by_split(lines, data, task, left_out):
+        for split, rows in _by_split(lines, data, task, left_out, to_train):
             columns = task.encode([values for _, values in rows], encoder, labels)
             profile.rows[split] += len(rows)
             for _, values in rows:
@@ -91,23 +92,23 @@ def encode_splits(
     return profile
 
 
-def _by_split(lines: Iterable[Line], data: DataConfig, task: Task, left_out: set[int]) -> Iterator[tuple[str, list[Encoded]]]:
+def _by_split(
+    lines: Iterable[Line], data: DataConfig, task: Task, left_out: set[int], to_train: frozenset[str]
+) -> Iterator[tuple[str, list[Encoded]]]:
     for chunk in chunks(lines, task.rows_at_once):
         parts: dict[str, list[Encoded]] = {split: [] for split in SPLITS}
         for line in chunk:
             if line.number in left_out:
                 continue
-            values = role_values(line.row, data.columns)
-            parts[split_of(split_key(values, task), data.split)].append((line.number, values))
+            values = role_values(line.row, data.columns, task)
+            key = split_key(values, task)
+            parts["train" if key in to_train else split_of(key, data.split)].append((line.number, values))
         yield from ((split, rows) for split, rows in parts.items() if rows)
 
 
-def split_key(values: Values, task: Task) -> str:
-    """Returns what decides a row's split: its group where there is one, else its normalised content."""
-    return str(values["group"]) if "group" in values else normalise(task.content(values))
-
-
-def beyond_limit(lines: Iterable[Line], data: DataConfig, task: Task, left_out: set[int]) -> set[int]:
+def beyond_limit(
+    lines: Iterable[Line], data: DataConfig, task: Task, left_out: set[int], to_train: frozenset[str] = frozenset()
+) -> set[int]:
     """Returns the lines of training rows beyond `data.limit`.
 
     Rows are ranked by a hash of seed and content, so smaller limits are nested in larger ones and other splits stay whole.
@@ -118,8 +119,9 @@ def beyond_limit(lines: Iterable[Line], data: DataConfig, task: Task, left_out: 
     for line in lines:
         if line.number in left_out:
             continue
-        values = role_values(line.row, data.columns)
-        if split_of(split_key(values, task), data.split) == "train":
+        values = role_values(line.row, data.columns, task)
+        key = split_key(values, task)
+        if key in to_train or split_of(key, data.split) == "train":
             group = ", ".join(sorted(set(task.answers(values)))) if data.limit.per_label else ""
             ranked.setdefault(group, []).append((position(normalise(task.content(values)), data.split.seed + 1), line.number))
     kept = data.limit.per_label or data.limit.rows
@@ -133,9 +135,7 @@ def _require_rows(profile: Profile, data: DataConfig) -> None:
             f"{data.path}: {sum(profile.rows.values())} usable rows leave no row in the split {listed(empty)};"
             " bring more rows or raise its share in data.split"
         )
-    given = data.labels or set().union(*profile.labels.values())
-    unseen = [label for label in given if not profile.labels["train"][label]]
-    if unseen:
-        raise DataError(
-            f"{data.path}: the label {listed(unseen)} has no row in the training split; add rows or leave it out of data.labels"
-        )
+    given = set().union(*profile.labels.values())
+    unseen = sorted(label for label in given if not profile.labels["train"][label])
+    if unseen and data.limit:
+        raise DataError(f"{data.path}: data.limit leaves no training row of {first_of(unseen)}; raise it, or set per_label")

@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
-from finespun.data import image_folder
+from finespun.data import delimited, image_folder
 from finespun.data.conll import sentences
 from finespun.errors import DataError, listed
 
@@ -49,7 +49,7 @@ def format_of(path: Path, given: str | None = None, *, writing: bool = False) ->
     if given:
         return given
     if path.is_dir() and not writing:
-        return "images"
+        return "parquet" if any(path.glob("*.parquet")) else "images"
     known = FORMATS if writing else FORMATS | READ_ONLY
     if path.suffix.lower() not in known:
         remedy = "choose one of them" if writing else "save it as one of them, or set data.format if only its name is another"
@@ -57,14 +57,16 @@ def format_of(path: Path, given: str | None = None, *, writing: bool = False) ->
     return known[path.suffix.lower()]
 
 
-def read(path: Path, *, file_format: str | None = None, delimiter: str = ",", encoding: str = "utf-8") -> Iterator[Line]:
-    """Yields a file's rows in order, never holding more than a chunk of them.
+def read(
+    path: Path, *, file_format: str | None = None, delimiter: str = ",", encoding: str = "utf-8", quoting: str = "auto"
+) -> Iterator[Line]:
+    """Yields a file's rows in order, never holding more than a chunk of them; of a folder of Parquet files, those of all.
 
     Raises:
         DataError: the file is missing, empty, in another encoding, or a row does not fit the header.
     """
     if path.is_dir():
-        yield from (Line(number, dict(row)) for number, row in enumerate(image_folder.rows(path), 1))
+        yield from _read_folder(path, file_format)
         return
     path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path  # as messages say it
     kind = _require_table(path, file_format)
@@ -77,7 +79,8 @@ def read(path: Path, *, file_format: str | None = None, delimiter: str = ",", en
                 yield from (Line(number, row) for number, row in sentences(file, str(path)))
                 return
             divider = TABS.get(path.suffix.lower(), delimiter)
-            yield from _read_csv(file, str(path), divider) if kind == "csv" else _read_jsonl(file, str(path))
+            given = delimited.rows(file, str(path), divider, quoting) if kind == "csv" else _read_jsonl(file, str(path))
+            yield from (Line(*each) for each in given)
     except UnicodeError as error:
         place, wrong = str(path), f"is not {encoding} ({error})"
         if isinstance(error, UnicodeDecodeError):
@@ -88,6 +91,12 @@ def read(path: Path, *, file_format: str | None = None, delimiter: str = ",", en
         raise DataError(f"{place}: {wrong}; save the file as UTF-8 or set data.encoding (predict --encoding)") from error
     except LookupError as error:
         raise DataError(f"{path}: data.encoding {encoding!r} does not exist; use for example utf-8 or latin-1") from error
+
+
+def _read_folder(path: Path, file_format: str | None) -> Iterator[Line]:
+    parts = sorted(path.glob("*.parquet")) if file_format != "images" else []
+    given = (line.row for part in parts for line in _read_parquet(part)) if parts else map(dict, image_folder.rows(path))
+    yield from (Line(number, row) for number, row in enumerate(given, 1))
 
 
 def _require_table(path: Path, file_format: str | None) -> str:
@@ -101,32 +110,7 @@ def _require_table(path: Path, file_format: str | None) -> str:
     return kind
 
 
-def _read_csv(file: IO[str], name: str, delimiter: str) -> Iterator[Line]:
-    csv.field_size_limit(sys.maxsize)
-    reader, start = csv.reader(file, delimiter=delimiter, strict=True), 1
-    try:
-        header = next(reader, None)
-        if header is None:
-            raise DataError(f"{name}: is empty; put your rows into it")
-        twice = sorted({column for column in header if header.count(column) > 1})
-        if twice:
-            raise DataError(f"{name}:1: the header names {listed(map(repr, twice))} twice; rename one")
-        start = reader.line_num + 1
-        for fields in reader:
-            if fields:
-                if len(fields) != len(header):
-                    raise DataError(
-                        f"{name}:{start}: has {len(fields)} fields, the header has {len(header)}; quote fields that hold"
-                        f" {delimiter!r}, or set data.delimiter (predict --delimiter)"
-                    )
-                yield Line(start, dict(zip(header, fields, strict=True)))
-            start = reader.line_num + 1
-    except csv.Error as error:
-        remedy = "quote the field, double quotes inside it, or set data.delimiter (predict --delimiter)"
-        raise DataError(f"{name}:{start}: is not CSV ({error}); {remedy}") from error
-
-
-def _read_jsonl(file: IO[str], name: str) -> Iterator[Line]:
+def _read_jsonl(file: IO[str], name: str) -> Iterator[tuple[int, Row]]:
     for number, text in enumerate(file, 1):
         if not text.strip():
             continue
@@ -141,7 +125,7 @@ def _read_jsonl(file: IO[str], name: str) -> Iterator[Line]:
             raise DataError(f"{name}:{number}: is not JSON ({error.msg} at column {error.colno}); one object a line") from error
         if not isinstance(row, dict):
             raise DataError(f'{name}:{number}: holds {type(row).__name__}, not an object; write {{"column": value, ...}}')
-        yield Line(number, row)
+        yield number, row
 
 
 def _read_parquet(path: Path) -> Iterator[Line]:

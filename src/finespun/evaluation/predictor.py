@@ -62,7 +62,7 @@ class Predictor:
 
     def predict(self, rows: Sequence[Row], *, top_k: int = 1) -> list[dict[str, Any]]:
         """Returns an answer for each row; a row that cannot be answered gives `error` and nothing else."""
-        values = [role_values(row, self.columns) for row in rows]
+        values = [role_values(row, self.columns, self.task) for row in rows]
         problems = [next(problems_of(each, self.task, None), None) for each in values]
         good = [position for position, problem in enumerate(problems) if problem is None]
         answers = iter(self._answered([values[position] for position in good], top_k) if good else [])

@@ -72,7 +72,7 @@ def finetune(config: RunConfig, artifacts: Artifacts, hardware: Hardware) -> Non
         with _open_run(config, artifacts, prepared, store, inputs, hardware) as tracked:
             fitted, processor, loaded, finish = train(sink=tracked.log)
             record = {"run_id": tracked.id, "tracking_uri": config.runtime.tracking_uri, "columns": prepared.schema["columns"]}
-            record["reading"] = {name: prepared.schema["settings"][name] for name in ("delimiter", "encoding")}
+            record["reading"] = {name: prepared.schema["settings"][name] for name in ("delimiter", "encoding", "quoting")}
             _save(
                 fitted,
                 processor,

@@ -12,8 +12,10 @@ from finespun.config import targets
 from finespun.config.compose import read_for_stage, to_plain
 from finespun.config.sections import DataConfig, RunConfig
 from finespun.data import sources
+from finespun.data.cells import label_name
 from finespun.data.checks import Report, check_rows
 from finespun.data.encode import beyond_limit, encode_splits
+from finespun.data.labels import labels_of
 from finespun.data.prepared import PreparedData
 from finespun.data.splits import SPLITS
 from finespun.errors import DataError, first_of
@@ -40,19 +42,23 @@ def run(artifacts: Artifacts) -> None:
 
 def prepare(config: RunConfig, artifacts: Artifacts, folder: Path) -> None:
     """Reads twice: first every row is checked, and nothing is written unless all is well."""
-    data, task = config.data, targets.build("task", config.task)
+    data, task = _spelt(config.data), targets.build("task", config.task)
     path = artifacts.project / data.path
     task = task.reading_from(path if path.is_dir() else path.parent, artifacts.project)
-    options: dict[str, Any] = {"file_format": data.format, "delimiter": data.delimiter, "encoding": data.encoding}
+    reading = {"delimiter": data.delimiter, "encoding": data.encoding, "quoting": data.quoting}
+    options: dict[str, Any] = {"file_format": data.format, **reading}
     model = localised(config.model, config.runtime, artifacts)
     encoder = task.encoder(resolve(model, artifacts.project, weights=False))
     report = check_rows(sources.read(path, **options), data, task)
     _tell(report, artifacts.state / "data_problems.csv")
-    labels = task.label_names(data.labels or sorted(report.answers), data.columns)
-    left_out = report.left_out | beyond_limit(sources.read(path, **options), data, task, report.left_out)
+    _require_rows(report, data)
+    known = labels_of(report, data)
+    labels = task.label_names(known.names, data.columns)
+    left_out = report.left_out | known.left_out
+    left_out |= beyond_limit(sources.read(path, **options), data, task, left_out, known.to_train)
     profile = encode_splits(
         sources.read(path, **options), data=data, task=task, encoder=encoder, labels=labels, folder=folder,
-        left_out=left_out,
+        left_out=left_out, to_train=known.to_train,
     )  # fmt: skip
     written = PreparedData(folder)
     task.fitted(written.open("train"), labels)
@@ -77,8 +83,28 @@ def prepare(config: RunConfig, artifacts: Artifacts, folder: Path) -> None:
     for split, remarks in profile.remarks.items():
         for remark in remarks:
             print(f"warning: {split}: {remark}")  # noqa: T201
+    if profile.truncated:
+        share = f"{profile.truncated:,} of {sum(profile.rows.values()):,} rows are longer than task.max_length"
+        print(f"warning: {share}: their ends are cut off; raise it where the model allows more")  # noqa: T201
     rows = ", ".join(f"{split} {profile.rows[split]:,}" for split in SPLITS)
-    print(f"{data.path}: {report.rows:,} rows, {len(left_out):,} left out; {rows}; labels {', '.join(labels)}")  # noqa: T201
+    print(f"{data.path}: {report.rows:,} rows, {len(left_out):,} left out; {rows}; labels {first_of(labels, 20)}")  # noqa: T201
+
+
+def _spelt(data: DataConfig) -> DataConfig:
+    """Returns the section with its labels spelt as those of rows are."""
+    return data.model_copy(update={"labels": tuple(map(label_name, data.labels))}) if data.labels else data
+
+
+def _require_rows(report: Report, data: DataConfig) -> None:
+    """Raises a DataError that says where all rows went, if none is left."""
+    if len(report.left_out) < report.rows:
+        return
+    went = [f"{count:,} by data.filters ({reason})" for reason, count in report.filtered.items()]
+    went += [f"{count:,} by data.checks.{kind}: drop" for kind, count in report.counts("drop").items()]
+    values = dict.fromkeys(problem.value for problem in report.problems if problem.kind == "unknown_label")
+    if values:
+        went.append(f"the rows say {first_of([*map(repr, values)])}, data.labels {first_of([*map(repr, data.labels or ())])}")
+    raise DataError(f"{data.path}: none of {report.rows:,} rows is left: {'; '.join(went)}; correct what leaves them out")
 
 
 def _columns(data: DataConfig, path: Path) -> dict[str, Any]:

@@ -84,6 +84,7 @@ class Task(Protocol):
     optional_roles: tuple[str, ...]  # those that it can also make use of
     answer_roles: tuple[str, ...]  # those that hold the answer: not there when predicting
     list_roles: tuple[str, ...]  # those whose values may be lists
+    indicator_roles: tuple[str, ...]  # those that several columns of 0 and 1 may make up
     model_columns: tuple[str, ...]  # columns of prepared data that a batch is made of, beside `target`
     headline: tuple[str, ...]  # the scores that a summary shows
     monitor: str  # the validation metric that decides early stopping and the best epoch
@@ -201,6 +202,7 @@ class Defaults(Section):
 
     optional_roles: ClassVar[tuple[str, ...]] = ()
     list_roles: ClassVar[tuple[str, ...]] = ()
+    indicator_roles: ClassVar[tuple[str, ...]] = ()
     cannot_keep: ClassVar[tuple[str, ...]] = ()
     decides: ClassVar[bool] = False
     rows_at_once: ClassVar[int] = 4096

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from finespun.data.cells import label_name
 from finespun.tasks.base import Columns, Judgement, Outputs, Problem, Values
 from finespun.tasks.one_label import unknown_label
 from finespun.tasks.scores import best_thresholds, multi_label_scores
@@ -28,6 +29,7 @@ class MultiLabel(TextInput):
     roles: ClassVar[tuple[str, ...]] = ("text", "labels")
     answer_roles: ClassVar[tuple[str, ...]] = ("labels",)
     list_roles: ClassVar[tuple[str, ...]] = ("labels",)
+    indicator_roles: ClassVar[tuple[str, ...]] = ("labels",)
     headline: ClassVar[tuple[str, ...]] = ("f1_macro", "f1_micro", "average_precision", "exact_match")
     problem_type: ClassVar[str | None] = "multi_label_classification"
     decides: ClassVar[bool] = True
@@ -44,11 +46,20 @@ class MultiLabel(TextInput):
 
     def problems(self, values: Values, labels: Sequence[str] | None) -> Iterator[Problem]:
         yield from super().problems(values, labels)
-        if any(not isinstance(part, str) for part in values.get("labels", ())):
-            yield "unexpected_list", "labels", "holds something that is no text; write a list of labels"
+        for part in values.get("labels", ()):
+            if isinstance(part, dict) and len(part) == 1:
+                (column, cell) = next(iter(part.items()))
+                yield "unexpected_list", "labels", f"column {column!r} says {cell!r}; write 1 or 0 (true, false, yes, no)"
+            elif not isinstance(part, str):
+                yield "unexpected_list", "labels", "holds something that is no text; write a list of labels"
         if "labels" in values and labels is not None:
             told = ((answer, unknown_label(answer, labels)) for answer in self.answers(values))
             yield from (("unknown_label", "labels", f"{answer!r} {remedy}") for answer, remedy in told if remedy)
+
+    def label_names(self, found: Iterable[str], columns: Mapping[str, Any]) -> list[str]:
+        """Columns of 0 and 1 keep their order."""
+        names, given = list(found), columns["labels"]
+        return names if isinstance(given, str) else sorted(names, key=[label_name(each) for each in given].index)
 
     def encode(self, rows: Sequence[Values], encoder: TextEncoder, labels: Sequence[str] | None) -> Columns:
         import pyarrow as pa  # noqa: PLC0415  (configure checks this class's options and needs no Arrow)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from finespun.data.cells import is_list
 from finespun.errors import DataError, did_you_mean, listed
 from finespun.tasks.base import Columns, Defaults, Judgement, Outputs, Problem, Values
 from finespun.tasks.scores import classification_scores
@@ -48,7 +49,12 @@ class OneLabel(Defaults):
         return names
 
     def problems(self, values: Values, labels: Sequence[str] | None) -> Iterator[Problem]:
-        remedy = unknown_label(values["label"].strip(), labels) if "label" in values else None
+        label = values.get("label")
+        if label is None:
+            return
+        if is_list(label) and not (labels and label in labels):
+            yield "unexpected_list", "label", "is a list written as text; write one label, or set task: multi_label"
+        remedy = unknown_label(label.strip(), labels)
         if remedy:
             yield "unknown_label", "label", remedy
 

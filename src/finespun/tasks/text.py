@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from pydantic import PositiveInt
 
+from finespun.data.cells import is_blank
 from finespun.errors import ModelError
 from finespun.files import read_json
 from finespun.tasks.base import Columns, Defaults, Problem, Values
@@ -74,7 +75,7 @@ class TextInput(Defaults):
 
     def problems(self, values: Values, labels: Sequence[str] | None) -> Iterator[Problem]:
         for role in ("text", "text_pair"):
-            if role in values and not values[role].strip():
+            if role in values and is_blank(values[role]):
                 yield "empty_text", role, "is empty; write the text, or set data.checks.empty_text: drop"
         yield from super().problems(values, labels)
 

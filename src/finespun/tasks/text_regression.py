@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import PositiveFloat
 
+from finespun.data.cells import number_problem
 from finespun.errors import DataError, listed
 from finespun.tasks.base import Columns, Judgement, Outputs, Problem, TargetScale, Values
 from finespun.tasks.scores import regression_scores
@@ -50,8 +50,9 @@ class TextRegression(TextInput):
     def problems(self, values: Values, labels: Sequence[str] | None) -> Iterator[Problem]:
         yield from super().problems(values, labels)
         for text in _as_list(values.get("target", [])):
-            if not (isinstance(text, str) and _is_number(text)):
-                yield "bad_target", "target", "is not a number; correct it, or set data.checks.bad_target: drop"
+            problem = number_problem(text) if isinstance(text, str) else "is not a number"
+            if problem:
+                yield "bad_target", "target", f"{problem}; or set data.checks.bad_target: drop"
             elif abs(float(text)) > LARGEST:
                 yield "bad_target", "target", f"is beyond {LARGEST:g}; correct it, or write the column in a larger unit"
 
@@ -178,10 +179,3 @@ def _require_as_many(given: Sequence[Sequence[str]], rows: Sequence[Values], lab
 
 def _as_list(value: Any) -> Sequence[str]:
     return [value] if isinstance(value, str) else value
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False

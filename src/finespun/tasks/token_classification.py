@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, NonNegativeInt, model_validator
 
+from finespun.data.cells import is_blank
 from finespun.errors import DataError, listed
 from finespun.tasks import tags as tagging
 from finespun.tasks.base import Columns, Problem, Values
@@ -55,7 +56,7 @@ class TokenClassification(TextInput, WordTags):
 
     def problems(self, values: Values, labels: Sequence[str] | None) -> Iterator[Problem]:
         document = read(values)
-        empty = [number for number, word in enumerate(document.strings, 1) if not word.strip()]
+        empty = [number for number, word in enumerate(document.strings, 1) if is_blank(word)]
         if empty or not document.words:
             what = f"word {empty[0]} is empty" if empty else "is empty"
             yield "empty_text", "text", f"{what}; write it, or set data.checks.empty_text: drop"

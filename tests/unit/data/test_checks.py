@@ -105,7 +105,7 @@ def test_an_empty_label_is_told_also_where_labels_are_not_listed() -> None:
     data = DataConfig(path="r.csv", columns={"text": "text", "label": "label"})
     report = check_rows([Line(2, {"text": "x", "label": "any"}), Line(3, {"text": "y", "label": " "})], data, TASK)
     assert report.counts("error") == {"unknown_label": 1}
-    assert "r.csv:3: label ' ': is empty; write the label" in report.text("error")
+    assert "r.csv:3: label '': is empty; write the label" in report.text("error")
     assert report.answers == {"any": 1}
 
 
@@ -160,7 +160,7 @@ def test_a_row_with_a_mere_warning_is_compared_with_the_others() -> None:
 
 @pytest.mark.parametrize("value", [None, float("nan"), np.float64("nan"), pd.NA, pd.NaT])
 def test_a_missing_value_is_the_empty_text(value: object) -> None:
-    assert role_values({"text": value, "more": [value, "nan"]}, {"text": "text", "text_pair": "more"}) == {
+    assert role_values({"text": value, "more": [value, "nan"]}, {"text": "text", "text_pair": "more"}, TASK) == {
         "text": "",
         "text_pair": ["", "nan"],
     }

@@ -100,16 +100,6 @@ def test_an_empty_split_is_an_error(tmp_path: Path, tiny_bert: Path) -> None:
         encode(tmp_path, tiny_bert, count=4)
 
 
-def test_a_label_without_training_rows_is_an_error(tmp_path: Path, tiny_bert: Path) -> None:
-    rows = [Line(number, {**line.row, "sentiment": "negative"}) for number, line in enumerate(lines(100), 2)]
-    data = DataConfig(path="a.csv", columns={"text": "text", "label": "sentiment"}, labels=tuple(LABELS))
-    task = TextClassification(max_length=16, label_smoothing=0.0, monitor="val/accuracy", monitor_mode="max")
-    with pytest.raises(DataError, match="the label positive has no row in the training split"):
-        encode_splits(
-            rows, data=data, task=task, encoder=TextEncoder.read(tiny_bert), labels=LABELS, folder=tmp_path, left_out=set()
-        )
-
-
 def test_a_folder_without_a_fast_tokenizer_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"has no tokenizer.json"):
         TextEncoder.read(tmp_path)
@@ -131,7 +121,7 @@ def test_what_batches_are_padded_with_is_the_tokenizers_own_token(tmp_path: Path
 def test_prepared_data_that_are_not_there_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"train.arrow: cannot be opened"):
         PreparedData(tmp_path).open("train")
-    with pytest.raises(DataError, match=r"schema.json: cannot be read"):
+    with pytest.raises(DataError, match=r"schema.json: is not there; run `dvc repro --force prepare`"):
         _ = PreparedData(tmp_path).labels
 
 

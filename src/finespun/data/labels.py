@@ -1,0 +1,80 @@
+"""Which labels the data have: their order, those that look alike, and those that no training row has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from finespun.config.sections import DataConfig
+from finespun.data.cells import in_order, look_alikes
+from finespun.data.checks import Report
+from finespun.errors import DataError, did_you_mean, first_of
+
+SHOWN = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """Labels in their order, the lines to leave out for lack of a training row, and split keys that are moved to training."""
+
+    names: list[str]
+    left_out: frozenset[int]
+    to_train: frozenset[str]
+
+
+def labels_of(report: Report, data: DataConfig) -> Labels:
+    """Decides on labels that no training row has, as `data.checks.rare_label` and `data.split.cover_labels` say.
+
+    Raises:
+        DataError: labels look alike or are rare, and `data.checks` says that this is an error; a label has no row at all.
+    """
+    _report_look_alikes(report, data)
+    names = list(data.labels or in_order(report.answers))
+    _require_a_row_each(names, report)
+    rare = [name for name in names if name not in report.in_train]
+    if not rare:
+        return Labels(names=names, left_out=frozenset(), to_train=frozenset())
+    if data.split.cover_labels:
+        print(f"data.split.cover_labels: the first row of {first_of(rare)} is a training row")  # noqa: T201
+        return Labels(names=names, left_out=frozenset(), to_train=frozenset(report.keys[name] for name in rare))
+    lines = frozenset(line for name in rare for line in report.lines[name])
+    said = f"{len(lines):,} row{'s' if len(lines) != 1 else ''} with labels that no training row has: {_shown(rare, report)}"
+    severity = data.checks.rare_label
+    if severity == "error":
+        raise DataError(
+            f"{data.path}: {said}; set data.split.cover_labels: true to train on one row of each, data.checks.rare_label: drop"
+            " to leave these rows and labels out, or warn to keep labels that are never learnt; or add rows"
+        )
+    print(f"warning: {said}; {'left out' if severity == 'drop' else 'the labels are kept, and never learnt'}")  # noqa: T201
+    if severity == "warn":
+        return Labels(names=names, left_out=frozenset(), to_train=frozenset())
+    return Labels(names=[name for name in names if name not in rare], left_out=lines, to_train=frozenset())
+
+
+def _shown(names: list[str], report: Report) -> str:
+    shown = ", ".join(_counted(name, report) for name in names[:SHOWN])
+    return shown + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+
+
+def _counted(name: str, report: Report) -> str:
+    return f"{name!r} ({report.answers[name]}, row {report.first[name]})"
+
+
+def _require_a_row_each(names: list[str], report: Report) -> None:
+    absent = [name for name in names if name not in report.answers]
+    if absent:
+        near = did_you_mean(absent[0], report.answers)
+        raise DataError(
+            f"{report.file}: no row has the label {first_of([*map(repr, absent)])}{near}; the rows have"
+            f" {first_of([*map(repr, in_order(report.answers))])}; correct data.labels, or leave it out there"
+        )
+
+
+def _report_look_alikes(report: Report, data: DataConfig) -> None:
+    groups = look_alikes(report.answers)
+    if not groups or data.labels:
+        return
+    said = "; ".join(" and ".join(_counted(name, report) for name in group) for group in groups[:SHOWN])
+    message = f"labels that look alike: {said}; write each in one way, or list those that are meant in data.labels"
+    if data.checks.lookalike_label == "error":
+        raise DataError(f"{data.path}: {message}, or set data.checks.lookalike_label: warn")
+    print(f"warning: {message}")  # noqa: T201
