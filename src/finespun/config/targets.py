@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import ast
 import importlib
-import importlib.util
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from finespun.config.kinds import OURS, find, is_ours, wrong_kind
 from finespun.config.sections import Target
 from finespun.errors import ConfigError, did_you_mean, listed
 
@@ -44,9 +43,12 @@ def load(section: str, target: str, *, also: Sequence[str] = ()) -> Any:
         raise ConfigError([f"{section}._target_: {target} is not allowed; it must begin with one of: {listed(allowed)}"])
     module_name, _, name = target.rpartition(".")
     try:
-        return getattr(importlib.import_module(module_name), name)
+        found = getattr(importlib.import_module(module_name), name)
     except (ModuleNotFoundError, AttributeError) as error:
         raise ConfigError([f"{section}._target_: {target} does not exist ({error}); correct the name"]) from error
+    if section in OURS and not is_ours(section, found, module_name):
+        raise ConfigError([f"{section}._target_: {wrong_kind(section, target)}"])
+    return found
 
 
 def build(section: str, target: Target) -> Any:
@@ -59,7 +61,10 @@ def check(section: str, target: Target, *, also: Sequence[str] = ()) -> list[tup
     allowed = (*ALLOWED[section], *also)
     if not target.target.startswith(allowed):
         return [("_target_", f"{target.target} is not allowed; it must begin with one of: {listed(allowed)}")]
-    if section in {"task", "strategy"}:
+    wrong = wrong_kind(section, target.target) if target.target.startswith(ALLOWED[section]) else None
+    if wrong:
+        return [("_target_", wrong)]
+    if section in OURS:
         return _check_ours(section, target)
     names = signature(target.target)
     if names is None:
@@ -105,7 +110,7 @@ def signature(target: str) -> set[str] | None:
 
     Returns None where no such name exists.
     """
-    found = _find(target)
+    found = find(target)
     if found is None:
         return None
     if isinstance(found, ast.ClassDef):
@@ -116,22 +121,3 @@ def signature(target: str) -> set[str] | None:
     arguments = found.args
     names = {a.arg for a in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)} - {"self"}
     return names | ({"**"} if arguments.kwarg else set())
-
-
-def _find(target: str) -> ast.ClassDef | ast.FunctionDef | None:
-    """Looks in a module, or in all modules of a package, that `target` names before its last dot."""
-    top, *rest, name = target.split(".")
-    spec = importlib.util.find_spec(top) if top.isidentifier() else None
-    if spec is None or spec.origin is None:
-        return None
-    place = (
-        Path(spec.origin).with_suffix("") if not spec.submodule_search_locations else Path(spec.submodule_search_locations[0])
-    )
-    place = place.joinpath(*rest)
-    for path in sorted(place.glob("*.py")) or [place.with_suffix(".py")]:
-        text = path.read_text(encoding="utf-8") if path.is_file() else ""
-        if f"class {name}" in text or f"def {name}(" in text:  # parsing is what takes time
-            for node in ast.parse(text).body:
-                if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
-                    return node
-    return None
