@@ -10,12 +10,14 @@ import click
 from finespun import __version__
 from finespun.artifacts import Artifacts, find_project
 from finespun.errors import FinespunError
+from finespun.masking import mask_streams
 
 
 class Commands(click.Group):
     """Shows the user's mistakes as messages with their exit codes."""
 
     def invoke(self, ctx: click.Context) -> object:
+        mask_streams(output=ctx.invoked_subcommand != "predict")  # its output is data
         try:
             return super().invoke(ctx)
         except BrokenPipeError:

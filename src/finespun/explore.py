@@ -21,11 +21,19 @@ from omegaconf.errors import OmegaConfBaseException
 from finespun.artifacts import Artifacts, find_project
 from finespun.config.check import Origin, check, check_choices, choices
 from finespun.config.compose import read_dials, write
+from finespun.config.guard import ELSEWHERE  # (its import lets what Hydra composes be checked, here and in trials)
 from finespun.errors import ConfigError, FinespunError, ModelError
 from finespun.files import read_json
 from finespun.training.launch import run_and_wait
 
 STAGES = ("prepare", "finetune", "evaluate")
+REFUSED = {  # options of Hydra's
+    "--config-dir": ELSEWHERE,
+    "-cd": ELSEWHERE,
+    "--config-path": ELSEWHERE,
+    "-cp": ELSEWHERE,
+    "--experimental-rerun": "it would read a pickle, which can run any code; give the overrides again",
+}
 
 
 def explore(arguments: Sequence[str]) -> None:
@@ -36,6 +44,9 @@ def explore(arguments: Sequence[str]) -> None:
     """
     project = find_project()
     conf = project / "conf"
+    refused = [f"command line: {each}: {why}" for each in arguments for option, why in REFUSED.items() if _is(each, option)]
+    if refused:
+        raise ConfigError(refused)
     dials, groups = read_dials(project / "params.yaml"), choices(conf)
     pairs = (argument.lstrip("+").partition("=") for argument in arguments)
     given = {key: value for key, sign, value in pairs if sign}
@@ -54,8 +65,14 @@ def explore(arguments: Sequence[str]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # what Hydra refuses reaches us: by itself it ends with 1, the code of our own bugs
     try:
         app()
-    except (HydraException, yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-        raise ConfigError([f"command line or conf/: {' '.join(str(error).split())}"]) from error
+    except (HydraException, yaml.YAMLError, OmegaConfBaseException, RecursionError) as error:
+        raise ConfigError([f"command line or conf/: {' '.join((str(error) or str(error.__cause__)).split())}"]) from error
+
+
+def _is(argument: str, option: str) -> bool:
+    """Whether an argument is an option of Hydra's, which takes long ones shortened, and values behind short ones."""
+    name = argument.partition("=")[0]
+    return option.startswith(name) and len(name) > 2 if name.startswith("--") else argument.startswith(option)
 
 
 def _choices(value: str) -> list[str]:

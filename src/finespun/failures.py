@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import platform
 import re
 import sys
@@ -15,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from finespun.errors import FinespunError, MachineError
+from finespun.masking import masked
 
 OUT_OF_MEMORY = re.compile(
     r"out of memory|failed to map segment|could not create a (primitive|memory)|can't start new thread|bad_?alloc"
@@ -29,7 +29,6 @@ LESS_MEMORY = (
     " task.max_length, or set runtime.gradient_checkpointing: true"
 )
 PACKAGES = ("finespun", "torch", "transformers", "pytorch-lightning", "numpy", "pyarrow", "mlflow", "dvc", "hydra-core")
-SECRET = re.compile(r"PASSW|TOKEN|SECRET|CREDENTIAL|_KEY|APIKEY", re.IGNORECASE)
 
 
 def explained(error: BaseException) -> FinespunError | None:
@@ -111,15 +110,6 @@ def free_memory() -> int | None:
 
 def _first_line(error: BaseException) -> str:
     return " ".join(masked(str(error)).split())[:300]
-
-
-def masked(text: str) -> str:
-    """Returns a text without the passwords of addresses, and of variables of the environment that their names call secret."""
-    text = re.sub(r"(://[^/\s:@]*):[^/\s@]+@", r"\1:***@", text)
-    for name, value in os.environ.items():
-        if SECRET.search(name) and len(value) > 3:
-            text = text.replace(value, "***")
-    return text
 
 
 def bug_report(error: BaseException, *, stage: str, config: Path, folder: Path) -> str:

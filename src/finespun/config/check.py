@@ -11,9 +11,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
+from finespun import masking
 from finespun.config import lightning, targets
 from finespun.config.sections import RunConfig, Target
 from finespun.errors import ConfigError, did_you_mean, listed
+
+FROM_ENVIRONMENT = "reads an environment variable, which would be recorded; only the section runtime may"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,18 +58,18 @@ def check(composed: DictConfig, origin: Origin) -> RunConfig:
         ConfigError: with all problems at once, each as `FILE: KEY: what is wrong`.
     """
     problems = [f"{origin.of(key)}: is '???'; give it a value" for key in sorted(OmegaConf.missing_keys(composed))]
-    problems += [
-        f"{origin.of(key)}: reads an environment variable, which would be recorded; only the section runtime may"
-        for key in _environment_keys(composed)
-    ]
+    problems += [f"{origin.of(key)}: {FROM_ENVIRONMENT}" for key in _interpolated(composed, "oc.env")]
     if problems:
         raise ConfigError(problems)
     try:
         plain = OmegaConf.to_container(composed, resolve=True)
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, RecursionError) as error:
         key = getattr(error, "full_key", None) or ""
         raise ConfigError([f"{origin.of(str(key))}: {str(error).splitlines()[0]}"]) from error
     assert isinstance(plain, dict)
+    taken = [key for key in _interpolated(composed) if masking.was_taken(str(OmegaConf.select(composed, key)))]
+    if taken:
+        raise ConfigError([f"{origin.of(key)}: {FROM_ENVIRONMENT}" for key in taken])
     return validate({str(key): value for key, value in plain.items()}, origin)
 
 
@@ -79,7 +82,10 @@ def validate(plain: dict[str, Any], origin: Origin) -> RunConfig:
     except ValidationError as error:
         found += problems_in(error)
     for section in targets.ALLOWED.keys() & RunConfig.model_fields.keys():
-        found += [(f"{section}.{key}", problem) for key, problem in _check_target(section, plain.get(section))]
+        found += [(f"{section}.{key}", problem) for key, problem in _check_target(section, plain)]
+    if config and config.model.module:
+        refused = targets.refusal("model.module", config.model.module.target, also=config.runtime.allow_targets)
+        found += [("model.module._target_", refused)] if refused else []
     if config and not found:
         found += [*_check_roles(config), *lightning.problems(config)]
     if config and not found:
@@ -111,9 +117,10 @@ def choices(conf: Path) -> dict[str, list[str]]:
     return {folder.name: sorted(file.stem for file in folder.glob("*.yaml")) for folder in folders}
 
 
-def _environment_keys(composed: DictConfig) -> Iterator[str]:
+def _interpolated(composed: DictConfig, what: str = "${") -> Iterator[str]:
+    """Yields the keys that are recorded and take `what` from elsewhere."""
     for key, value in flatten(OmegaConf.to_container(composed, resolve=False)):
-        if "oc.env" in str(value) and not key.startswith("runtime."):
+        if what in str(value) and not key.startswith("runtime."):
             yield key
 
 
@@ -150,13 +157,15 @@ def _section_in(annotation: Any) -> type[BaseModel] | None:
     return next(filter(None, map(_section_in, get_args(annotation))), None)
 
 
-def _check_target(section: str, value: Any) -> list[tuple[str, str]]:
+def _check_target(section: str, plain: dict[str, Any]) -> list[tuple[str, str]]:
+    value, runtime = plain.get(section), plain.get("runtime")
     if not isinstance(value, dict) or not isinstance(value.get("_target_"), str):
         return []  # reported with the section
+    also = runtime.get("allow_targets") if isinstance(runtime, dict) else ()
     field = RunConfig.model_fields[section].annotation
     assert isinstance(field, type)
     assert issubclass(field, Target)
-    return targets.check(section, field.model_construct(**value))
+    return targets.check(section, field.model_construct(**value), also=[str(each) for each in also or ()])
 
 
 def _check_roles(config: RunConfig) -> Iterator[tuple[str, str]]:

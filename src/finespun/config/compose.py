@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from finespun.artifacts import Artifacts
+from finespun.config import reading
 from finespun.config.check import Origin, check, check_choices, problems_in
 from finespun.config.sections import RunConfig
 from finespun.errors import ConfigError, MachineError
@@ -24,9 +25,9 @@ EDITED = "was it edited by hand? `dvc repro` composes it anew"
 def read_dials(path: Path) -> dict[str, Any]:
     """Reads `params.yaml`: one choice a config group, and the seed."""
     try:
-        dials = OmegaConf.to_container(OmegaConf.load(path))
-    except (OSError, yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-        raise ConfigError([f"{path.name}: cannot be read as YAML: {_one_line(error)}"]) from error
+        dials = OmegaConf.to_container(reading.load(path))
+    except OSError as error:
+        raise ConfigError([f"{path.name}: cannot be read: {_one_line(error)}"]) from error
     if not dials or not isinstance(dials, dict):
         raise ConfigError([f"{path.name}: holds no keys; each line must be `group: choice`"])
     return {str(key): value for key, value in dials.items()}
@@ -42,6 +43,8 @@ def compose(artifacts: Artifacts) -> tuple[RunConfig, DictConfig]:
     from hydra import initialize_config_dir  # noqa: PLC0415
     from hydra.errors import HydraException  # noqa: PLC0415
 
+    from finespun.config import guard  # noqa: F401, PLC0415  (checks what Hydra composes; imports it)
+
     conf = artifacts.conf
     dials = read_dials(artifacts.params)
     problems = check_choices(conf, dials, where=artifacts.params.name)
@@ -50,7 +53,9 @@ def compose(artifacts: Artifacts) -> tuple[RunConfig, DictConfig]:
     try:
         with initialize_config_dir(str(conf), version_base="1.3"):
             composed = hydra_compose("config", overrides, return_hydra_config=True)
-    except (HydraException, yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+    except ConfigError as error:
+        raise ConfigError([*problems, *error.problems]) from error
+    except (HydraException, yaml.YAMLError, OmegaConfBaseException, RecursionError) as error:
         raise ConfigError([*problems, f"conf/: {_one_line(error)}"]) from error
     choices = dict(composed.hydra.runtime.choices)
     OmegaConf.set_struct(composed, False)
@@ -65,7 +70,7 @@ def compose(artifacts: Artifacts) -> tuple[RunConfig, DictConfig]:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return " ".join((str(error) or str(error.__cause__)).split())
 
 
 def write(config: RunConfig, composed: DictConfig, path: Path) -> None:
@@ -114,11 +119,19 @@ def declared_dependencies(pipeline: Path, stage: str) -> list[str]:
 
 def _stage(pipeline: Path, stage: str) -> dict[str, Any]:
     try:
+        reading.check(pipeline, "YAML")
         return dict(yaml.safe_load(pipeline.read_text(encoding="utf-8"))["stages"][stage])
-    except (OSError, yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            [f"{pipeline.name}: has no readable stage {stage!r} ({_one_line(error)}); restore it from Git"]
-        ) from error
+    except (OSError, ConfigError, KeyError, TypeError) as error:
+        reason = "; ".join(error.problems) if isinstance(error, ConfigError) else _one_line(error)
+        raise ConfigError([f"{pipeline.name}: has no readable stage {stage!r} ({reason}); restore it from Git"]) from error
+
+
+def _resolved(written: Any) -> Any:
+    """Returns plain values; `runtime` alone was written as it was composed, elsewhere a `${` is text."""
+    plain: Any = OmegaConf.to_container(written, resolve=False)
+    if "runtime" in plain:
+        plain["runtime"] = OmegaConf.to_container(written["runtime"], resolve=True)
+    return plain
 
 
 class StageConfig(RunConfig):
@@ -141,12 +154,15 @@ def read_for_stage(artifacts: Artifacts, stage: str) -> RunConfig:
         ConfigError: it was edited by hand and no longer fits.
     """
     try:
-        plain = OmegaConf.to_container(OmegaConf.load(artifacts.config), resolve=True)
+        written = reading.load(artifacts.config, str(artifacts.config))
+        plain = _resolved(written)
         full = RunConfig.model_validate(_renamed(plain, {MARK + name: name for name in NOT_IN_KEYS}))
     except FileNotFoundError as error:
         raise MachineError(f"{artifacts.config}: is not there; `dvc repro {stage}` composes it first") from error
-    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+    except (OmegaConfBaseException, RecursionError) as error:
         raise ConfigError([f"{artifacts.config}: {_one_line(error)}; {EDITED}"]) from error
+    except ConfigError as error:
+        raise ConfigError([f"{problem}; {EDITED}" for problem in error.problems]) from error
     except ValidationError as error:
         raise ConfigError([f"{artifacts.config}: {key}: {told}; {EDITED}" for key, told in problems_in(error)]) from error
     sections = [*declared_sections(artifacts.pipeline, stage), "runtime"]

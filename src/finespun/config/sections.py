@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 Strings = Annotated[tuple[str, ...], Field(strict=False)]  # YAML gives lists
+Dotted = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*\.?$")]
 Floats = Annotated[tuple[float, ...], Field(strict=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(min_length=1)]
@@ -32,7 +33,7 @@ Severity = Literal["error", "warn", "drop"]
 class Section(BaseModel):
     """Frozen, refuses unknown keys, does not turn text into numbers."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Filter(Section):
@@ -115,7 +116,7 @@ class DataConfig(Section):
 class Target(BaseModel):
     """A class by its dotted name and what it is called with."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, strict=True, populate_by_name=True)
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, populate_by_name=True, allow_inf_nan=False)
 
     target: str = Field(alias="_target_")
 
@@ -248,7 +249,7 @@ class RuntimeConfig(Section):
     tracking_uri: str | None
     mlflow_experiment: str
     lightning: dict[str, Any]
-    allow_targets: Strings  # dotted names, or beginnings of them, that `_target_` may say beside those in `config/targets.py`
+    allow_targets: Annotated[tuple[Dotted, ...], Field(strict=False)]  # what `_target_` may name too, or how it begins
 
 
 class RunConfig(Section):

@@ -1,12 +1,14 @@
 """`_target_`: which classes a configuration may name, how they are found, and their options, read without importing.
 
-Only the prefixes listed here are allowed: `_target_: torch.load` would otherwise run a pickle's code (hydra does not mind).
+Only what is listed here is allowed: `_target_: torch.load` would otherwise run a pickle's code (hydra does not mind). It is the
+one list for our own sections and for Hydra's (`config/guard.py`).
 """
 
 from __future__ import annotations
 
 import ast
 import importlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,12 +18,39 @@ from finespun.config.kinds import OURS, find, is_ours, wrong_kind
 from finespun.config.sections import Target
 from finespun.errors import ConfigError, did_you_mean, listed
 
-ALLOWED = {
+ALLOWED = {  # beginnings of names where they end with a dot, else whole names, in which * is one word
     "task": ("finespun.tasks.",),
     "strategy": ("finespun.strategies.",),
     "optimizer": ("torch.optim.", "transformers."),
     "scheduler": ("torch.optim.lr_scheduler.", "transformers."),
     "callbacks": ("pytorch_lightning.callbacks.",),
+    "model.module": ("torch.nn.", "torchvision.models."),
+    "hydra.callbacks": ("finespun.tracking.sweep.ParentRun", "hydra.experimental.callbacks.LogJobReturnCallback"),
+    "hydra.launcher": (
+        "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
+        "hydra_plugins.hydra_joblib_launcher.joblib_launcher.*",
+        "hydra_plugins.hydra_ray_launcher.ray_aws_launcher.*",
+        "hydra_plugins.hydra_ray_launcher.ray_launcher.*",
+        "hydra_plugins.hydra_submitit_launcher.submitit_launcher.*",
+    ),
+    "hydra.sweeper": (
+        "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
+        "hydra_plugins.hydra_ax_sweeper.ax_sweeper.*",
+        "hydra_plugins.hydra_nevergrad_sweeper.nevergrad_sweeper.*",
+        "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.*",
+        "optuna.samplers.*",
+    ),
+    "hydra.logging": (
+        "colorlog.ColoredFormatter",
+        "logging.FileHandler",
+        "logging.Formatter",
+        "logging.NullHandler",
+        "logging.StreamHandler",
+        "logging.handlers.RotatingFileHandler",
+        "logging.handlers.TimedRotatingFileHandler",
+        "logging.handlers.WatchedFileHandler",
+        "rich.logging.RichHandler",
+    ),
 }
 MEANT = {  # kinds of pydantic's errors, for people who write YAML
     "tuple_type": "must be a list, such as [first, second]",
@@ -32,15 +61,31 @@ MEANT = {  # kinds of pydantic's errors, for people who write YAML
 FILLED_IN = {"params", "optimizer", "num_training_steps", "num_warmup_steps", "total_steps", "max_lr", "mode"}
 
 
+def _is_listed(section: str, target: str) -> bool:
+    return any(
+        target.startswith(each) if each.endswith(".") else re.fullmatch(re.escape(each).replace(r"\*", r"\w+"), target)
+        for each in ALLOWED[section]
+    )
+
+
+def refusal(section: str, target: str, *, also: Sequence[str] = ()) -> str | None:
+    """Returns why a section may not name `target`, or None; `also` is `runtime.allow_targets`: names, or their beginnings."""
+    theirs = any(f"{target}.".startswith(f"{each.rstrip('.')}.") for each in also)
+    if theirs or _is_listed(section, target):
+        return None
+    trust = "" if section in {"task", "strategy"} else f"; if you trust it, add {target} to runtime.allow_targets"
+    return f"{target} is not allowed; it must begin with one of: {listed((*ALLOWED[section], *also))}{trust}"
+
+
 def load(section: str, target: str, *, also: Sequence[str] = ()) -> Any:
-    """Imports what `target` names; `also` are further prefixes that the user allows.
+    """Imports the class or function that `target` names; `also` as in `refusal`.
 
     Raises:
-        ConfigError: it is outside the allowed prefixes of its section, or does not exist.
+        ConfigError: its section may not name it, or it does not exist.
     """
-    allowed = (*ALLOWED[section], *also)
-    if not target.startswith(allowed):
-        raise ConfigError([f"{section}._target_: {target} is not allowed; it must begin with one of: {listed(allowed)}"])
+    refused = refusal(section, target, also=also)
+    if refused:
+        raise ConfigError([f"{section}._target_: {refused}"])
     module_name, _, name = target.rpartition(".")
     try:
         found = getattr(importlib.import_module(module_name), name)
@@ -48,6 +93,9 @@ def load(section: str, target: str, *, also: Sequence[str] = ()) -> Any:
         raise ConfigError([f"{section}._target_: {target} does not exist ({error}); correct the name"]) from error
     if section in OURS and not is_ours(section, found, module_name):
         raise ConfigError([f"{section}._target_: {wrong_kind(section, target)}"])
+    home = getattr(found, "__module__", None) or "a module"
+    if home.partition(".")[0] != target.partition(".")[0]:  # what an allowed module imports from elsewhere is not allowed
+        raise ConfigError([f"{section}._target_: {target} is not allowed; it is {home}.{name}; correct the name"])
     return found
 
 
@@ -57,11 +105,11 @@ def build(section: str, target: Target) -> Any:
 
 
 def check(section: str, target: Target, *, also: Sequence[str] = ()) -> list[tuple[str, str]]:
-    """Returns (key, problem) for everything wrong with a target and its options, importing no torch; `also` as in `load`."""
-    allowed = (*ALLOWED[section], *also)
-    if not target.target.startswith(allowed):
-        return [("_target_", f"{target.target} is not allowed; it must begin with one of: {listed(allowed)}")]
-    wrong = wrong_kind(section, target.target) if target.target.startswith(ALLOWED[section]) else None
+    """Returns (key, problem) for everything wrong with a target and its options, importing no torch; `also` as in `refusal`."""
+    refused = refusal(section, target.target, also=also)
+    if refused:
+        return [("_target_", refused)]
+    wrong = wrong_kind(section, target.target) if _is_listed(section, target.target) else None
     if wrong:
         return [("_target_", wrong)]
     if section in OURS:

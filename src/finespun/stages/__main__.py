@@ -14,6 +14,7 @@ import click
 from finespun.artifacts import Artifacts, find_project
 from finespun.errors import FinespunError
 from finespun.failures import bug_report, explained
+from finespun.masking import mask_streams
 from finespun.training.launch import die_with_parent, rank, report_exit
 
 RARELY = (50_000, 20, 100)  # objects, collections of the young, of the middle-aged: imports make many that stay
@@ -48,12 +49,20 @@ def _said(error: BaseException, name: str, artifacts: Artifacts) -> int:
     return known.exit_code
 
 
+def close_input() -> None:
+    """Stages ask nobody: what a library would ask on the terminal, or of whatever stands on standard input, it finds empty."""
+    with Path(os.devnull).open() as nothing:
+        os.dup2(nothing.fileno(), 0)
+
+
 @click.command()
 @click.argument("names", nargs=-1, required=True, type=click.Choice(NAMES))
 @click.option("--out", type=click.Path(path_type=Path), help="Where results go; the project itself by default.")
 def main(names: tuple[str, ...], out: Path | None) -> None:
     """Run stages of the pipeline in this process."""
     die_with_parent()
+    mask_streams()
+    close_input()
     gc.set_threshold(*RARELY)  # Python's own 700, 10, 10 go through them again and again: 1.2 s of a stage of 5.5 s
     try:
         project = find_project()

@@ -22,6 +22,7 @@ from finespun.config.sections import RunConfig
 from finespun.data.prepared import PreparedData
 from finespun.evaluation.predict import predict_split
 from finespun.evaluation.predictor import Predictor
+from finespun.masking import recorded
 from finespun.models.addresses import weights_digest
 from finespun.models.compatibility import add_embeddings, fitted_together, require_size
 from finespun.models.conversion import ready
@@ -71,7 +72,8 @@ def finetune(config: RunConfig, artifacts: Artifacts, hardware: Hardware) -> Non
     with store.lock():
         with _open_run(config, artifacts, prepared, store, inputs, hardware) as tracked:
             fitted, processor, loaded, finish = train(sink=tracked.log)
-            record = {"run_id": tracked.id, "tracking_uri": config.runtime.tracking_uri, "columns": prepared.schema["columns"]}
+            record: dict[str, Any] = {"run_id": tracked.id, "tracking_uri": recorded(config.runtime.tracking_uri)}
+            record["columns"] = prepared.schema["columns"]
             record["reading"] = {name: prepared.schema["settings"][name] for name in ("delimiter", "encoding", "quoting")}
             _save(
                 fitted,

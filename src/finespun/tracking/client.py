@@ -28,6 +28,7 @@ from finespun.config.check import flatten
 from finespun.config.sections import RuntimeConfig
 from finespun.data.checks import named_columns
 from finespun.errors import InterruptError, MachineError
+from finespun.masking import masked, without_login
 from finespun.tracking.spool import Point, Spool, send_leftovers
 
 if TYPE_CHECKING:
@@ -43,8 +44,8 @@ for _noisy in ("alembic", "mlflow"):
 
 
 def tracking_uri(runtime: RuntimeConfig, artifacts: Artifacts) -> str:
-    """Returns the server's address, or that of the embedded database."""
-    return runtime.tracking_uri or f"sqlite:///{artifacts.mlruns / 'mlflow.db'}"
+    """Returns the server's address, without user and password, or that of the embedded database."""
+    return without_login(runtime.tracking_uri) if runtime.tracking_uri else f"sqlite:///{artifacts.mlruns / 'mlflow.db'}"
 
 
 class Tracker:
@@ -175,7 +176,7 @@ class Run:
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Records settings, nested ones as dotted names."""
-        flat = {name: str(value)[:PARAM_LENGTH] for name, value in flatten(params)}
+        flat = {name: masked(str(value))[:PARAM_LENGTH] for name, value in flatten(params)}
         with forgiving("take the parameters"):
             self.client.log_batch(self.id, params=[Param(name, value) for name, value in flat.items()])
 

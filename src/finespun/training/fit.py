@@ -165,10 +165,11 @@ def _drops(tuning: Tuning, tried: Batch) -> bool:
 
 
 def _plan(config: RunConfig, tuning: Tuning, task: Task, *, steps_an_epoch: int) -> Plan:
+    also = config.runtime.allow_targets
     return Plan(
         groups=tuning.groups,
-        optimizer=partial(make_optimizer, config.optimizer),
-        scheduler=partial(make_scheduler, config.scheduler, task.monitor_mode),
+        optimizer=partial(make_optimizer, config.optimizer, also=also),
+        scheduler=partial(make_scheduler, config.scheduler, task.monitor_mode, also=also),
         total_steps=_total_steps(config, steps_an_epoch),
         seed=config.seed,
         r_drop=config.trainer.r_drop,

@@ -50,8 +50,8 @@ class Plan:
     r_drop: float | None
 
 
-def make_optimizer(config: OptimizerConfig, groups: Sequence[Group]) -> Optimizer:
-    """Returns the optimizer of a model's groups.
+def make_optimizer(config: OptimizerConfig, groups: Sequence[Group], *, also: Sequence[str] = ()) -> Optimizer:
+    """Returns the optimizer of a model's groups; `also` is `runtime.allow_targets`.
 
     Raises:
         ConfigError: the optimizer refuses its options.
@@ -59,7 +59,7 @@ def make_optimizer(config: OptimizerConfig, groups: Sequence[Group]) -> Optimize
     options = config.options
     parameter_groups = split_by_decay(groups, lr=config.lr, weight_decay=options.pop("weight_decay", 0.0))
     try:
-        optimizer: Optimizer = targets.load("optimizer", config.target)(parameter_groups, **options)
+        optimizer: Optimizer = targets.load("optimizer", config.target, also=also)(parameter_groups, **options)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError([f"optimizer: {config.target} refuses {options}: {error}; correct conf/optimizer/"]) from error
     return optimizer
@@ -105,7 +105,9 @@ def lay_side_by_side(optimizer: Optimizer) -> torch.Tensor | None:
     return gradients
 
 
-def make_scheduler(config: SchedulerConfig, monitor_mode: str, optimizer: Optimizer, total_steps: int) -> LRScheduler:
+def make_scheduler(
+    config: SchedulerConfig, monitor_mode: str, optimizer: Optimizer, total_steps: int, *, also: Sequence[str] = ()
+) -> LRScheduler:
     """Returns the schedule; what is known of the run goes to whichever parameters the schedule has for it.
 
     Raises:
@@ -121,7 +123,7 @@ def make_scheduler(config: SchedulerConfig, monitor_mode: str, optimizer: Optimi
     }
     filled = {name: value for name, value in known.items() if name in accepted}
     try:
-        scheduler: LRScheduler = targets.load("scheduler", config.target)(optimizer, **filled, **config.options)
+        scheduler: LRScheduler = targets.load("scheduler", config.target, also=also)(optimizer, **filled, **config.options)
     except (TypeError, ValueError) as error:
         raise ConfigError([f"scheduler: {config.target} refuses {config.options}: {error}; correct conf/scheduler/"]) from error
     return scheduler

@@ -228,7 +228,7 @@ def test_a_stage_is_given_only_what_it_declared(artifacts: Artifacts) -> None:
         ("batch_size: 32", "batch_size: x", "trainer.batch_size: Input should be a valid integer (it is 'x')"),
         ("batch_size: 32", "batch_sizes: 32", "trainer.batch_size: is missing"),
         ("batch_size: 32", "batch_size: [32", "while parsing a flow sequence"),
-        ("batch_size: 32", "batch_size: ${nothing}", "Interpolation key 'nothing' not found"),
+        ("num_workers: 0", "num_workers: ${nothing}", "Interpolation key 'nothing' not found"),
     ],
 )
 def test_a_composed_file_that_was_edited_is_a_mistake_of_configuration(

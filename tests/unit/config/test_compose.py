@@ -17,7 +17,7 @@ from small_run import small_config
 
 
 def written(folder: Path, model: dict[str, object]) -> Artifacts:
-    config = small_config(model=model)
+    config = small_config(model=model, runtime__allow_targets=["a.B"])
     artifacts = Artifacts(project=folder, out=folder)
     (folder / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
     write(config, OmegaConf.create({"runtime": config.runtime.model_dump()}), artifacts.config)
