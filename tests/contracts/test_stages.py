@@ -37,6 +37,7 @@ EXCEPTED = {
     "finespun.config.check": "all that it lets through is in build/config.yaml",
     "finespun.config.compose": "all that it composes is in build/config.yaml",
     "finespun.config.guard": "lets a composed configuration through, or not",
+    "finespun.config.kinds": "finds the class that build/config.yaml names",
     "finespun.config.lightning": "all that it lets through is in build/config.yaml",
     "finespun.config.reading": "lets a file of settings through, or not",
     "finespun.config.sections": "all defaults are written into build/config.yaml",
