@@ -87,7 +87,7 @@ class Rows:
             return f"new head: that of the checkpoint is not taken, for {self.why_new} ({first_of(self.old, 3)})"
         if self.by_position:
             return f"head taken by position, for the checkpoint does not name its labels: {first_of(old)}; compare the order"
-        parts = [f"{len(old)} labels taken by name ({first_of(old)})"]
+        parts = [f"{len(old)} label{'s' * (len(old) != 1)} taken by name ({first_of(old)})"]
         new = [name for name, row in zip(self.new, self.taken, strict=True) if row is None]
         gone = [name for row, name in enumerate(self.old) if row not in self.taken]
         parts += [f"{len(each)} {what} ({first_of(each)})" for what, each in (("new", new), ("left out", gone)) if each]

@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 
 LARGEST = 1e18  # squares of numbers must be numbers in single precision
 RESOLUTION = 1e-6  # of single precision, with a digit to spare
-FAR = 100
+FAR = 100  # times the interquartile range
 
 
 class TextRegression(TextInput):
     """Predicts the numbers in the column, or columns, `target`, in the data's own unit.
 
-    Training sees each target without its mean and in deviations, those of the training split: losses are in that unit.
+    Training sees each target without its mean and in deviations, those of the training split (numbers more than 100 times the
+    interquartile range from the median apart): losses are in that unit.
     """
 
     roles: ClassVar[tuple[str, ...]] = ("text", "target")
@@ -62,9 +63,9 @@ class TextRegression(TextInput):
     def fitted(self, train: pa.Table, labels: Sequence[str]) -> Self:
         if self.target_scale:
             return self
-        targets = _numbers(train)
-        mean, deviation = targets.mean(axis=0), targets.std(axis=0)
-        for label, column, middle, spread in zip(labels, targets.T, mean, deviation, strict=True):
+        columns = [column[~_far(column)] for column in _numbers(train).T]
+        mean, deviation = ([float(found) for found in map(what, columns)] for what in (np.mean, np.std))
+        for label, column, middle, spread in zip(labels, columns, mean, deviation, strict=True):
             if np.ptp(column) <= RESOLUTION * np.abs(column).max():
                 told = f"is {column[0]:g} in all" if not np.ptp(column) else f"differs by {spread:.1g} from {middle:g} in"
                 remedy = "leave it out of data.columns.target" if len(labels) > 1 else "name another column"
@@ -74,7 +75,7 @@ class TextRegression(TextInput):
                     f"data.columns.target: {label!r} {told} {len(column):,} rows of the training split, so there is nothing to"
                     f" learn; {remedy}"
                 )
-        return self._in(mean.tolist(), deviation.tolist())
+        return self._in(mean, deviation)
 
     def _in(self, mean: Sequence[float], deviation: Sequence[float]) -> Self:
         return self.model_copy(update={"target_scale": TargetScale(mean=tuple(mean), deviation=tuple(deviation))})
@@ -96,13 +97,12 @@ class TextRegression(TextInput):
         for label, column in zip(labels, _numbers(rows).T, strict=True):
             if not np.ptp(column):
                 yield f"{label} is {column[0]:g} in all {len(column):,} rows: correlations and R² of this split say nothing"
-            low, middle, high = np.percentile(column, (25, 50, 75))
-            far = np.flatnonzero(np.abs(column - middle) > FAR * (high - low)) if high > low else np.array([], dtype=int)
+            far = np.flatnonzero(_far(column))
             if len(far):
                 yield (
                     f"{label}: {len(far)} of {len(column):,} rows are more than {FAR} times the interquartile range from the"
-                    f" median {middle:g} (row {rows['row'][int(far[0])]}: {column[far[0]]:g}), and all others look alike beside"
-                    " them; correct them, take the logarithm of the column, or set task.loss_function: huber"
+                    f" median (row {rows['row'][int(far[0])]}: {column[far[0]]:g}); correct them, or set task.loss_function:"
+                    " huber, so that a few do not outweigh all others"
                 )
 
     def encode(self, rows: Sequence[Values], encoder: TextEncoder, labels: Sequence[str] | None) -> Columns:
@@ -166,6 +166,12 @@ class TextRegression(TextInput):
 def _numbers(rows: pa.Table) -> NDArray[np.float64]:
     """Returns the targets, (rows, targets)."""
     return np.stack(rows["target"].to_numpy()).astype(np.float64)
+
+
+def _far(column: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Returns which numbers are so far from all others that mean and deviation are taken without them."""
+    low, middle, high = np.percentile(column, (25, 50, 75))
+    return np.asarray((np.abs(column - middle) > FAR * (high - low)) & (high > low))
 
 
 def _require_as_many(given: Sequence[Sequence[str]], rows: Sequence[Values], labels: Sequence[str]) -> None:

@@ -26,7 +26,8 @@ def take_up(task: Task, model: Any, loaded: Loaded) -> Task:
     Returns:
         the task, with the earlier scale for such rows where the head has no biases to take up another.
     """
-    earlier = vars(model.config).pop("target_scale", None)  # of the model that was continued from
+    earlier = vars(model.config).pop("target_scale", None)  # of the model that was continued from, as what follows
+    vars(model.config).pop("label_thresholds", None)
     scale = task.scale()
     taken = loaded.head.taken if loaded.head else []
     if scale is None or all(row is None for row in taken):

@@ -12,24 +12,18 @@ import pytest
 import torch
 import transformers as t
 
-from finespun.artifacts import Artifacts
-from finespun.data.prepared import PreparedData
-from finespun.errors import DataError
+from finespun.config.targets import build
 from finespun.evaluation.predictor import Predictor
+from finespun.models import heads
 from finespun.models.module import ModuleConfig, ModuleForLabels
-from finespun.stages import finetune
-from finespun.stages.prepare import prepare
-from finespun.training.checkpoints import Store
-from finespun.training.hardware import choose
-from helpers import real_rows, write_csv
+from finespun.models.pretrained import load
+from finespun.training.target_units import take_up
+from helpers import real_rows
 from small_run import small_config
+from tuned import REGRESSION, RIDGE
+from tuned import tuned as fine_tuned
 
-TASK: dict[str, Any] = {
-    "_target_": "finespun.tasks.text_regression.TextRegression", "max_length": 32, "loss_function": "mse", "huber_delta": 1.0,
-    "monitor": "val/r2", "monitor_mode": "max",
-}  # fmt: skip
 UNITS = {"rating": (1.0, 0.0), "price": (150_000.0, 400_000.0), "share": (1e-6, 3e-6), "year": (2.0, 2000.0)}
-FEATURES = {"C": 1.0, "max_iter": 1000, "trees": 5, "min_samples_leaf": 3}
 STRATEGIES: dict[str, dict[str, Any]] = {
     "full": {"_target_": "finespun.strategies.full.Full", "regression_head_lr_scale": 10.0},
     "head": {"_target_": "finespun.strategies.head.Head", "train_pooler": True, "head_lr_scale": 20.0},
@@ -41,8 +35,8 @@ STRATEGIES: dict[str, dict[str, Any]] = {
         "_target_": "finespun.strategies.lora.Lora", "rank": 4, "alpha": 8, "dropout": 0.0, "target_modules": None,
         "magnitude": False, "lr_scale": 10.0,
     },
-    "ridge": {"_target_": "finespun.strategies.features.Features", "head": "logistic_regression", **FEATURES},
-    "forest": {"_target_": "finespun.strategies.features.Features", "head": "random_forest", **FEATURES},
+    "ridge": RIDGE,
+    "forest": {**RIDGE, "head": "random_forest"},
 }  # fmt: skip
 
 
@@ -67,28 +61,10 @@ def rows(count: int = 120) -> list[dict[str, str]]:
     ]  # fmt: skip
 
 
-def ready(folder: Path, model: Path, target: Any, given: list[dict[str, str]] | None = None, **changes: Any) -> Any:
-    """Prepares, and returns the configuration and what was prepared."""
-    given = rows() if given is None else given
-    write_csv(folder / "reviews.csv", given)
-    data = {"path": "reviews.csv", "columns": {"text": "text", "target": target}}
-    config = small_config(data=data, task=TASK, model={"checkpoint": str(model)}, **changes)
-    prepare(config, Artifacts(project=folder, out=folder), folder / "prepared")
-    return config, PreparedData(folder / "prepared")
-
-
 def tuned(folder: Path, model: Path, target: Any, given: list[dict[str, str]] | None = None, **changes: Any) -> Path:
     """Prepares and fine-tunes; returns the folder of the model, which has history.csv, too."""
-    config, prepared = ready(folder, model, target, given, **changes)
-    (folder / "store").mkdir(exist_ok=True)
-    store = Store(folder / "store")
-    fitted, processor, loaded, finish = finetune._train(
-        config, model, prepared, choose(config.runtime, "32-true"), store, features=folder / "features",
-        sink=lambda _metrics, _step: None,
-    )  # fmt: skip
-    record = {"columns": prepared.schema["columns"], "task": TASK, "loaded": str(loaded)}
-    finetune._save(fitted, processor, finish, store, folder / "model", record)
-    return folder / "model"
+    columns, task = {"text": "text", "target": target}, {"task": REGRESSION, "model": {"checkpoint": str(model)}}
+    return fine_tuned(folder, rows() if given is None else given, columns, **task, **changes)
 
 
 def predicted(folder: Path, target: str, given: list[dict[str, str]] | None = None) -> np.ndarray:
@@ -148,14 +124,14 @@ def test_several_targets_are_each_in_their_own_unit(tmp_path: Path, lively: Path
 
 @pytest.mark.parametrize("again", ["price", "rating"])
 def test_continuing_begins_with_the_predictions_of_the_earlier_model(tmp_path: Path, lively: Path, again: str) -> None:
-    """Other rows, so another mean and deviation; and a target that only has the name in common with nothing: a new row."""
+    """Other rows, so another mean and deviation; a target of another name has a new row."""
     first = tuned(tmp_path / "first", lively, "price")
     higher = [row for row in rows() if float(row["rating"]) > -1]
     nothing = {"optimizer__lr": 1e-12, "trainer__max_epochs": 1}
     second = tuned(tmp_path / "second", first, again, higher, **nothing)
     loaded = json.loads((second / "run.json").read_text())["loaded"]
     if again == "price":
-        assert loaded.endswith("head: 1 labels taken by name (price)")
+        assert loaded.endswith("head: 1 label taken by name (price)")
         assert predicted(second, "price") == pytest.approx(predicted(first, "price"), abs=100)
     else:
         assert "new head" in loaded
@@ -197,14 +173,10 @@ def test_a_mean_too_far_away_for_single_precision_stays_in_the_configuration(tmp
     assert found == pytest.approx(predicted(plain, "rating"), abs=0.05)
 
 
-def test_a_module_of_the_users_own_speaks_the_users_unit(tmp_path: Path, lively: Path) -> None:
-    folder = tmp_path / "module"
-    shutil.copytree(lively, folder)
+def test_a_module_of_the_users_own_has_such_a_layer() -> None:
     options = {"num_embeddings": 1000, "embedding_dim": 8}
     config = ModuleConfig(target="torch.nn.Embedding", options=options, hidden_size=8, num_labels=1)
     model = ModuleForLabels(config)
-    from finespun.models import heads
-
     layer = heads.output_layer(model)
     assert layer is not None
     assert [tensor.shape for tensor in layer] == [(1, 8), (1,)]
@@ -213,51 +185,7 @@ def test_a_module_of_the_users_own_speaks_the_users_unit(tmp_path: Path, lively:
 def test_the_head_of_another_task_leaves_no_scale_behind(tmp_path: Path, lively: Path) -> None:
     first = tuned(tmp_path / "first", tiny_gpt(tmp_path / "gpt", lively), "price")
     assert "target_scale" in json.loads((first / "config.json").read_text())
-    model = t.AutoModelForSequenceClassification.from_pretrained(first)
-    from finespun.config.targets import build
-    from finespun.models.pretrained import load
-    from finespun.training.target_units import take_up
-
     task = build("task", small_config().task)
     model, loaded = load(first, auto_class=task.auto_class, options=task.model_options(["a", "b"]), new_head=True)
     assert take_up(task, model, loaded) is task
     assert "target_scale" not in model.config.to_dict()
-
-
-@pytest.mark.parametrize(
-    ("target", "told"),
-    [
-        ("same", "data.columns.target: 'same' is 5 in all .* rows of the training split, so there is nothing to learn; name"),
-        (["rating", "same"], "'same' is 5 in all .* so there is nothing to learn; leave it out of data.columns.target"),
-        ("near", "'near' differs by .* from 1e\\+09 in .* too little for single precision: subtract a constant"),
-        ("huge", "is beyond 1e\\+18; correct it, or write the column in a larger unit"),
-    ],
-)
-def test_numbers_that_nothing_can_be_learnt_from_are_errors_of_the_data(
-    tmp_path: Path, lively: Path, target: Any, told: str
-) -> None:
-    given = [
-        row | {"same": "5", "near": str(1e9 + float(row["rating"])), "huge": "1e30" if n == 7 else row["rating"]}
-        for n, row in enumerate(rows())
-    ]
-    with pytest.raises(DataError, match=told):
-        ready(tmp_path, lively, target, given)
-    if target == "near":  # the advice
-        ready(tmp_path, lively, target, [row | {"near": str(float(row["near"]) - 1e9)} for row in given])
-
-
-def test_an_outlier_and_a_split_of_one_number_are_reported(
-    tmp_path: Path, lively: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    _, prepared = ready(tmp_path, lively, "rating")
-    assert "warning" not in capsys.readouterr().out
-    val, train = (set(prepared.open(split)["row"].to_pylist()) for split in ("val", "train"))
-    far = min(train)
-    given = [row | {"rating": "1.5" if n in val else "9e9" if n == far else row["rating"]} for n, row in enumerate(rows(), 2)]
-    _, prepared = ready(tmp_path, lively, "rating", given)
-    said = capsys.readouterr().out
-    assert f"warning: train: rating: 1 of {len(train)} rows are more than 100 times the interquartile range" in said
-    assert f"(row {far}: 9e+09)" in said
-    assert f"warning: val: rating is 1.5 in all {len(val)} rows" in said
-    profile = json.loads((prepared.folder / "profile.json").read_text())
-    assert [len(profile["remarks"][split]) for split in ("train", "val", "test")] == [1, 1, 0]
