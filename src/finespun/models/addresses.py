@@ -13,6 +13,7 @@ from pathlib import Path
 from finespun.artifacts import Artifacts
 from finespun.config.sections import ModelConfig
 from finespun.errors import ModelError
+from finespun.files import read_json
 
 WEIGHT_FILES = ("*.safetensors", "*.bin", "*.pth", "*.pt")
 SAFE, PICKLED = "model*.safetensors*", "pytorch_model*.bin*"  # with `*.index.json` where a checkpoint is in shards
@@ -21,6 +22,7 @@ PROCESSOR_FILES = (
     "preprocessor_config.json", "processor_config.json",
 )  # fmt: skip
 PACKAGE = "package://"
+ADAPTER = "adapter_config.json"
 
 
 def resolve(model: ModelConfig, project: Path, *, weights: bool) -> Path:
@@ -44,7 +46,9 @@ def resolve(model: ModelConfig, project: Path, *, weights: bool) -> Path:
     if model.processor:
         return _written(model.processor, project)
     if model.checkpoint:
-        return _checkpoint(model, project, weights=weights)
+        folder = _checkpoint(model, project, weights=weights)
+        alone = is_adapter(folder) and not processor_files(folder)
+        return resolve(base_of(folder, model), project, weights=False) if alone else folder
     beside = weights_file(model, project).parent
     if not processor_files(beside):
         raise ModelError(
@@ -56,14 +60,39 @@ def resolve(model: ModelConfig, project: Path, *, weights: bool) -> Path:
 
 def _checkpoint(model: ModelConfig, project: Path, *, weights: bool) -> Path:
     assert model.checkpoint
-    patterns = [SAFE] if weights else []
+    patterns = [SAFE, "adapter_model.safetensors"] if weights else []
     code = ["*.py"] if model.trust_remote_code else []
     folder = folder_at(model.checkpoint, project, revision=model.revision, patterns=[*patterns, *code])
     if weights and not list(folder.glob(SAFE)) and not _local(model.checkpoint, project):
         folder = folder_at(model.checkpoint, project, revision=model.revision, patterns=[PICKLED, *code])
-    if not (folder / "config.json").is_file():
+    if not (folder / "config.json").is_file() and not is_adapter(folder):
         raise ModelError(f"model.checkpoint: {folder}: holds no config.json; name a folder that transformers saved")
     return folder
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter of peft alone."""
+    return (folder / ADAPTER).is_file() and not (folder / "config.json").is_file()
+
+
+def base_of(folder: Path, model: ModelConfig) -> ModelConfig:
+    """Returns the section `model` of what an adapter was trained on.
+
+    Raises:
+        ModelError: the adapter does not name it.
+    """
+    remedy = "save the adapter again with save_pretrained"
+    said = read_json(folder / ADAPTER, error=ModelError, remedy=remedy)
+    base = said.get("base_model_name_or_path")
+    if not base:
+        raise ModelError(
+            f"model.checkpoint: {folder}: is an adapter that does not name the model it was trained on; write its folder or"
+            f" hub name as base_model_name_or_path into {ADAPTER}, or save the merged model (merge_and_unload,"
+            " then save_pretrained)"
+        )
+    if Path(str(base)) == folder:
+        raise ModelError(f"{folder / ADAPTER}: base_model_name_or_path names the adapter itself; name the model it is for")
+    return model.model_copy(update={"checkpoint": str(base), "revision": said.get("revision"), "sha256": None})
 
 
 def folder_at(
@@ -169,10 +198,7 @@ def require_consent(folder: Path, *, trusted: bool, remedy: str) -> None:
     path = folder / "config.json"
     if not path.is_file():
         return  # whoever loads the model says what is missing
-    try:
-        target = str(json.loads(path.read_text(encoding="utf-8")).get("target", ""))
-    except (ValueError, AttributeError) as error:
-        raise ModelError(f"{path}: is no JSON that can be read ({error}); restore the file") from error
+    target = str(read_json(path, error=ModelError, remedy="restore the file").get("target", ""))
     if target and not target.startswith("finespun.models.") and not trusted:
         raise ModelError(f"{folder}: names the class {target}, which would be imported and run; if you trust it, {remedy}")
 

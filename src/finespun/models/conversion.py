@@ -21,15 +21,19 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from finespun.config.sections import KERAS, ModelConfig, Target
 from finespun.errors import ModelError, did_you_mean, listed
+from finespun.models.adapters import merged
 from finespun.models.addresses import (
     PICKLED,
     SAFE,
+    base_of,
     file_digest,
     in_one_move,
+    is_adapter,
     processor_files,
     require_consent,
     resolve,
     store,
+    weights_digest,
     weights_file,
 )
 from finespun.models.module import AUTO_MAP, ModuleConfig, build
@@ -52,6 +56,8 @@ def ready(model: ModelConfig, project: Path, *, auto_class: str) -> Path:
     folder = resolve(model, project, weights=True) if model.checkpoint else None
     if folder:
         require_consent(folder, trusted=model.trust_remote_code, remedy="set model.trust_remote_code: true")
+    if folder and is_adapter(folder):
+        return _with_base(model, folder, project, auto_class)
     if folder and list(folder.glob(SAFE)) and not (model.tokenizer or model.processor):
         _require_digest(model, sorted(folder.glob("model*.safetensors")))
         return folder
@@ -62,6 +68,21 @@ def ready(model: ModelConfig, project: Path, *, auto_class: str) -> Path:
     read_too = [*files, *processor, *([folder / "config.json"] if folder else [])]
     made = store(project, "weights") / _name(model, read_too, auto_class)
     return in_one_move(made, lambda partial: _make(partial, model, path, processor, auto_class))
+
+
+def _with_base(model: ModelConfig, folder: Path, project: Path, auto_class: str) -> Path:
+    """Returns the folder of an adapter merged with what it was trained on."""
+    base = ready(base_of(folder, model), project, auto_class=auto_class)
+    files = sorted(folder.glob("adapter_*"))
+    _require_digest(model, [path for path in files if path.name.startswith("adapter_model")])
+    processor = processor_files(resolve(model, project, weights=False))
+
+    def fill(partial: Path) -> None:
+        config, tensors = merged(folder, base, auto_class=auto_class, trust_remote_code=model.trust_remote_code)
+        _write(partial, config, tensors, processor, files)
+
+    name = f"{_name(model, [*files, *processor], auto_class)[:16]}{weights_digest(base)[:16]}"
+    return in_one_move(store(project, "weights") / name, fill)
 
 
 def _weights_in(folder: Path) -> Path:
@@ -82,12 +103,16 @@ def _make(folder: Path, model: ModelConfig, path: Path, processor: list[Path], a
         config, tensors = _of_module(model.module, path, model)
     else:
         config, tensors = _of_transformers(model, path, auto_class)
+    _write(folder, config, tensors, processor, sorted({path, *shards(path)}))
+
+
+def _write(folder: Path, config: Any, tensors: Tensors, processor: list[Path], sources: list[Path]) -> None:
     own = {name: tensor.clone().contiguous() for name, tensor in tensors.items()}  # safetensors takes no shared memory
     save_file(own, folder / "model.safetensors", metadata={"format": "pt"})
     config.save_pretrained(folder)
     for each in processor:
         shutil.copyfile(each, folder / each.name)
-    files = {each.name: file_digest(each) for each in sorted({path, *shards(path)})}
+    files = {each.name: file_digest(each) for each in sources}
     (folder / "origin.json").write_text(json.dumps(files, indent=2) + "\n", encoding="utf-8")
 
 

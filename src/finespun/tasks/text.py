@@ -41,8 +41,9 @@ class TextEncoder:
         path = folder / "tokenizer.json"
         if not path.is_file():
             raise ModelError(
-                f"{folder}: has no tokenizer.json (a fast tokenizer); take a model of texts, or make one with transformers:"
-                f" AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained(...)"
+                f"{folder}: has no tokenizer.json (a fast tokenizer); take a model of texts, or make the file of what is there:"
+                f' python -c "from transformers import AutoTokenizer as A; A.from_pretrained({str(folder)!r})'
+                f'.save_pretrained({str(folder)!r})"'
             )
         try:
             tokenizer = Tokenizer.from_file(str(path))
