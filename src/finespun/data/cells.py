@@ -55,12 +55,17 @@ def label_name(text: str) -> str:
     return "".join(kept).strip(f" {KEPT_FORMATS}")
 
 
+def folded(name: str) -> str:
+    """Returns what names that look alike have in common: no case, no blanks, one Unicode form, a number's value."""
+    plain = "".join(unicodedata.normalize("NFKC", label_name(name)).casefold().split())
+    return repr(float(plain)) if NUMBER.fullmatch(plain) else plain
+
+
 def look_alikes(names: Iterable[str]) -> list[list[str]]:
     """Returns groups of labels that differ by case, blanks, the Unicode form of a letter, or as `1` and `1.0` do."""
     groups: dict[str, list[str]] = {}
     for name in names:
-        folded = "".join(unicodedata.normalize("NFKC", name).casefold().split())
-        groups.setdefault(repr(float(folded)) if NUMBER.fullmatch(folded) else folded, []).append(name)
+        groups.setdefault(folded(name), []).append(name)
     return [sorted(group) for group in groups.values() if len(group) > 1]
 
 

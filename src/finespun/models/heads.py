@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from finespun.data.splits import normalise
+from finespun.data.cells import folded
 from finespun.errors import first_of
 from finespun.models.forest import ForestForLabels
 
@@ -98,24 +98,26 @@ class Rows:
         return [(name, row) for name, row in zip(self.new, self.taken, strict=True) if row is not None]
 
 
-def _match(config: Any, labels: Sequence[str], problem_type: str | None) -> Rows:
+def _match(config: Any, labels: Sequence[str], model: Any) -> Rows:
     """Returns where the rows for `labels` are in the head of a checkpoint with this configuration.
 
     Names are compared as they stand, then without case, blanks and Unicode form, where that leaves no doubt. Labels without
-    names are taken by position if there are as many.
+    names are taken by position if there are as many and the model is of the same class.
     """
+    problem_type = model.config.problem_type
     old = [str(config.id2label.get(row, f"LABEL_{row}")) for row in range(config.num_labels)]
-    numbers = config.problem_type == REGRESSION or config.num_labels == 1
+    numbers = config.problem_type == REGRESSION if config.problem_type else config.num_labels == 1
     if numbers != (problem_type == REGRESSION) and (numbers or config.problem_type):
         kinds = ("labels", "numbers") if problem_type == REGRESSION else ("numbers", "labels")
         why = f"it gives {kinds[0]} and not {kinds[1]}"
         return Rows(old=old, new=labels, taken=[None] * len(labels), why_new=why)
-    exact, alike = _places(old, str), _places(old, normalise)
-    doubtful = {name for name, count in Counter(map(normalise, labels)).items() if count > 1}
+    exact, alike = _places(old, str), _places(old, folded)
+    doubtful = {name for name, count in Counter(map(folded, labels)).items() if count > 1}
     taken = [
-        exact.get(name, alike.get(normalise(name)) if normalise(name) not in doubtful else None) for name in labels
+        exact.get(name, alike.get(folded(name)) if folded(name) not in doubtful else None) for name in labels
     ]  # fmt: skip
-    if all(row is None for row in taken) and len(old) == len(labels) and all(map(UNNAMED.fullmatch, old)):
+    alike_as_a_whole = len(old) == len(labels) and type(model).__name__ in (config.architectures or [type(model).__name__])
+    if alike_as_a_whole and all(row is None for row in taken) and all(map(UNNAMED.fullmatch, old)):
         return Rows(old=old, new=labels, taken=list(range(len(old))), by_position=True)
     return Rows(old=old, new=labels, taken=taken)
 
@@ -142,10 +144,13 @@ def take_rows(
     Returns:
         the rows and the names of the tensors that hold them; None where the checkpoint has no head.
     """
+    outside = [name for name in model.state_dict() if not name.startswith(f"{model.base_model_prefix}.")]
+    if missing >= {*outside}:
+        return None
     dims = {name: dim for name, dim in label_tensors(model).items() if name not in missing}
     if not dims:
         return None
-    rows = _match(checkpoint, labels, model.config.problem_type)
+    rows = _match(checkpoint, labels, model)
     if not rows.unchanged:
         whole = model if len(rows.old) == len(labels) else again()
         _fill(model, rows, {name: tensor.clone() for name, tensor in whole.state_dict().items() if name in dims}, dims)

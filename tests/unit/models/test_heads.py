@@ -127,11 +127,26 @@ def test_labels_without_names_are_taken_by_position_if_there_are_as_many(tmp_pat
     assert "new head" in str(loaded)
 
 
+def test_a_head_of_texts_is_not_taken_by_position_for_one_of_words(tmp_path: Path) -> None:
+    saved(tmp_path, ["LABEL_0", "LABEL_1"])
+    _, loaded = continued(tmp_path, ["NOUN", "VERB"], auto=TOKENS, problem_type=None)
+    assert loaded.new == ["classifier.weight", "classifier.bias"]
+
+
+def test_a_model_of_one_label_goes_on(tmp_path: Path) -> None:
+    before = logits(saved(tmp_path, ["spam"], problem_type="multi_label_classification"))
+    model, _ = continued(tmp_path, ["ham", "spam"], problem_type="multi_label_classification")
+    assert torch.allclose(logits(model)[:, 1:], before)
+
+
 def test_names_may_differ_by_case_blanks_and_unicode_form_where_there_is_no_doubt(tmp_path: Path) -> None:
-    before = logits(saved(tmp_path, ["Positive", "cafe\u0301", "spam", "Spam"]))
-    model, loaded = continued(tmp_path, ["caf\u00e9", "positive ", "SPAM", "spam"])
-    assert torch.allclose(logits(model)[:, [0, 1, 3]], before[:, [1, 0, 2]])
-    assert "3 labels taken by name (caf\u00e9 (cafe\u0301), positive  (Positive), spam), 1 new (SPAM)" in str(loaded)
+    before = logits(saved(tmp_path, ["Positive", "cafe\u0301", "spam", "Spam", "1.0", "\ufeffham"]))
+    model, loaded = continued(tmp_path, ["caf\u00e9", "positive ", "SPAM", "spam", "1", "ham"])
+    assert torch.allclose(logits(model)[:, [0, 1, 3, 4, 5]], before[:, [1, 0, 2, 4, 5]])
+    assert (
+        "5 labels taken by name (caf\u00e9 (cafe\u0301), positive  (Positive), spam, 1 (1.0), ham (\ufeffham)), 1 new (SPAM)"
+        in str(loaded)
+    )
 
 
 @pytest.mark.parametrize(
@@ -141,6 +156,7 @@ def test_names_may_differ_by_case_blanks_and_unicode_form_where_there_is_no_doub
         (["LABEL_0"], "regression", ["yes"], "multi_label_classification", "it gives numbers and not labels"),
         (["a", "b"], "regression", ["a", "b"], "single_label_classification", "it gives numbers and not labels"),
         (["a", "b"], "single_label_classification", ["a", "b"], "regression", "it gives labels and not numbers"),
+        (["a"], "multi_label_classification", ["a"], "regression", "it gives labels and not numbers"),
     ],
 )
 def test_numbers_are_not_taken_for_labels(
