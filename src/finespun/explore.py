@@ -23,6 +23,7 @@ from finespun.config.check import Origin, check, check_choices, choices
 from finespun.config.compose import read_dials, write
 from finespun.config.guard import ELSEWHERE  # (its import lets what Hydra composes be checked, here and in trials)
 from finespun.errors import ConfigError, FinespunError, ModelError
+from finespun.failures import ended
 from finespun.files import read_json
 from finespun.training.launch import run_and_wait
 
@@ -105,7 +106,10 @@ def _trial(composed: DictConfig) -> float:
     command = [sys.executable, "-m", "finespun.stages", *STAGES, "--out", str(artifacts.out)]
     code = run_and_wait(command, folder=project)
     if code:
-        sys.exit(code)
+        killed = ended(code)
+        if killed:
+            click.echo(f"finespun run: {killed}", err=True)
+        sys.exit(killed.exit_code if killed else code)
     click.echo(f"results: {artifacts.out}")
     return float(
         read_json(artifacts.finetuned / "run.json", error=ModelError, remedy="run it again", keys=("best_score",))["best_score"]

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import platform
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Iterator
@@ -24,6 +25,12 @@ OUT_OF_MEMORY = re.compile(
 )
 NOT_MEMORY = "static TLS block"  # of a library that was loaded too late
 GPU = re.compile(r"CUDA error|CUDNN_STATUS|CUBLAS_STATUS|NCCL|NVIDIA driver|cudaErr|HIP error|MPS backend")
+DISK = re.compile(  # in the words of libraries that raise no OSError
+    r"no space left|disk is full|quota exceeded|read-only file ?system|readonly database|disk I/O error|input/output error"
+    r"|too many open files|unable to open database file|disk image is malformed|iostream error"
+    r"|PytorchStreamWriter failed writing|\(os error \d+\)",
+    re.IGNORECASE,
+)
 LESS_MEMORY = (
     "close other programs, or ask for less: lower runtime.device_batch_size (the effective batch stays as it is) or"
     " task.max_length, or set runtime.gradient_checkpointing: true"
@@ -46,6 +53,8 @@ def _of_machine(error: BaseException) -> MachineError | None:
     if isinstance(error, OSError) and error.errno is not None:
         what, reason = error.filename or "a file", (error.strerror or text).lower()
         return MachineError(f"{what}: {reason}; free space, mend the permission or the path, then start again")
+    if DISK.search(text):
+        return MachineError(f"a file cannot be read or written ({text}); free space or mend the permission, then start again")
     if isinstance(error, RuntimeError | ImportError) and GPU.search(text):
         return MachineError(f"the GPU or its driver failed ({text}); look at it with nvidia-smi, then start again")
     if isinstance(error, ImportError) and not (error.name or "").startswith("finespun"):
@@ -106,6 +115,17 @@ def free_memory() -> int | None:
         most, used = (int((group / f"memory.{name}").read_text(encoding="utf-8")) for name in ("max", "current"))
         found.append(max(0, most - used))
     return min(found, default=None)
+
+
+def ended(code: int) -> MachineError | None:
+    """Returns why a process ended with a code that it did not choose: killed, or aborted by a library; None for others."""
+    number = -code if code < 0 else code - 128
+    if number not in {signal.SIGKILL, signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS}:
+        return None
+    return MachineError(
+        f"the process was ended by {signal.Signals(number).name}, most often because memory ran out (`dmesg` names it where the"
+        f" system did it); start again, and training goes on from its last checkpoint; or {LESS_MEMORY}"
+    )
 
 
 def _first_line(error: BaseException) -> str:

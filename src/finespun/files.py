@@ -33,10 +33,11 @@ def read_table(path: Path, columns: Iterable[str], *, error: type[FinespunError]
     """Reads the rows of a CSV with these columns; the rest as in `read_json`."""
 
     def parse(text: str) -> dict[str, Any]:
-        rows = list(csv.DictReader(text.splitlines(), strict=True))
+        reader = csv.DictReader(text.splitlines(), strict=True)
+        rows = list(reader)
         if rows and (None in rows[-1] or None in rows[-1].values()):
             raise ValueError("its last line is cut short")
-        return {"rows": rows} | dict.fromkeys(rows[0] if rows else text.split(","))
+        return {"rows": rows} | dict.fromkeys(reader.fieldnames or ())
 
     read = _read(path, parse, error=error, remedy=remedy, keys=columns)
     return list(read["rows"])

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from finespun.artifacts import Artifacts
 from finespun.cli import main
 from finespun.errors import MachineError, ModelError
-from finespun.failures import explained, free_memory
+from finespun.failures import ended, explained, free_memory
 from finespun.stages.__main__ import run_stages
 
 
@@ -117,6 +117,12 @@ def test_what_is_free_is_never_more_than_the_process_may_take(monkeypatch: pytes
 @pytest.mark.parametrize(
     ("error", "telling"),
     [
+        (
+            RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+            "cannot be read or written",
+        ),
+        (RuntimeError("[enforce fail at inline_container.cc:858] . PytorchStreamWriter failed writing file"), "cannot be read"),
+        (ValueError("(sqlite3.OperationalError) database or disk is full"), "a file cannot be read or written"),
         (OSError(errno.ENOSPC, "No space left on device", "models/x"), "models/x: no space left on device"),
         (PermissionError(errno.EACCES, "Permission denied", "reports"), "reports: permission denied"),
         (RuntimeError("CUDA error: an illegal memory access was encountered"), "the GPU or its driver failed"),
@@ -205,3 +211,16 @@ def test_results_that_are_torn_name_the_file_and_the_remedy(
     assert done.exit_code == 5
     assert f"{folder / 'metrics.json'}: " in done.output
     assert "dvc repro --force test" in done.output
+
+
+@pytest.mark.parametrize("code", [-9, 137, -6, 134, -11, 139, -7])
+def test_a_process_that_was_killed_is_no_bug(code: int) -> None:
+    found = ended(code)
+    assert found is not None
+    assert "most often because memory ran out" in str(found)
+    assert found.exit_code == 5
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 3, 4, 5, 6, 75, 130, 143, -2, -15])
+def test_a_process_that_ended_by_itself_has_said_why(code: int) -> None:
+    assert ended(code) is None

@@ -10,6 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from finespun.errors import MachineError
+
 EXIT_FILE = "FINESPUN_EXIT_FILE"
 PR_SET_PDEATHSIG = 1
 
@@ -45,7 +47,9 @@ def torchrun(arguments: list[str], processes: int) -> int:
         threads = str(max(1, (os.cpu_count() or 1) // processes))
         code = run_and_wait(command, environment={"OMP_NUM_THREADS": threads, **os.environ, EXIT_FILE: str(exit_file)})
         said = exit_file.read_text() if exit_file.exists() else ""
-        return int(said) if said.isdigit() else code
+        if said.isdigit():
+            return int(said)
+        return MachineError.exit_code if code == 1 else code  # rank zero was ended before it could say anything
 
 
 def run_and_wait(command: list[str], *, folder: Path | None = None, environment: dict[str, str] | None = None) -> int:
