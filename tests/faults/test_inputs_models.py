@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from finespun.data.loader import RowReader
 from finespun.data.prepared import PreparedData
 from finespun.data.sources import Line
 from finespun.errors import ModelError
+from finespun.models.pretrained import load
 from finespun.stages.finetune import _ready
 from finespun.tasks.text import TextEncoder
 from helpers import make_tiny_bert, real_rows
@@ -237,7 +239,35 @@ def test_a_model_whose_rows_depend_on_their_padding_is_warned_about(make: Callab
     assert "warning: logits of a row in a padded batch differ from those of the row alone" in str(loaded)
 
 
-@pytest.mark.parametrize("torn", ["", "{", "[]", "<<<<<<< HEAD\n{}"])
+ODD = {
+    "hidden_size": "32", "num_attention_heads": 0, "hidden_act": "nothing", "pad_token_id": 99999, "id2label": ["a", "b"],
+    "model_type": "nothing", "vocab_size": 100,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", ODD)
+def test_a_configuration_that_makes_no_sense_is_the_models_error(key: str, tmp_path: Path) -> None:
+    path = make_tiny_bert(tmp_path) / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: ODD[key]}))
+    with pytest.raises(ModelError, match=re.escape(str(tmp_path))):
+        load(tmp_path, auto_class="AutoModelForSequenceClassification", options={"num_labels": 2}, new_head=True)
+
+
+@pytest.mark.parametrize("content", [b"", b"1234567890", b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\n"])
+def test_weights_that_are_torn_are_the_models_error(content: bytes, tmp_path: Path) -> None:
+    (make_tiny_bert(tmp_path) / "model.safetensors").write_bytes(content)
+    with pytest.raises(ModelError, match="cannot load it: .* fetch its files again"):
+        load(tmp_path, auto_class="AutoModelForSequenceClassification", options={"num_labels": 2}, new_head=True)
+
+
+def test_an_index_that_is_torn_is_the_models_error(tmp_path: Path) -> None:
+    (make_tiny_bert(tmp_path) / "model.safetensors").unlink()
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-00001-of-00002.safetensors"}}')
+    with pytest.raises(ModelError, match="cannot load it"):
+        load(tmp_path, auto_class="AutoModelForSequenceClassification", options={"num_labels": 2}, new_head=True)
+
+
+@pytest.mark.parametrize("torn", ["", "{", "[]", "<<<<<<< HEAD\n{}", '{"pad_token": 3}'])
 def test_a_torn_tokenizer_config_is_named(torn: str, tmp_path: Path) -> None:
     make_tiny_bert(tmp_path)
     (tmp_path / "tokenizer_config.json").write_text(torn)

@@ -16,6 +16,7 @@ import torch
 from finespun.data.loader import RowReader
 from finespun.errors import ModelError, first_of
 from finespun.failures import ran_out_of_memory
+from finespun.models.attention import REFUSALS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 TYPES = "token_type_ids"
 TOLERANCE = 3e-4  # of the largest logit: between a row alone and in a padded batch
-REFUSALS = (AssertionError, AttributeError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError)
 
 
 def add_embeddings(model: Any, tokenizer: Any, folder: Path) -> tuple[list[str], list[str]]:

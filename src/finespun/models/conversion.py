@@ -36,6 +36,7 @@ from finespun.models.addresses import (
     weights_digest,
     weights_file,
 )
+from finespun.models.attention import REFUSALS
 from finespun.models.module import AUTO_MAP, ModuleConfig, build
 from finespun.models.weights import Tensors, read, renamed, shards
 
@@ -122,7 +123,7 @@ def _of_transformers(model: ModelConfig, path: Path, auto_class: str) -> tuple[A
         config = architecture(model.config) if model.config else saved(path.parent, trust_remote_code=trust)
         with torch.device("meta"):
             empty = getattr(transformers, auto_class).from_config(config, trust_remote_code=trust)
-    except (ValueError, OSError, ImportError) as error:
+    except (*REFUSALS, ArithmeticError, OSError, ImportError, StrictDataclassError) as error:
         raise ModelError(f"{path}: {auto_class} has no such architecture: {' '.join(str(error).split())[:300]}") from error
     shapes = {name: tensor.shape for name, tensor in empty.state_dict().items()}
     return config, renamed(read(path), model.mapping, shapes, f"{empty.base_model_prefix}.", path)

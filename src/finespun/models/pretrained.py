@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from PIL import Image
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
@@ -19,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 from finespun.errors import ModelError, listed
 from finespun.models import heads
 from finespun.models import module as _module  # noqa: F401  (registers modules of the user's own with the Auto classes)
+from finespun.models.attention import REFUSALS
 from finespun.models.forest import ForestForLabels
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # i
 transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
+UNREADABLE = (*REFUSALS, ArithmeticError, ImportError, OSError, SafetensorError, StrictDataclassError)
 COUNTER = "num_batches_tracked"  # of batch norms: no weight, and old files have none
 LOST_SHARE = 0.01  # of the backbone's numbers that may be new
 HEAD_DROPOUTS = ("classifier_dropout", "seq_classif_dropout", "classifier_dropout_prob")  # by architecture
@@ -117,10 +120,10 @@ def load(
     )  # fmt: skip
     try:
         model, report = read(**options)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
+    except UNREADABLE as error:  # a configuration's values go through much code of other people's
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         trust = "if you trust it, set model.trust_remote_code: true (finespun predict: --trust-remote-code)"
-        remedy = trust if "contains custom code" in reason else "choose another model or task"
+        remedy = trust if "contains custom code" in reason else "mend or fetch its files again, or choose another model or task"
         raise ModelError(f"{folder}: {auto_class} cannot load it: {reason}; {remedy}") from error
     if new_head and isinstance(model, ForestForLabels):
         raise ModelError(
@@ -188,7 +191,7 @@ def load_processor(auto_class: str, folder: Path, options: Mapping[str, Any]) ->
     """
     try:
         return getattr(transformers, auto_class).from_pretrained(folder, **options)
-    except (OSError, ValueError) as error:
+    except UNREADABLE as error:
         what = auto_class.removeprefix("Auto")
         raise ModelError(f"{folder}: {what}: none that can be read ({error}); save one beside the model") from error
 

@@ -53,7 +53,9 @@ class TextEncoder:
         remedy = "restore the file, or save the tokenizer again with save_pretrained"
         said = read_json(settings, error=ModelError, remedy=remedy) if settings.is_file() else {}
         token = said.get("pad_token") or said.get("eos_token")  # without one, that of the end, as everybody does
-        token = token["content"] if isinstance(token, dict) else token
+        token = token.get("content") if isinstance(token, dict) else token
+        if not isinstance(token, str | None):
+            raise ModelError(f"{settings}: the padding token {token!r} is no text; {remedy}")
         pad = tokenizer.token_to_id(token) or 0 if token else 0  # attention masks hide it: any id will do
         return cls(tokenizer, pad, "token_type_ids" in (said.get("model_input_names") or ["token_type_ids"]))
 

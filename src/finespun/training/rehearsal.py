@@ -17,7 +17,7 @@ from torch import nn
 from finespun.data.batches import Part
 from finespun.errors import FinespunError, MachineError, ModelError
 from finespun.failures import explained
-from finespun.models.compatibility import REFUSALS
+from finespun.models.attention import REFUSALS
 from finespun.training.entering import arithmetic
 from finespun.training.launch import world_size
 from finespun.training.phases import begin_epoch
