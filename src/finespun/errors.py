@@ -6,6 +6,7 @@ The message of every error names the thing, the value, what is allowed and the n
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 
@@ -65,9 +66,22 @@ class InterruptError(FinespunError):
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """Returns ` (did you mean 'x'?)` for the nearest of `choices`, or nothing."""
-    near = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
-    return f" (did you mean '{near[0]}'?)" if near else ""
+    """Returns ` (did you mean 'x'?)` for the nearest of `choices`, or nothing; characters that nobody sees are escaped."""
+    known = list(choices)
+    near = [each for each in known if _folded(each) == _folded(word)] or difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def _folded(name: str) -> str:
+    """Returns what is left of a name without case, blanks and what nobody sees."""
+    kept = [each for each in unicodedata.normalize("NFKC", name).casefold() if unicodedata.category(each)[0] not in "CZ"]
+    return "".join(kept)
+
+
+def visible(name: object) -> str:
+    """Returns a name as a message shows it: in quotes where blanks at its ends, or what nobody sees, are part of it."""
+    text = str(name)
+    return text if text.isprintable() and text == text.strip() else repr(text)
 
 
 def first_of(names: Sequence[str], most: int = 10) -> str:

@@ -69,6 +69,8 @@ class Checks(Section):
     bad_transition: Severity = "warn"  # tags that go on with an entity that has not begun
     bad_image: Literal["error", "drop"] = "error"  # what cannot be decoded cannot be kept
     animated_image: Severity = "warn"
+    bytes_as_text: Severity = "error"  # a text or label that is Python's way to write bytes: b'...'
+    no_value: Severity = "warn"  # a text or label that is how programs write that there is no value: nan, NULL, #REF!
     rare_label: Severity = "error"  # that no training row has
     lookalike_label: Literal["error", "warn"] = "warn"  # labels that differ by case or blanks, or as 1 and 1.0 do
     duplicate: Severity = "warn"
@@ -102,6 +104,15 @@ class DataConfig(Section):
     split: Split = Split()
     limit: Limit | None = None
     checks: Checks = Checks()
+
+    @field_validator("columns")
+    @classmethod
+    def _names_each_column_once(cls, columns: dict[str, str | tuple[str, ...]]) -> dict[str, str | tuple[str, ...]]:
+        for role, given in columns.items():
+            twice = sorted({column for column in given if given.count(column) > 1}) if isinstance(given, tuple) else []
+            if twice:
+                raise ValueError(f"{role} names {', '.join(twice)} twice; name each column once")
+        return columns
 
     @field_validator("labels")
     @classmethod

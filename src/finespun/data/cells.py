@@ -11,14 +11,26 @@ import tokenize
 import unicodedata
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 MISSING = {"None", "nan", "<NA>", "NaT"}  # as text, the values by which Python, NumPy and pandas say that there is none
 LONGEST_LIST = 1_000_000  # characters
 DEEPEST_LIST = 8  # brackets in brackets
 OPENING, CLOSING = "[({", "])}"
 NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
-YES, NO = {"1", "1.0", "true", "yes"}, {"0", "0.0", "false", "no", ""}
+# A number with a sign or a unit beside it: $5, 5 %, 5kg.
+UNIT = re.compile(rf"([^0-9.,+()eE-]{{0,3}}\s?)({NUMBER.pattern})\s?([^0-9.,_'()eE\s-][^0-9.,_'()\s-]{{0,3}})?")
+YES, NO = {"1", "1.0", "true", "yes", "t", "y", "on", "x"}, {"0", "0.0", "false", "no", "f", "n", "off", ""}
+# What begins as the notation of a list or an object in some language: [a, b], {'a', 'b'}, {"a": 1}, array(['a'], dtype=object).
+NOTATION = re.compile(r"""(?:[A-Za-z_.]+\()?\(?[\[{]+(?:['"].*|\w.*[,:'"].*[\]})])""", re.DOTALL)
+BYTES = re.compile(r"""b(?:'.*'|".*")""", re.DOTALL)
+NO_VALUE = {"nan", "NaN", "None", "NULL", "null", "(null)", "NA", "N/A", "n/a", "<NA>", "NaT", "undefined", "\\N"}
+NO_VALUE |= {"#N/A", "#REF!", "#VALUE!", "#NAME?", "#DIV/0!", "#NULL!", "#NUM!"}  # of spreadsheets
+# Letters of Cyrillic and Greek that look like Latin ones, dashes, quotes.
+LIKE_LATIN = str.maketrans(
+    "\u0430\u0441\u0435\u043e\u0440\u0445\u0443\u0456\u0458\u0455\u03bf\u03b1\u03bd\u03c1\u2013\u2014\u2011\u2010\u2019\u2018",
+    "aceopxyijsoavp----''",
+)
 KEPT_FORMATS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"  # inside emoji and words of some scripts
 
 
@@ -62,10 +74,13 @@ def folded(name: str) -> str:
 
 
 def look_alikes(names: Iterable[str]) -> list[list[str]]:
-    """Returns groups of labels that differ by case, blanks, the Unicode form of a letter, or as `1` and `1.0` do."""
+    """Returns groups of labels that are the same `folded`, but for dashes, quotes and letters that look the same; 1 is true."""
     groups: dict[str, list[str]] = {}
     for name in names:
-        groups.setdefault(folded(name), []).append(name)
+        plain = folded(name).translate(LIKE_LATIN)
+        key = re.sub(r"(?<=\w)[_-]+(?=\w)", "", plain.strip("\"'.") or plain)
+        key = {"true": "1.0", "false": "0.0", "1": "1.0", "0": "0.0"}.get(key, key)
+        groups.setdefault(key, []).append(name)
     return [sorted(group) for group in groups.values() if len(group) > 1]
 
 
@@ -83,8 +98,19 @@ def is_list(text: str) -> bool:
 
 
 def _holds_values(inside: str) -> bool:
-    first = inside.strip()[:1]
-    return first in {"", "'", '"', "{", "["} or bool(NUMBER.match(inside.strip()))
+    begins = inside.strip()[:2]
+    return begins[:1] in {"", "'", '"', "{", "[", "("} or begins in {"b'", 'b"'} or bool(NUMBER.match(inside.strip()))
+
+
+def stand_in(text: str) -> tuple[str, str] | None:
+    """Returns the check that a text fails which stands for something else, and why; None for other texts."""
+    plain = text.strip()
+    if BYTES.fullmatch(plain):
+        why = "is Python's way to write bytes; decode them (in pandas: column.str.decode('utf-8')) before they are written"
+        return "bytes_as_text", f"{why}, or set data.checks.bytes_as_text: warn"
+    if plain in NO_VALUE:
+        return "no_value", "is how programs write that there is no value; if so, leave it out: data.checks.no_value: drop"
+    return None
 
 
 def read_list(text: str) -> list[Any]:
@@ -115,21 +141,33 @@ def _depth(text: str) -> int:
 def _read_python(text: str) -> list[Any]:
     """Reads the notation of Python; of two texts without a comma between them, which Python would join, NumPy means two."""
     try:
-        tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
         parts, last = [], 0
-        for token in tokens:
+        for token in tokenize.generate_tokens(io.StringIO(text).readline):
             if token.type in {tokenize.STRING, tokenize.NUMBER, tokenize.NAME}:
                 parts.append("," if last in {tokenize.STRING, tokenize.NUMBER} else "")
             if token.type not in {tokenize.NL, tokenize.NEWLINE, tokenize.ENDMARKER, tokenize.COMMENT}:
-                parts.append(f"{token.string} ")
+                parts.append(f"{'None' if token.string == 'nan' else token.string} ")
                 last = token.type
-        return list(ast.literal_eval("".join(parts)))
+        values = list(ast.literal_eval("".join(parts)))
     except (tokenize.TokenError, SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
-        raise ValueError(f"is no list that can be read ({type(error).__name__})") from error
+        raise ValueError("is no list in the notation of JSON, Python or NumPy") from error
+    if Ellipsis in values:
+        raise ValueError("is cut short by '...'")
+    return values
+
+
+class Unclear(NamedTuple):
+    """A column of 0 and 1, and a cell of it that says neither."""
+
+    column: str
+    cell: Any
+
+    def __str__(self) -> str:
+        return f"{self.column}={self.cell}"
 
 
 def yes_or_no(text: str) -> bool | None:
-    """Returns what a column of 0 and 1 (true and false, yes and no; empty is no) says; None where it says something else."""
+    """Returns what a column of 0 and 1 (true and false, yes and no, x; empty is no) says; None where it says something else."""
     word = text.strip().lower()
     return True if word in YES else False if word in NO else None
 
@@ -139,10 +177,32 @@ def number_problem(text: str) -> str | None:
     plain = text.strip()
     if NUMBER.fullmatch(plain):
         return None if math.isfinite(float(plain)) else "is too large for a number"
-    if "," in plain and NUMBER.fullmatch(plain.replace(",", ".", 1)):
-        decimal, thousands = plain.replace(",", "."), plain.replace(",", "")
-        return f"has a comma: write {decimal} if it divides the fraction, {thousands} if it groups thousands"
-    for mark, name in ((",", "commas"), ("_", "underscores"), (" ", "spaces"), ("\N{NO-BREAK SPACE}", "spaces")):
-        if mark in plain and NUMBER.fullmatch(plain.replace(mark, "")):
-            return f"groups its digits with {name}; write {plain.replace(mark, '')}"
-    return "is not a number"
+    meant = "".join(each for each in unicodedata.normalize("NFKC", plain) if unicodedata.category(each) != "Cf").strip()
+    meant = meant.replace("\N{MINUS SIGN}", "-").replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
+    if NUMBER.fullmatch(meant):
+        return f"is not written in plain characters; write {meant}"
+    unit = UNIT.fullmatch(meant)
+    if unit and (unit[1].strip() or unit[6]):
+        return f"has a sign or a unit beside its number; write {unit[2]} alone"
+    return _grouped(meant) or "is not a number"
+
+
+def _grouped(text: str) -> str | None:
+    """Returns what is wrong with a number whose digits are grouped, or that has a decimal comma; None for other texts."""
+    marks = re.findall(r"(?<=[0-9])[,.'_ ]+(?=[0-9])", text)
+    digits = re.sub(r"(?<=[0-9])[,.'_ ]+(?=[0-9])", "", text)
+    if not (marks and NUMBER.fullmatch(digits)):
+        return None
+    last = marks[-1]
+    head, _, tail = text.rpartition(last)
+    fraction = re.sub(r"[,.'_ ]", "", head) + f".{tail}"
+    if marks == [","] and re.fullmatch(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}", text):
+        return f"has a comma: write {fraction} if it divides the fraction, {digits} if it groups thousands"
+    if last == "," and marks.count(last) == 1:
+        return f"has a decimal comma; write {fraction}, and convert the whole column"
+    if last == "." and marks.count(last) == 1:
+        return f"groups its digits; write {fraction}"
+    if not all(len(group) in {2, 3} for group in re.split(r"[,.' ]", text)[1:]):
+        return None
+    names = {",": "commas", ".": "points", "'": "quotes", "_": "underscores", " ": "spaces"}
+    return f"groups its digits with {names[last[0]]}; write {digits}"

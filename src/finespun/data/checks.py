@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from finespun.config.sections import DataConfig
-from finespun.data.cells import NUMBER, as_text, is_list, label_name, read_list, yes_or_no
+from finespun.data.cells import NOTATION, NUMBER, Unclear, as_text, is_list, label_name, read_list, stand_in, yes_or_no
 from finespun.data.sources import Line, Row
 from finespun.data.splits import normalise, split_of
-from finespun.errors import DataError, did_you_mean, listed
+from finespun.errors import DataError, did_you_mean, listed, visible
 from finespun.tasks.base import Problem as Found
 from finespun.tasks.base import Task, Values
 
@@ -104,11 +104,13 @@ def role_values(row: Row, columns: Mapping[str, str | Sequence[str]], task: Task
 
 
 def _indicated(columns: Sequence[str], cells: Sequence[Any]) -> list[Any]:
-    """Returns the names of columns that say yes; a column that says neither yes nor no, as an object, for the report."""
+    """Returns the names of columns that say yes; an `Unclear` for each that says neither yes nor no, for the report."""
     said = [
         (column, yes_or_no(cell) if isinstance(cell, str) else None, cell) for column, cell in zip(columns, cells, strict=True)
     ]
-    return [{column: cell} if answer is None else label_name(column) for column, answer, cell in said if answer is not False]
+    return [
+        Unclear(column, cell) if answer is None else label_name(column) for column, answer, cell in said if answer is not False
+    ]
 
 
 def _spelt(value: Any) -> Any:
@@ -131,6 +133,12 @@ def problems_of(values: Values, task: Task, labels: Sequence[str] | None) -> Ite
         for role, value in values.items()
         if (kind := _unexpected(value, lists=role in task.list_roles)) is not None
     ]
+    nested += [
+        (role, 'is written as a list or an object, and is none that can be read; write it as JSON: ["first", "second"]')
+        for role in task.answer_roles
+        if isinstance(values.get(role), str) and NOTATION.fullmatch(values[role]) and values[role] not in (labels or ())
+        if role not in dict(nested) and not is_list(values[role])
+    ]
     for role, kind in nested:
         yield "unexpected_list", role, kind
     if not nested:
@@ -140,15 +148,17 @@ def problems_of(values: Values, task: Task, labels: Sequence[str] | None) -> Ite
 def _unexpected(value: Any, *, lists: bool) -> str | None:
     """Returns what is wrong with a value that is no text, or is a text only to look at."""
     if isinstance(value, bytes) or (isinstance(value, list) and any(isinstance(each, bytes) for each in value)):
-        return "is bytes that are not UTF-8; write text"
+        return "is bytes that are not UTF-8; write text (of an image: its path)"
     if isinstance(value, dict) or (isinstance(value, list) and not lists):
+        if isinstance(value, dict) and isinstance(value.get("bytes"), bytes):
+            return "is an image inside the table; write it into a file, and its path here"
         kind = "an object" if isinstance(value, dict) else "a list"
         return f"is {kind}, where one text is needed; write one, or name one column in data.columns"
     if isinstance(value, str) and lists and is_list(value):
         try:
             read_list(value)
         except ValueError as error:
-            return f'looks like a list, but {error}; write it as JSON: ["first", "second"]'
+            return f'looks like a list, and {error}; write it as JSON: ["first", "second"]'
     return None
 
 
@@ -168,7 +178,8 @@ def check_rows(lines: Iterable[Line], data: DataConfig, task: Task) -> Report:
         if not needed <= line.row.keys():
             report.problems += _holes(line, needed)
             continue
-        reason = next((f"{f.column}={line.row[f.column]}" for f in data.filters if str(line.row[f.column]) in f.drop), None)
+        given = ((rule, str(as_text(line.row[rule.column]))) for rule in data.filters)
+        reason = next((f"{rule.column}={value}" for rule, value in given if value in rule.drop), None)
         if reason:
             report.filtered[reason] += 1
             report.left_out.add(line.number)
@@ -183,7 +194,7 @@ def check_rows(lines: Iterable[Line], data: DataConfig, task: Task) -> Report:
             key = split_key(values, task)
             report.add_answers(line.number, task.answers(values), key, split_of(key, data.split))
     if not report.rows:
-        raise DataError(f"{data.path}: holds a header but no rows; put your rows into it")
+        raise DataError(f"{data.path}: holds no rows; put your rows into it")
     return report
 
 
@@ -196,11 +207,19 @@ def _require_columns(line: Line, data: DataConfig) -> None:
     have = list(line.row)
     needed = [(f"data.columns.{role}", column) for role, column in named_columns(data.columns)]
     needed += [("data.filters", rule.column) for rule in data.filters]
-    cut = " or data.delimiter" if len(have) == 1 else ""  # nothing divided the header
-    if any(len(column) > LONG_NAME or NUMBER.fullmatch(column) for column in have):
+    cut = ""
+    if len(have) == 1:  # nothing divided the header
+        cut = (
+            "; a .tsv is divided by tabs: call it .csv to set data.delimiter"
+            if data.path.endswith(".tsv")
+            else " or data.delimiter"
+        )
+    likely = any(len(column) > LONG_NAME or NUMBER.fullmatch(column) for column in have)
+    if likely or not any(column in have or did_you_mean(column, have) for _, column in needed):
         cut += "; if the first line is a row already, write a line of column names above it"
+    names = listed(map(visible, have))
     problems = [
-        f"{data.path}: has no column {column!r} ({key}){did_you_mean(column, have)}; it has: {listed(have)}; correct {key}{cut}"
+        f"{data.path}: has no column {column!r} ({key}){did_you_mean(column, have)}; it has: {names}; correct {key}{cut}"
         for key, column in needed
         if column not in have
     ]
@@ -228,14 +247,29 @@ def _problems(
         return Problem(kind=kind, severity=severity, line=number, column=column, value=value, remedy=remedy)
 
     found = [problem(*each) for each in problems_of(values, task, data.labels)]
+    found = found or [problem(*each) for each in _stand_ins(values, data.labels)]
     if all(each.severity == "warn" for each in found):
         found += [problem(*each) for each in _repeats(number, values, task, seen)]
     return found
 
 
+def _stand_ins(values: Values, labels: Sequence[str] | None) -> Iterator[Found]:
+    """Yields texts and labels that stand for something else; names in `data.labels` are what they are."""
+    for role, value in values.items():
+        for each in value if isinstance(value, list) and role in ("label", "labels") else [value]:
+            found = stand_in(each) if isinstance(each, str) and each not in (labels or ()) else None
+            if found:
+                yield found[0], role, found[1]
+
+
+def _target(value: Any, role: str, task: Task, values: Values) -> str:
+    """Returns a row's answer as it is compared: labels in any order and notation are the same labels."""
+    return ", ".join(sorted(task.answers(values))) if role in ("label", "labels") else str(value).strip()
+
+
 def _repeats(number: int, values: Values, task: Task, seen: dict[bytes, tuple[int, str]]) -> Iterator[Found]:
     key = hashlib.blake2b(normalise(task.content(values)).encode(), digest_size=12).digest()
-    target = "; ".join(str(values[role]).strip() for role in task.answer_roles if role in values)
+    target = "; ".join(_target(values[role], role, task, values) for role in task.answer_roles if role in values)
     first_line, first_target = seen.setdefault(key, (number, target))
     if first_line == number:
         return

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from itertools import chain
-from typing import IO, Any
+from typing import Any
 
 from finespun.errors import DataError
 
@@ -20,7 +20,7 @@ NO_WORD = re.compile(r"\d+[-.]\d+")  # ids of CoNLL-U's multiword tokens and emp
 SPACES = re.compile(r"[ \t]+")  # others, such as the no-break space, may be inside words
 
 
-def sentences(file: IO[str], name: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def sentences(file: Iterator[str], name: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yields the line where a sentence begins, and column -> its words' values.
 
     Raises:

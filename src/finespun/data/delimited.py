@@ -10,12 +10,13 @@ import re
 import sys
 from collections.abc import Iterator
 from itertools import chain
-from typing import IO, Literal
+from typing import Literal
 
-from finespun.errors import DataError, listed
+from finespun.errors import DataError, first_of, listed
 
 SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\r?\n?', re.IGNORECASE)
 ROWS_IN_A_FIELD = 2  # a field that holds so many whole lines of the table has most likely a quote that was never closed
+MOST_SEEN = 1000  # values of a column that are remembered, to know them again inside a field
 QUOTING: dict[str, Literal[0, 3]] = {"auto": csv.QUOTE_MINIMAL, "standard": csv.QUOTE_MINIMAL, "none": csv.QUOTE_NONE}
 REMEDY = (
     "quote the field, double quotes inside it, set data.quoting: none if quotes are text (predict --quoting), or set"
@@ -23,11 +24,11 @@ REMEDY = (
 )
 
 
-def rows(file: IO[str], name: str, delimiter: str, quoting: str) -> Iterator[tuple[int, dict[str, str]]]:
+def rows(lines: Iterator[str], name: str, delimiter: str, quoting: str) -> Iterator[tuple[int, dict[str, str]]]:
     """Yields the line where a row begins and its fields by column.
 
     Args:
-        file: opened with `newline=""`.
+        lines: of the file, with their ends.
         name: for messages.
         delimiter: between the fields; a line `sep=` above the header goes before it.
         quoting: `data.quoting`.
@@ -36,37 +37,53 @@ def rows(file: IO[str], name: str, delimiter: str, quoting: str) -> Iterator[tup
         DataError: the header or a row is not whole, or a quote seems to swallow rows.
     """
     csv.field_size_limit(sys.maxsize)
-    first = file.readline()
-    said = SEPARATOR_LINE.fullmatch(first)
-    lines, before = (file, 1) if said else (chain([first] if first else [], file), 0)
-    delimiter = said[1] if said else delimiter
-    reader = csv.reader(lines, delimiter=delimiter, strict=True, quoting=QUOTING[quoting])
+    first, before, said = _first_line(lines, name)
+    delimiter = said or delimiter
+    reader = csv.reader(chain([first], lines), delimiter=delimiter, strict=True, quoting=QUOTING[quoting])
     start = before + 1
     try:
-        header = _header(next(reader, None), f"{name}:{start}", name)
+        header = _header(next(reader), f"{name}:{start}")
         width = len(header)
+        swallowed = _Swallowed(delimiter, width)
         start = before + reader.line_num + 1
         for fields in reader:
-            if any(fields[width:]) or 0 < len(fields) < width:
+            last = before + reader.line_num
+            if any(field.strip() for field in fields[width:]) or 0 < len(fields) < width:
                 raise _wrong_width(fields, width, f"{name}:{start}", delimiter)
             if fields:
-                if quoting == "auto" and before + reader.line_num > start:
-                    _require_no_rows_inside(fields, f"{name}:{start}", before + reader.line_num, delimiter, width)
+                if width > 1 and fields[:width] == header:
+                    raise DataError(f"{name}:{start}: repeats the header, as where two files were joined; remove the line")
+                if quoting == "auto":
+                    swallowed.require_none(fields, f"{name}:{start} to {last}", several=last > start)
                 yield start, dict(zip(header, fields, strict=False))
-            start = before + reader.line_num + 1
+            start = last + 1
     except csv.Error as error:
         last = before + reader.line_num
         place = f"{name}:{start}" if last <= start else f"{name}:{start} to {last}"
-        raise DataError(f"{place}: is not CSV ({error}); {REMEDY}") from error
+        why = "a quote is opened and never closed" if "end of data" in str(error) else str(error)
+        raise DataError(f"{place}: is not CSV ({why}); {REMEDY}") from error
 
 
-def _header(given: list[str] | None, place: str, name: str) -> list[str]:
+def _first_line(lines: Iterator[str], name: str) -> tuple[str, int, str | None]:
+    """Returns the header's line, how many come before it, and the delimiter that one of them names."""
+    said = None
+    for before, line in enumerate(lines):
+        plain = line.lstrip("\ufeff")  # a second byte order mark, of an editor that adds one to each file
+        match = SEPARATOR_LINE.fullmatch(plain)
+        if not match and plain.strip():
+            return plain, before, said
+        said = match[1] if match else said
+    raise DataError(f"{name}: is empty; put your rows into it")
+
+
+def _header(given: list[str], place: str) -> list[str]:
     """Returns the names of the columns, without blank ones at the right."""
-    if given is None:
-        raise DataError(f"{name}: is empty; put your rows into it")
     header = [column.strip() if column.isspace() else column for column in given]
     while header and not header[-1]:
         header.pop()
+    unnamed = [str(position) for position, column in enumerate(header, 1) if not column]
+    if len(unnamed) > 1:
+        raise DataError(f"{place}: the columns {first_of(unnamed)} have no name; give each one, or remove them")
     twice = sorted({column for column in header if header.count(column) > 1})
     if twice:
         raise DataError(f"{place}: the header names {listed(map(repr, twice))} twice; rename one")
@@ -80,13 +97,37 @@ def _wrong_width(fields: list[str], width: int, place: str, delimiter: str) -> D
     )
 
 
-def _require_no_rows_inside(fields: list[str], place: str, last: int, delimiter: str, width: int) -> None:
-    """Raises a DataError where a field holds lines that look like rows of the table: with as many delimiters."""
-    for field in fields:
-        inside = field.splitlines()[1:-1]
-        if width > 1 and sum(line.count(delimiter) == width - 1 for line in inside) >= ROWS_IN_A_FIELD:
+class _Swallowed:
+    """Knows a field that holds whole rows of the table, which a quote made part of it.
+
+    Its lines divide as rows do: the first has the fields after its own, those inside have all, the last has those before.
+    """
+
+    def __init__(self, delimiter: str, width: int) -> None:
+        self.delimiter, self.width = delimiter, width
+        self.loose = re.compile(re.escape(delimiter) + r"(?:[ \t]|$)")  # as in sentences: followed by a space or nothing
+        self.seen: list[set[str]] = [set() for _ in range(width)]
+
+    def require_none(self, fields: list[str], place: str, *, several: bool) -> None:
+        """Raises a DataError where one of a row's fields, which may stand on several lines, looks so."""
+        if several and self.width > 1:
+            for position, field in enumerate(fields[: self.width]):
+                self._require(re.split(r"\r\n|\r|\n", field), position, place)
+        for seen, field in zip(self.seen, fields, strict=False):
+            if len(seen) < MOST_SEEN:
+                seen.add(field)
+
+    def _require(self, lines: list[str], position: int, place: str) -> None:
+        parts = [line.split(self.delimiter) for line in lines]
+        tight = [self.delimiter == "\t" or not self.loose.search(line) for line in lines]
+        whole = [part for part, good in zip(parts[1:-1], tight[1:-1], strict=True) if good and len(part) == self.width]
+        fits = len(parts) > 1 and all(tight) and len(whole) == len([line for line in lines[1:-1] if line])
+        fits = fits and len(parts[0]) == self.width - position and len(parts[-1]) == position + 1
+        known = [*zip(self.seen[position + 1 :], parts[0][1:], strict=False), *zip(self.seen, parts[-1][:-1], strict=False)]
+        known += [pair for part in whole for pair in zip(self.seen, part, strict=True)]
+        if len(whole) >= ROWS_IN_A_FIELD or (fits and any(value and value in seen for seen, value in known)):
             raise DataError(
-                f"{place} to {last}: one field holds {len(inside)} whole rows: a quote is opened and not closed; close or"
-                " double it, set data.quoting: none if quotes are text like any other, or standard if the field is meant so"
+                f"{place}: one field holds {len(whole)} whole rows and the ends of two: a quote is opened and not closed; close"
+                " or double it, set data.quoting: none if quotes are text like any other, or standard if the field is meant so"
                 " (predict --quoting)"
             )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
+from itertools import chain
 
 from finespun.config.sections import DataConfig
-from finespun.data.cells import in_order, look_alikes
+from finespun.data.cells import in_order, label_name, look_alikes
 from finespun.data.checks import Report
 from finespun.errors import DataError, did_you_mean, first_of
 
@@ -28,8 +30,12 @@ def labels_of(report: Report, data: DataConfig) -> Labels:
         DataError: labels look alike or are rare, and `data.checks` says that this is an error; a label has no row at all.
     """
     _report_look_alikes(report, data)
-    names = list(data.labels or in_order(report.answers))
-    _require_a_row_each(names, report)
+    _report_joined(report, data)
+    indicators = data.columns.get("labels")
+    if isinstance(indicators, str):
+        indicators = None
+    names = list(data.labels or dict.fromkeys(map(label_name, indicators or ())) or in_order(report.answers))
+    _require_a_row_each(names, report, data)
     rare = [name for name in names if name not in report.in_train]
     if not rare:
         return Labels(names=names, left_out=frozenset(), to_train=frozenset())
@@ -59,13 +65,14 @@ def _counted(name: str, report: Report) -> str:
     return f"{name!r} ({report.answers[name]}, row {report.first[name]})"
 
 
-def _require_a_row_each(names: list[str], report: Report) -> None:
+def _require_a_row_each(names: list[str], report: Report, data: DataConfig) -> None:
     absent = [name for name in names if name not in report.answers]
     if absent:
         near = did_you_mean(absent[0], report.answers)
+        remedy = "correct data.labels, or leave it out there" if data.labels else "leave it out of data.columns.labels"
         raise DataError(
             f"{report.file}: no row has the label {first_of([*map(repr, absent)])}{near}; the rows have"
-            f" {first_of([*map(repr, in_order(report.answers))])}; correct data.labels, or leave it out there"
+            f" {first_of([*map(repr, in_order(report.answers))])}; {remedy}"
         )
 
 
@@ -78,3 +85,18 @@ def _report_look_alikes(report: Report, data: DataConfig) -> None:
     if data.checks.lookalike_label == "error":
         raise DataError(f"{data.path}: {message}, or set data.checks.lookalike_label: warn")
     print(f"warning: {message}")  # noqa: T201
+
+
+def _report_joined(report: Report, data: DataConfig) -> None:
+    """Warns about labels that are several of the others with a sign between them."""
+    for sign in "" if data.labels else ",;|/ ":
+        parts = {name: [part.strip() for part in name.split(sign)] for name in report.answers if sign in name.strip(sign)}
+        times = Counter(chain(report.answers, *parts.values()))
+        least = all if sign in "/ " else any  # those two are often part of a name
+        joined = [name for name, given in parts.items() if least(times[part] > 1 for part in given)]
+        if joined:
+            said = ", ".join(_counted(name, report) for name in joined[:SHOWN])
+            print(  # noqa: T201
+                f"warning: labels that seem to be several, with {sign!r} between them: {said}; if they are, set task:"
+                f" multi_label and task.delimiter: {sign!r}, else list them in data.labels"
+            )

@@ -9,14 +9,15 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, starmap
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
-from finespun.data import delimited, image_folder
+from finespun.data import delimited, image_folder, json_lines, parquet
 from finespun.data.conll import sentences
 from finespun.errors import DataError, listed
 
@@ -29,6 +30,23 @@ CHUNK = 4096
 FORMATS = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 REPLACED = "\N{REPLACEMENT CHARACTER}"  # what stands for a byte that cannot be decoded
 TABS = {".tsv": "\t"}
+SAVE = "save it as one of them, or set data.format if only its name is another"
+OTHER_ENDINGS = {
+    **dict.fromkeys((".gz", ".bz2", ".xz", ".zst", ".zip"), "unpack it"),
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), "save its sheet as CSV (UTF-8)"),
+    ".json": f"one object a line is .jsonl; {json_lines.ARRAY}",
+}
+BEGINNINGS = {  # of files that are no text, whatever they are called
+    b"\x1f\x8b": "a gzip file; unpack it",
+    b"BZh": "a bzip2 file; unpack it",
+    b"\xfd7zXZ": "an xz file; unpack it",
+    b"\x28\xb5\x2f\xfd": "a zstd file; unpack it",
+    b"PK\x03\x04": "a ZIP archive or a spreadsheet; unpack it, or save its sheet as CSV (UTF-8)",
+    b"\xd0\xcf\x11\xe0": "an old spreadsheet or document; save its sheet as CSV (UTF-8)",
+    b"PAR1": "a Parquet file; set data.format: parquet, or call it .parquet",
+    b"ARROW1": "an Arrow file; write it as Parquet",
+    b"SQLite format 3": "an SQLite database; export the table as CSV",
+}
 READ_ONLY = {".conll": "conll", ".conllu": "conll", ".bio": "conll"}
 
 
@@ -49,10 +67,10 @@ def format_of(path: Path, given: str | None = None, *, writing: bool = False) ->
     if given:
         return given
     if path.is_dir() and not writing:
-        return "parquet" if any(path.glob("*.parquet")) else "images"
+        return "parquet" if parquet.files(path) else "images"
     known = FORMATS if writing else FORMATS | READ_ONLY
     if path.suffix.lower() not in known:
-        remedy = "choose one of them" if writing else "save it as one of them, or set data.format if only its name is another"
+        remedy = "choose one of them" if writing else OTHER_ENDINGS.get(path.suffix.lower(), SAVE)
         raise DataError(f"{path}: the ending {path.suffix!r} is not one of {listed(known)}; {remedy}")
     return known[path.suffix.lower()]
 
@@ -71,32 +89,55 @@ def read(
     path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path  # as messages say it
     kind = _require_table(path, file_format)
     if kind == "parquet":
-        yield from _read_parquet(path)
+        yield from starmap(Line, parquet.rows(path))
         return
     try:
         with path.open(encoding="utf-8-sig" if encoding == "utf-8" else encoding, newline="") as file:
+            lines, name = _without_nul(file, path), str(path)
             if kind == "conll":
-                yield from (Line(number, row) for number, row in sentences(file, str(path)))
-                return
-            divider = TABS.get(path.suffix.lower(), delimiter)
-            given = delimited.rows(file, str(path), divider, quoting) if kind == "csv" else _read_jsonl(file, str(path))
-            yield from (Line(*each) for each in given)
+                yield from starmap(Line, sentences(lines, name))
+            elif kind == "jsonl":
+                yield from starmap(Line, json_lines.rows(lines, name))
+            else:
+                yield from starmap(Line, delimited.rows(lines, name, TABS.get(path.suffix.lower(), delimiter), quoting))
     except UnicodeError as error:
-        place, wrong = str(path), f"is not {encoding} ({error})"
-        if isinstance(error, UnicodeDecodeError):
-            wrong = f"byte {error.object[error.start]:#04x} is not {encoding}"
-        # Where the byte order mark is missing, no line can be told.
-        with suppress(UnicodeError), path.open(encoding=encoding, errors="replace") as file:
-            place += f":{next((number for number, line in enumerate(file, 1) if REPLACED in line), 1)}"
-        raise DataError(f"{place}: {wrong}; save the file as UTF-8 or set data.encoding (predict --encoding)") from error
+        raise _undecoded(path, encoding, error) from error
     except LookupError as error:
         raise DataError(f"{path}: data.encoding {encoding!r} does not exist; use for example utf-8 or latin-1") from error
 
 
+def _undecoded(path: Path, encoding: str, error: UnicodeError) -> DataError:
+    place, wrong = str(path), f"is not {encoding} ({error})"
+    remedy = "save the file as UTF-8 or set data.encoding (predict --encoding)"
+    if isinstance(error, UnicodeDecodeError):
+        wrong = f"byte {error.object[error.start]:#04x} is not {encoding}"
+        with path.open("rb") as file:
+            if file.read(2) in (BOM_UTF16_LE, BOM_UTF16_BE):
+                remedy = "it begins as UTF-16 does: set data.encoding: utf-16 (predict --encoding), or save it as UTF-8"
+    # Where the byte order mark is missing, no line can be told.
+    with suppress(UnicodeError), path.open(encoding=encoding, errors="replace") as file:
+        place += f":{next((number for number, line in enumerate(file, 1) if REPLACED in line), 1)}"
+    return DataError(f"{place}: {wrong}; {remedy}")
+
+
+def _without_nul(file: IO[str], path: Path) -> Iterator[str]:
+    """Passes lines on.
+
+    Raises:
+        DataError: one holds a NUL character.
+    """
+    for number, line in enumerate(file, 1):
+        if "\0" in line:
+            many = line.count("\0") > len(line) // 4
+            remedy = "set data.encoding: utf-16-le (predict --encoding)" if many and number == 1 else "remove it"
+            raise DataError(f"{path}:{number}: holds a NUL character, which is no text; {remedy}, or save the file as UTF-8")
+        yield line
+
+
 def _read_folder(path: Path, file_format: str | None) -> Iterator[Line]:
-    parts = sorted(path.glob("*.parquet")) if file_format != "images" else []
-    given = (line.row for part in parts for line in _read_parquet(part)) if parts else map(dict, image_folder.rows(path))
-    yield from (Line(number, row) for number, row in enumerate(given, 1))
+    parts = parquet.files(path) if file_format != "images" else []
+    given = (row for part in parts for _, row in parquet.rows(part)) if parts else map(dict, image_folder.rows(path))
+    yield from starmap(Line, enumerate(given, 1))
 
 
 def _require_table(path: Path, file_format: str | None) -> str:
@@ -107,41 +148,13 @@ def _require_table(path: Path, file_format: str | None) -> str:
         raise DataError(f"{path}: is a file; data.format: images is a folder of images; leave it out for a table of paths")
     if path.stat().st_size == 0:
         raise DataError(f"{path}: is empty (0 bytes); put your rows into it")
+    if kind != "parquet":
+        with path.open("rb") as file:
+            begins = file.read(16)
+        binary = next((what for beginning, what in BEGINNINGS.items() if begins.startswith(beginning)), None)
+        if binary:
+            raise DataError(f"{path}: is {binary}")
     return kind
-
-
-def _read_jsonl(file: IO[str], name: str) -> Iterator[tuple[int, Row]]:
-    for number, text in enumerate(file, 1):
-        if not text.strip():
-            continue
-        try:
-            row = json.loads(text)
-            if "\\ud" in text.lower():  # half a character: where its other half is missing, it is none
-                _as_json(row).encode()
-        except UnicodeEncodeError as error:
-            half = error.object[error.start : error.end]
-            raise DataError(f"{name}:{number}: {half!r} is half a character; remove it, or write its other half") from error
-        except json.JSONDecodeError as error:
-            raise DataError(f"{name}:{number}: is not JSON ({error.msg} at column {error.colno}); one object a line") from error
-        if not isinstance(row, dict):
-            raise DataError(f'{name}:{number}: holds {type(row).__name__}, not an object; write {{"column": value, ...}}')
-        yield number, row
-
-
-def _read_parquet(path: Path) -> Iterator[Line]:
-    import pyarrow as pa  # noqa: PLC0415  (0.3 s that text files need not pay)
-    import pyarrow.parquet as pq  # noqa: PLC0415
-
-    try:
-        file = pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: is not Parquet ({str(error).splitlines()[0]}); write it again") from error
-    number = 0
-    with file:
-        for batch in file.iter_batches(batch_size=CHUNK):
-            for row in batch.to_pylist():
-                number += 1
-                yield Line(number, row)
 
 
 def write(rows: Iterable[Row], path: Path, *, like: Sequence[Row] = ()) -> int:

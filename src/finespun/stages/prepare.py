@@ -18,7 +18,7 @@ from finespun.data.encode import beyond_limit, encode_splits
 from finespun.data.labels import labels_of
 from finespun.data.prepared import PreparedData
 from finespun.data.splits import SPLITS
-from finespun.errors import DataError, first_of
+from finespun.errors import DataError, first_of, listed
 from finespun.models.addresses import file_digest, in_one_move, resolve
 from finespun.tracking.earlier import localised
 from finespun.tracking.lineage import input_digests, path_digest, require_unchanged, stage_digest
@@ -91,8 +91,17 @@ def prepare(config: RunConfig, artifacts: Artifacts, folder: Path) -> None:
 
 
 def _spelt(data: DataConfig) -> DataConfig:
-    """Returns the section with its labels spelt as those of rows are."""
-    return data.model_copy(update={"labels": tuple(map(label_name, data.labels))}) if data.labels else data
+    """Returns the section with its labels spelt as those of rows are.
+
+    Raises:
+        DataError: two of them are then the same.
+    """
+    names = tuple(map(label_name, data.labels or ()))
+    twice = {name for name in names if names.count(name) > 1}
+    if twice or "" in names:
+        said = f"names {listed(map(repr, twice))} twice, in characters that look the same" if twice else "names an empty label"
+        raise DataError(f"data.labels: {said}; name each label once")
+    return data.model_copy(update={"labels": names or None})
 
 
 def _require_rows(report: Report, data: DataConfig) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from finespun.data.cells import label_name
+from finespun.data.cells import Unclear
+from finespun.errors import DataError
 from finespun.tasks.base import Columns, Judgement, Outputs, Problem, Values
 from finespun.tasks.one_label import unknown_label
 from finespun.tasks.scores import best_thresholds, multi_label_scores
@@ -32,6 +33,7 @@ class MultiLabel(TextInput):
     indicator_roles: ClassVar[tuple[str, ...]] = ("labels",)
     headline: ClassVar[tuple[str, ...]] = ("f1_macro", "f1_micro", "average_precision", "exact_match")
     problem_type: ClassVar[str | None] = "multi_label_classification"
+    cannot_keep: ClassVar[tuple[str, ...]] = ("bad_target",)
     decides: ClassVar[bool] = True
 
     delimiter: Annotated[str, Field(min_length=1)]
@@ -46,20 +48,25 @@ class MultiLabel(TextInput):
 
     def problems(self, values: Values, labels: Sequence[str] | None) -> Iterator[Problem]:
         yield from super().problems(values, labels)
-        for part in values.get("labels", ()):
-            if isinstance(part, dict) and len(part) == 1:
-                (column, cell) = next(iter(part.items()))
-                yield "unexpected_list", "labels", f"column {column!r} says {cell!r}; write 1 or 0 (true, false, yes, no)"
+        parts = values.get("labels", ())
+        for part in parts:
+            if isinstance(part, Unclear):
+                remedy = "write 1 or 0 (true or false, yes or no), or set data.checks.bad_target: drop"
+                yield "bad_target", "labels", f"column {part.column!r} says {part.cell!r}; {remedy}"
             elif not isinstance(part, str):
                 yield "unexpected_list", "labels", "holds something that is no text; write a list of labels"
+        if isinstance(parts, list) and all(part in ("0", "1") for part in parts) and len(parts) > len({*parts}):
+            remedy = "write the names of those that are 1, or a column for each label (data.columns.labels: [first, second])"
+            yield "unexpected_list", "labels", f"is a list of 0 and 1; {remedy}"
         if "labels" in values and labels is not None:
             told = ((answer, unknown_label(answer, labels)) for answer in self.answers(values))
             yield from (("unknown_label", "labels", f"{answer!r} {remedy}") for answer, remedy in told if remedy)
 
     def label_names(self, found: Iterable[str], columns: Mapping[str, Any]) -> list[str]:
-        """Columns of 0 and 1 keep their order."""
-        names, given = list(found), columns["labels"]
-        return names if isinstance(given, str) else sorted(names, key=[label_name(each) for each in given].index)
+        names = list(found)
+        if not names:
+            raise DataError(f"data.columns.labels: no row has a label in {columns['labels']!r}; look at the column")
+        return names
 
     def encode(self, rows: Sequence[Values], encoder: TextEncoder, labels: Sequence[str] | None) -> Columns:
         import pyarrow as pa  # noqa: PLC0415  (configure checks this class's options and needs no Arrow)

@@ -75,6 +75,14 @@ def names(types: Iterable[str], scheme: str) -> list[str]:
     return [OUTSIDE, *(_tag(prefix, kind) for kind in sorted(types) for prefix in PREFIXES[scheme])]
 
 
+def unnamed(tags: Sequence[str], words: Sequence[str]) -> Iterator[str]:
+    """Yields, as a remedy, the first word whose tag is empty."""
+    for number, (tag, word) in enumerate(zip(tags, words, strict=False), 1):
+        if not tag:
+            yield f"word {number} ({word!r}) has an empty tag; write it, or set data.checks.bad_target: drop"
+            return
+
+
 def malformed(tags: Sequence[str], words: Sequence[str]) -> Iterator[str]:
     """Yields what is wrong with tags of some scheme, as a remedy: those that are none."""
     good = {tag for tag in tags if tag == OUTSIDE or TAG.fullmatch(tag)}

@@ -53,7 +53,8 @@ class TextRegression(TextInput):
         for text in _as_list(values.get("target", [])):
             problem = number_problem(text) if isinstance(text, str) else "is not a number"
             if problem:
-                yield "bad_target", "target", f"{problem}; or set data.checks.bad_target: drop"
+                drop = "" if "decimal comma" in problem else ", or set data.checks.bad_target: drop"  # 1.234 would be left
+                yield "bad_target", "target", f"{problem}{drop}"
             elif abs(float(text)) > LARGEST:
                 yield "bad_target", "target", f"is beyond {LARGEST:g}; correct it, or write the column in a larger unit"
 

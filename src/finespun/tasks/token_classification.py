@@ -80,8 +80,8 @@ class TokenClassification(TextInput, WordTags):
             yield from tagging.span_problems(document.text, tags, document.words)
         elif len(tags) != len(words):
             yield f"has {len(tags)} tags for {len(words)} words ({words[0]!r} to {words[-1]!r}); give each word one"
-        elif not self._plain:
-            yield from tagging.malformed(tags, words)
+        else:
+            yield from tagging.unnamed(tags, words) if self._plain else tagging.malformed(tags, words)
 
     def _require_types(self, labels: Iterable[str]) -> None:
         given = set(labels)

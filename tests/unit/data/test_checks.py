@@ -110,7 +110,7 @@ def test_an_empty_label_is_told_also_where_labels_are_not_listed() -> None:
 
 
 def test_a_header_alone_is_no_data() -> None:
-    with pytest.raises(DataError, match="holds a header but no rows"):
+    with pytest.raises(DataError, match="holds no rows"):
         check_rows([], config(), TASK)
 
 
