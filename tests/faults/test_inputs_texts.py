@@ -65,7 +65,7 @@ FILES: dict[str, tuple[str, str | bytes, str, str | bytes | dict[str, Any] | Non
     "a huge number": ("a.jsonl", JSONL + '{"text": "a", "label": %s}' % ("1" * 5000), "a.jsonl:81: holds a number of thousands", JSONL),
     "deep": ("a.jsonl", JSONL + "[" * 100_000, "a.jsonl:81: has too many brackets", JSONL),
     "torn": ("a.jsonl", JSONL + '{"text": "a', "a.jsonl:81: is not JSON", JSONL),
-    "damaged Parquet": ("a.parquet", PARQUET[:200] + bytes(200) + PARQUET[400:], "a.parquet: is not Parquet .*write it again", PARQUET),
+    "damaged Parquet": ("a.parquet", PARQUET[:200] + bytes(200) + PARQUET[400:], "a.parquet: row 1 or one after it is damaged .*write it again", PARQUET),
     "Parquet cut short": ("a.parquet", PARQUET[:500], "a.parquet: is not Parquet", PARQUET),
     "Parquet, a name twice": ("a.parquet", two_columns_of_one_name(), "has two columns called 'label'; rename one", PARQUET),
     "images in Parquet": ("a.parquet", parquet(text=[{"bytes": b"\xff", "path": "a"}] * 80, label=LABELS), "is an image inside the table", None),
@@ -343,3 +343,56 @@ def test_labels_in_another_order_or_notation_are_no_conflict(tmp_path: Path, tin
     assert len(prepared(tmp_path, tiny_bert, content, **given).rows()) == 82
     with pytest.raises(DataError, match="conflicting labels: 1 row"):
         prepared(tmp_path, tiny_bert, content + "same,praise\n", **given)
+
+
+def parts(folder: Path, files: dict[str, str | bytes]) -> None:
+    for name, content in files.items():
+        path = folder / "data" / "shards" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+FIRST, SECOND = (parquet(text=TEXTS[part], label=LABELS[part]) for part in (slice(0, 40), slice(40, 80)))
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"a.csv": CSV}, "holds a.csv; a folder is read that holds images alone, or .parquet files alone"),
+        ({"a.jsonl": JSONL, "b.jsonl": JSONL}, "holds a.jsonl; .*name one table in data.path"),
+        ({"label=a/0.parquet": FIRST, "label=b/1.parquet": SECOND}, "holds label=a/0.parquet; .*no sub-folders"),
+        ({"0.parquet": FIRST, "more.csv": CSV}, "holds more.csv; "),
+        ({"0.parquet": FIRST, "cat/a.png": b"x"}, "holds cat/a.png; "),
+        ({"0.parquet": FIRST, "1.parquet": parquet(txt=TEXTS, label=LABELS)}, "1.parquet: has the columns label, txt, and 0.parquet has label, text"),
+        ({"0.parquet": FIRST, "1.parquet": SECOND[:300]}, "1.parquet: is not Parquet"),
+        ({"cat/a.png": b"x", "dog/b.png": b"x"}, "it is a folder of images, for task: image_classification"),
+    ],
+)  # fmt: skip
+def test_a_folder_of_mixed_files_is_not_half_read(
+    files: dict[str, str | bytes], said: str, tmp_path: Path, tiny_bert: Path
+) -> None:  # fmt: skip
+    parts(tmp_path, files)
+    with pytest.raises(DataError, match=said):
+        prepared(tmp_path, tiny_bert, "", path="data/shards", columns=COLUMNS)
+
+
+def test_shards_that_another_program_marked_are_one_table(tmp_path: Path, tiny_bert: Path) -> None:
+    parts(tmp_path, {"0.parquet": FIRST, "1.parquet": SECOND, "_SUCCESS": b"", ".0.parquet.crc": b"x"})
+    assert [row["text"] for row in prepared(tmp_path, tiny_bert, "", path="data/shards", columns=COLUMNS).rows()] == TEXTS
+
+
+def test_a_limit_that_leaves_a_label_untrained_is_reported_even_where_it_has_no_other_row(
+    tmp_path: Path, tiny_bert: Path
+) -> None:
+    content = cells(lambda number: f"rare {number}" if number % 2 else "common", "label")
+    given: dict[str, Any] = {"columns": COLUMNS, "split": {"cover_labels": True}}
+    with pytest.raises(DataError, match="data.limit leaves no training row of rare .*; raise it, or set per_label"):
+        prepared(tmp_path, tiny_bert, content, **given, limit={"rows": 20})
+    made = prepared(tmp_path, tiny_bert, content, **given, limit={"per_label": 1})
+    assert len(made.profile["labels"]["train"]) == 41
+
+
+@pytest.mark.parametrize("text", ["\u3164", "\u2800\u2800", "\ufe0f", "\u034f", "\u202e", "\u115f"])
+def test_fillers_are_nothing_to_read(text: str, tmp_path: Path, tiny_bert: Path) -> None:
+    with pytest.raises(DataError, match="empty text: 1 row"):
+        prepared(tmp_path, tiny_bert, CSV + f"{text},praise\n", columns=COLUMNS)

@@ -17,6 +17,7 @@ MISSING = {"None", "nan", "<NA>", "NaT"}  # as text, the values by which Python,
 LONGEST_LIST = 1_000_000  # characters
 DEEPEST_LIST = 8  # brackets in brackets
 OPENING, CLOSING = "[({", "])}"
+UNSEEN = "\u034f\u115f\u1160\u2800\u3164\ufe0e\ufe0f\uffa0"  # fillers, selectors and the empty pattern of Braille
 NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 # A number with a sign or a unit beside it: $5, 5 %, 5kg.
 UNIT = re.compile(rf"([^0-9.,+()eE-]{{0,3}}\s?)({NUMBER.pattern})\s?([^0-9.,_'()eE\s-][^0-9.,_'()\s-]{{0,3}})?")
@@ -55,7 +56,7 @@ def as_text(value: Any) -> Any:
 
 def is_blank(text: str) -> bool:
     """Whether a text has nothing that could be seen: spaces, control characters and zero-width characters alone."""
-    return all(unicodedata.category(character) in {"Cc", "Cf", "Zl", "Zp", "Zs"} for character in text)
+    return all(unicodedata.category(character) in {"Cc", "Cf", "Zl", "Zp", "Zs"} or character in UNSEEN for character in text)
 
 
 def label_name(text: str) -> str:

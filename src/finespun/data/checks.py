@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from finespun.config.sections import DataConfig
@@ -214,8 +215,11 @@ def _require_columns(line: Line, data: DataConfig) -> None:
             if data.path.endswith(".tsv")
             else " or data.delimiter"
         )
-    likely = any(len(column) > LONG_NAME or NUMBER.fullmatch(column) for column in have)
-    if likely or not any(column in have or did_you_mean(column, have) for _, column in needed):
+    if have == ["file", "folder"]:
+        cut += "; it is a folder of images, for task: image_classification and columns: {image: file, label: folder}"
+    table = data.format == "csv" or Path(data.path).suffix.lower() in (".csv", ".tsv")
+    likely = table and any(len(column) > LONG_NAME or NUMBER.fullmatch(column) for column in have)
+    if likely or (table and not any(column in have or did_you_mean(column, have) for _, column in needed)):
         cut += "; if the first line is a row already, write a line of column names above it"
     names = listed(map(visible, have))
     problems = [

@@ -16,7 +16,7 @@ from finespun.config.sections import DataConfig
 from finespun.data.checks import Report, role_values, split_key
 from finespun.data.sources import Line, chunks
 from finespun.data.splits import SPLITS, normalise, position, split_of
-from finespun.errors import DataError, first_of, listed
+from finespun.errors import DataError, listed
 from finespun.tasks.base import Encoder, Task, Values
 
 Encoded = tuple[int, Values]  # line number, role -> text
@@ -69,7 +69,7 @@ def encode_splits(
     """Splits, encodes and writes rows as `train.arrow`, `val.arrow` and `test.arrow`; `to_train` are keys of training rows.
 
     Raises:
-        DataError: a split stays empty, or `data.limit` leaves a label without a training row.
+        DataError: a split stays empty.
     """
     folder.mkdir(parents=True, exist_ok=True)
     profile = Profile(unit=task.unit)
@@ -135,7 +135,3 @@ def _require_rows(profile: Profile, data: DataConfig) -> None:
             f"{data.path}: {sum(profile.rows.values())} usable rows leave no row in the split {listed(empty)};"
             " bring more rows or raise its share in data.split"
         )
-    given = set().union(*profile.labels.values())
-    unseen = sorted(label for label in given if not profile.labels["train"][label])
-    if unseen and data.limit:
-        raise DataError(f"{data.path}: data.limit leaves no training row of {first_of(unseen)}; raise it, or set per_label")

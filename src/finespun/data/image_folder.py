@@ -28,6 +28,11 @@ def files(folder: Path) -> Iterator[Path]:
         yield from (Path(name) / each for each in sorted(names) if not each.startswith("."))
 
 
+def is_image(path: Path) -> bool:
+    """Whether a file's ending is that of an image."""
+    return path.suffix.lower() in ENDINGS
+
+
 def rows(folder: Path) -> Iterator[dict[str, str]]:
     """Yields `file`, relative to the folder, and `folder`, the sub-folder of the first level that it lies in.
 

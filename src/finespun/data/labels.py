@@ -16,9 +16,10 @@ SHOWN = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Labels:
-    """Labels in their order, the lines to leave out for lack of a training row, and split keys that are moved to training."""
+    """Labels in their order, those of them that have training rows; lines to leave out; split keys moved to training."""
 
     names: list[str]
+    trained: list[str]
     left_out: frozenset[int]
     to_train: frozenset[str]
 
@@ -38,10 +39,11 @@ def labels_of(report: Report, data: DataConfig) -> Labels:
     _require_a_row_each(names, report, data)
     rare = [name for name in names if name not in report.in_train]
     if not rare:
-        return Labels(names=names, left_out=frozenset(), to_train=frozenset())
+        return Labels(names=names, trained=names, left_out=frozenset(), to_train=frozenset())
     if data.split.cover_labels:
         print(f"data.split.cover_labels: the first row of {first_of(rare)} is a training row")  # noqa: T201
-        return Labels(names=names, left_out=frozenset(), to_train=frozenset(report.keys[name] for name in rare))
+        moved = frozenset(report.keys[name] for name in rare)
+        return Labels(names=names, trained=names, left_out=frozenset(), to_train=moved)
     lines = frozenset(line for name in rare for line in report.lines[name])
     said = f"{len(lines):,} row{'s' if len(lines) != 1 else ''} with labels that no training row has: {_shown(rare, report)}"
     severity = data.checks.rare_label
@@ -51,9 +53,10 @@ def labels_of(report: Report, data: DataConfig) -> Labels:
             " to leave these rows and labels out, or warn to keep labels that are never learnt; or add rows"
         )
     print(f"warning: {said}; {'left out' if severity == 'drop' else 'the labels are kept, and never learnt'}")  # noqa: T201
+    trained = [name for name in names if name in report.in_train]
     if severity == "warn":
-        return Labels(names=names, left_out=frozenset(), to_train=frozenset())
-    return Labels(names=[name for name in names if name not in rare], left_out=lines, to_train=frozenset())
+        return Labels(names=names, trained=trained, left_out=frozenset(), to_train=frozenset())
+    return Labels(names=trained, trained=trained, left_out=lines, to_train=frozenset())
 
 
 def _shown(names: list[str], report: Report) -> str:

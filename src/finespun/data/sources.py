@@ -48,6 +48,7 @@ BEGINNINGS = {  # of files that are no text, whatever they are called
     b"SQLite format 3": "an SQLite database; export the table as CSV",
 }
 READ_ONLY = {".conll": "conll", ".conllu": "conll", ".bio": "conll"}
+OTHER_TABLES = {*FORMATS, *READ_ONLY, ".arrow", ".xlsx"}  # none of which is read where a folder is named
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ def read(
         DataError: the file is missing, empty, in another encoding, or a row does not fit the header.
     """
     if path.is_dir():
+        if file_format not in (None, "parquet", "images"):
+            raise DataError(f"{path}: is a folder; data.format: {file_format} is one file; name it in data.path")
         yield from _read_folder(path, file_format)
         return
     path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path  # as messages say it
@@ -135,9 +138,22 @@ def _without_nul(file: IO[str], path: Path) -> Iterator[str]:
 
 
 def _read_folder(path: Path, file_format: str | None) -> Iterator[Line]:
+    """Yields the rows of a folder of Parquet files, or of images; one that holds other tables too is neither."""
     parts = parquet.files(path) if file_format != "images" else []
+    others = (each for each in image_folder.files(path) if each not in parts)
+    odd = next((each for each in others if _is_odd(each, beside_tables=bool(parts))), None)
+    if odd:
+        raise DataError(
+            f"{path}: holds {odd.relative_to(path)}; a folder is read that holds images alone, or .parquet files alone and no"
+            " sub-folders; name one table in data.path"
+        )
+    parquet.require_alike(parts)
     given = (row for part in parts for _, row in parquet.rows(part)) if parts else map(dict, image_folder.rows(path))
     yield from starmap(Line, enumerate(given, 1))
+
+
+def _is_odd(path: Path, *, beside_tables: bool) -> bool:
+    return path.suffix.lower() in OTHER_TABLES or (beside_tables and image_folder.is_image(path))
 
 
 def _require_table(path: Path, file_format: str | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from finespun.data import image_folder, sources
 from finespun.data.checks import named_columns
 from finespun.data.sources import Row, chunks
-from finespun.errors import DataError, did_you_mean, listed
+from finespun.errors import DataError, did_you_mean, listed, visible
 from finespun.evaluation.predictor import Predictor
 from finespun.models.addresses import require_consent
 
@@ -116,19 +116,20 @@ class _Job:
 
     def _pairs(self, lines: Iterator[sources.Line]) -> Iterator[tuple[sources.Line, dict[str, Any]]]:
         for chunk in chunks(lines, self.predictor.task.rows_at_once):
-            for line in chunk:
-                self._require_columns(line)
+            if not self.like and not self.failed:  # the first rows say whether this is the right table
+                self._require_columns(chunk)
             answers = self.predictor.predict([line.row for line in chunk], top_k=self.top_k)
             for line, answer in zip(chunk, answers, strict=True):
                 self._count(line, answer)
                 yield line, answer
 
-    def _require_columns(self, line: sources.Line) -> None:
+    def _require_columns(self, lines: Sequence[sources.Line]) -> None:
+        """Raises a DataError where none of the first rows has a column; one that alone lacks it is a bad row."""
         for role, column in named_columns(self.predictor.columns):
-            if column not in line.row:
-                near = did_you_mean(column, line.row)
+            if not any(column in line.row for line in lines):
+                near, line = did_you_mean(column, lines[0].row), lines[0]
                 raise DataError(
-                    f"{self.name}:{line.number}: has no column {column!r}{near}; it has: {listed(line.row)}; set"
+                    f"{self.name}:{line.number}: has no column {column!r}{near}; it has: {listed(map(visible, line.row))}; set"
                     f" --column {role}=NAME"
                 )
 

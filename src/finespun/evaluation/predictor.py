@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from finespun.config import targets
 from finespun.config.sections import Target
-from finespun.data.checks import problems_of, role_values
+from finespun.data.checks import named_columns, problems_of, role_values
 from finespun.data.loader import RowReader
 from finespun.data.sources import Row
 from finespun.errors import ModelError
@@ -62,14 +62,19 @@ class Predictor:
 
     def predict(self, rows: Sequence[Row], *, top_k: int = 1) -> list[dict[str, Any]]:
         """Returns an answer for each row; a row that cannot be answered gives `error` and nothing else."""
-        values = [role_values(row, self.columns, self.task) for row in rows]
-        problems = [next(problems_of(each, self.task, None), None) for each in values]
-        good = [position for position, problem in enumerate(problems) if problem is None]
-        answers = iter(self._answered([values[position] for position in good], top_k) if good else [])
-        return [
-            next(answers) if problem is None else {"error": f"{self.columns[problem[1]]} {problem[2].partition(';')[0]}"}
-            for problem in problems
-        ]
+        values, errors = zip(*(self._read(row) for row in rows), strict=True) if rows else ((), ())
+        good = [each for each, error in zip(values, errors, strict=True) if error is None]
+        answers = iter(self._answered(good, top_k) if good else [])
+        return [next(answers) if error is None else {"error": error} for error in errors]
+
+    def _read(self, row: Row) -> tuple[dict[str, Any], str | None]:
+        """Returns what a row says by role, and why it cannot be answered."""
+        gap = next((column for _, column in named_columns(self.columns) if column not in row), None)
+        if gap is not None:
+            return {}, f"has no column {gap!r}"
+        values = role_values(row, self.columns, self.task)
+        problem = next(problems_of(values, self.task, None), None)
+        return values, f"{self.columns[problem[1]]} {problem[2].partition(';')[0]}" if problem else None
 
     def _answered(self, values: list[dict[str, Any]], top_k: int) -> list[dict[str, Any]]:
         columns = self.task.encode(values, self.encoder, None)

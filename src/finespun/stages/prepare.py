@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from finespun.config.sections import DataConfig, RunConfig
 from finespun.data import sources
 from finespun.data.cells import label_name
 from finespun.data.checks import Report, check_rows
-from finespun.data.encode import beyond_limit, encode_splits
+from finespun.data.encode import Profile, beyond_limit, encode_splits
 from finespun.data.labels import labels_of
 from finespun.data.prepared import PreparedData
 from finespun.data.splits import SPLITS
@@ -60,6 +61,7 @@ def prepare(config: RunConfig, artifacts: Artifacts, folder: Path) -> None:
         sources.read(path, **options), data=data, task=task, encoder=encoder, labels=labels, folder=folder,
         left_out=left_out, to_train=known.to_train,
     )  # fmt: skip
+    _require_trained(known.trained, profile, data)
     written = PreparedData(folder)
     task.fitted(written.open("train"), labels)
     for split, missing in profile.without_rows().items():
@@ -80,14 +82,18 @@ def prepare(config: RunConfig, artifacts: Artifacts, folder: Path) -> None:
     }
     for name, content in (("profile", profile.plain(report)), ("schema", schema)):
         (folder / f"{name}.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    _print_warnings(profile)
+    rows = ", ".join(f"{split} {profile.rows[split]:,}" for split in SPLITS)
+    print(f"{data.path}: {report.rows:,} rows, {len(left_out):,} left out; {rows}; labels {first_of(labels, 20)}")  # noqa: T201
+
+
+def _print_warnings(profile: Profile) -> None:
     for split, remarks in profile.remarks.items():
         for remark in remarks:
             print(f"warning: {split}: {remark}")  # noqa: T201
     if profile.truncated:
         share = f"{profile.truncated:,} of {sum(profile.rows.values()):,} rows are longer than task.max_length"
         print(f"warning: {share}: their ends are cut off; raise it where the model allows more")  # noqa: T201
-    rows = ", ".join(f"{split} {profile.rows[split]:,}" for split in SPLITS)
-    print(f"{data.path}: {report.rows:,} rows, {len(left_out):,} left out; {rows}; labels {first_of(labels, 20)}")  # noqa: T201
 
 
 def _spelt(data: DataConfig) -> DataConfig:
@@ -114,6 +120,13 @@ def _require_rows(report: Report, data: DataConfig) -> None:
     if values:
         went.append(f"the rows say {first_of([*map(repr, values)])}, data.labels {first_of([*map(repr, data.labels or ())])}")
     raise DataError(f"{data.path}: none of {report.rows:,} rows is left: {'; '.join(went)}; correct what leaves them out")
+
+
+def _require_trained(names: Sequence[str], profile: Profile, data: DataConfig) -> None:
+    """Raises a DataError where `data.limit` left out all training rows of a label."""
+    unseen = [name for name in names if not profile.labels["train"][name]]
+    if unseen:
+        raise DataError(f"{data.path}: data.limit leaves no training row of {first_of(unseen)}; raise it, or set per_label")
 
 
 def _columns(data: DataConfig, path: Path) -> dict[str, Any]:

@@ -159,6 +159,17 @@ def test_a_column_that_is_not_there_is_named(tmp_path: Path, folder: Path) -> No
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
 
 
+def test_a_row_that_alone_lacks_the_column_is_a_row_with_an_error(tmp_path: Path, folder: Path) -> None:
+    source, rows = tmp_path / "in.jsonl", [{"text": "fine"}, {"body": "fine"}, {"text": "dull"}, {"text": None}]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert predict_file(source, tmp_path / "out.jsonl", folder=folder, columns={}) == (4, 2)
+    answered = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row["error"] for row in answered] == ["", "has no column 'text'", "", "text is empty"]
+    assert [row.get("label") in LABELS for row in answered] == [True, False, True, False]
+    with pytest.raises(DataError, match=r"in.jsonl:2: has no column 'text'; mend the row, or leave --strict out"):
+        predict_file(source, tmp_path / "strict.jsonl", folder=folder, columns={}, strict=True)
+
+
 def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="nowhere: holds no fine-tuned model; run `dvc repro` first, or name one"):
         predict_file(tmp_path / "in.csv", tmp_path / "out.csv", folder=tmp_path / "nowhere", columns={})
