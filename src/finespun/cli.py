@@ -9,7 +9,7 @@ import click
 
 from finespun import __version__
 from finespun.artifacts import Artifacts, find_project
-from finespun.errors import FinespunError
+from finespun.errors import FinespunError, MachineError
 from finespun.masking import mask_streams
 
 
@@ -124,6 +124,22 @@ def summary() -> None:
     from finespun.report.summary import show  # noqa: PLC0415
 
     show(_here())
+
+
+@main.command()
+def sync() -> None:
+    """Send what MLflow is still owed: of runs whose server was away, or whose process was killed."""
+    from finespun.config.compose import compose  # noqa: PLC0415
+    from finespun.tracking.client import Tracker  # noqa: PLC0415
+
+    artifacts = _here()
+    config, _ = compose(artifacts)
+    left = Tracker(config.runtime, artifacts).deliver_leftovers()
+    for run, reason in left.items():
+        click.echo(f"left: run {run}: {reason}")
+    if left:
+        raise MachineError(f"{len(left)} runs are owed something; start the server that they belong to, and sync again")
+    click.echo("nothing is left to send")
 
 
 def _here() -> Artifacts:

@@ -44,10 +44,15 @@ EXCEPTED = {
     "finespun.config.targets": "finds the class that build/config.yaml names",
     "finespun.stages.launching": "where the work is done, not what it is",
     "finespun.tracking.client": "watches from the side",
+    "finespun.tracking.delivery": "watches from the side",
+    "finespun.tracking.journal": "watches from the side",
+    "finespun.tracking.leftovers": "watches from the side",
+    "finespun.tracking.model_run": "watches from the side",
+    "finespun.tracking.names": "watches from the side",
+    "finespun.tracking.outbox": "watches from the side",
     "finespun.tracking.earlier": "fetches what build/config.yaml names",
     "finespun.tracking.lineage": "watches from the side",
     "finespun.tracking.served": "watches from the side",
-    "finespun.tracking.spool": "watches from the side",
 }
 
 

@@ -9,7 +9,8 @@ from finespun.errors import ModelError
 from finespun.evaluation.predictor import RESTORE
 from finespun.files import read_table
 from finespun.report import plots
-from finespun.stages.measuring import log_report, on_devices_exactly, open_run_of_model, predict_and_measure, write_report
+from finespun.stages.measuring import log_report, on_devices_exactly, predict_and_measure, write_report
+from finespun.tracking.model_run import open_run_of_model
 from finespun.training.history import COLUMNS
 
 

@@ -21,7 +21,6 @@ from finespun.config.compose import declared_sections, read_for_stage, to_plain
 from finespun.config.sections import RunConfig
 from finespun.data.prepared import PreparedData
 from finespun.evaluation.predict import predict_split
-from finespun.evaluation.predictor import Predictor
 from finespun.masking import recorded
 from finespun.models.addresses import weights_digest
 from finespun.models.compatibility import add_embeddings, fitted_together, require_size
@@ -37,9 +36,10 @@ from finespun.models.pretrained import (
 from finespun.stages.launching import on_devices
 from finespun.strategies.base import Tuning
 from finespun.tasks.base import Encoder, Task
-from finespun.tracking.client import Run, Tracker, run_name
+from finespun.tracking.client import Run, Tracker, new_key, run_name
 from finespun.tracking.earlier import localised
 from finespun.tracking.lineage import input_digests, require_unchanged, stage_digest, tags
+from finespun.tracking.model_run import log_fine_tuned
 from finespun.training import target_units
 from finespun.training.checkpoints import Store
 from finespun.training.entering import few_rows
@@ -86,7 +86,7 @@ def finetune(config: RunConfig, artifacts: Artifacts, hardware: Hardware) -> Non
             require_unchanged(artifacts, "finetune", inputs)
             tracked.set_tags({"trained": "; ".join(fitted.phases), "loaded": str(loaded)})
             tracked.log({"best_epoch": fitted.best_epoch, "best_score": fitted.best_score}, fitted.steps)
-            _log_model(tracked, artifacts.finetuned, config, prepared)
+            log_fine_tuned(tracked, artifacts.finetuned, config, prepared)
         store.remove()
 
 
@@ -148,15 +148,6 @@ def _decide(task: Task, fitted: Fitted, prepared: PreparedData, encoder: Encoder
         model.config.update(task.decide(prepared.open("val"), outputs, prepared.labels))
 
 
-def _log_model(tracked: Run, folder: Path, config: RunConfig, prepared: PreparedData) -> None:
-    """Logs the model with three training rows as its example, answered as it will answer them."""
-    task, columns = targets.build("task", config.task), prepared.schema["columns"]
-    given = [task.given(row) for row in prepared.examples("train", 3).to_pylist()]
-    examples = [{columns[role]: value for role, value in row.items()} for row in given]
-    predictor = Predictor(folder, trust_remote_code=config.model.trust_remote_code)
-    tracked.log_model(folder, examples, predictor.predict(examples))
-
-
 def _features(artifacts: Artifacts, inputs: dict[str, str], hardware: Hardware) -> Path:
     """Activations are a function of tokens, weights and arithmetic: trials that share those share what is kept here."""
     read = [inputs[f"data/prepared/{split}.arrow"] for split in ("train", "val")] + [inputs["weights"], hardware.precision]
@@ -178,15 +169,24 @@ def _open_run(
     config: RunConfig, artifacts: Artifacts, prepared: PreparedData, store: Store, inputs: dict[str, str], hardware: Hardware
 ) -> Run:
     tracker = Tracker(config.runtime, artifacts)
-    known = store.note("run")
-    again = tracker.resume(known) if known else None
-    if again is not None:
-        return again
+    key, run_id = store.note("run"), store.note("run_id")
+    again = tracker.resume(run_id) if run_id else tracker.find(key) if key else None
+    if again is None:
+        key = new_key()
+        store.note("run", key)
+        again = _start_run(config, artifacts, prepared, inputs, hardware, tracker, key)
+    store.note("run_id", again.id)
+    return again
+
+
+def _start_run(
+    config: RunConfig, artifacts: Artifacts, prepared: PreparedData, inputs: dict[str, str], hardware: Hardware,
+    tracker: Tracker, key: str,
+) -> Run:  # fmt: skip
     settings = to_plain(config, declared_sections(artifacts.pipeline, "finetune"))
     settings |= {"data": prepared.schema["settings"], "precision": hardware.precision}
     lineage = tags(artifacts, inputs, settings) | {"hardware": str(hardware)}
-    started = tracker.start(run_name(prepared.schema["name"]), tags=lineage, params=settings)
-    store.note("run", started.id)
+    started = tracker.start(run_name(prepared.schema["name"]), tags=lineage, params=settings, key=key)
     for split in ("train", "val"):
         started.log_data(split, prepared.schema)
     return started

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,11 +16,11 @@ from finespun.data.prepared import PreparedData
 from finespun.errors import first_of
 from finespun.evaluation.measure import Measured, headline, measure
 from finespun.evaluation.predict import predict_split
-from finespun.evaluation.predictor import read_record
 from finespun.models.pretrained import load_model
 from finespun.stages.launching import on_devices
 from finespun.tasks.base import Judgement
-from finespun.tracking.client import Run, Tracker
+from finespun.tracking.client import Run
+from finespun.tracking.names import changed
 from finespun.training.hardware import choose
 
 
@@ -58,6 +57,7 @@ def write_report(measured: Measured, folder: Path, *, confidence: float, **more:
         "baselines": measured.baselines,
         "labels_without_rows": list(measured.judgement.without_rows),
         "constant_targets": list(measured.judgement.constant),
+        "names_in_mlflow": changed(measured.scores),  # of scores that cannot keep their own
     }
     for name, content in (("metrics", {"rows": rows, **headline(measured.scores), **more}), ("details", details)):
         (folder / f"{name}.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -76,21 +76,10 @@ def _unknown(judgement: Judgement) -> Iterator[str]:
         yield f"{first_of(judgement.constant)} is the same number in all rows: correlations and R² are 0 and say nothing"
 
 
-def open_run_of_model(config: RunConfig, artifacts: Artifacts) -> Run:
-    """Opens the run that made the model; a new one, tagged with its id, where this tracking server does not know it."""
-    tracker = Tracker(config.runtime, artifacts)
-    run_id = read_record(artifacts.finetuned)["run_id"]
-    run = tracker.resume(run_id)
-    if run is not None:
-        return run
-    print(f"warning: MLflow at {tracker.uri} does not know the run {run_id} of this model; a new run takes its results")  # noqa: T201
-    return tracker.start(f"evaluation-of-{run_id[:8]}", tags={"model_of_run": run_id}, params={})
-
-
 def log_report(tracked: Run, measured: Measured, folder: Path, *, prefix: str) -> None:
     """Adds metrics, as `PREFIX/name`, and the report's files (which have the intervals too) to the run."""
     numbers = {"rows": float(measured.predictions.num_rows), **measured.scores}
     for baseline, scores in measured.baselines.items():
         numbers |= {f"{baseline}/{name}": value for name, value in headline(scores).items()}
-    tracked.log({re.sub(r"[^\w\-. :/]", "_", f"{prefix}/{name}"): value for name, value in numbers.items()}, step=0)
+    tracked.log({f"{prefix}/{name}": value for name, value in numbers.items()}, step=0)
     tracked.log_folder(folder, folder.name)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from finespun.artifacts import Artifacts
 from finespun.config.sections import RunConfig
 from finespun.data.prepared import PreparedData
-from finespun.stages.measuring import log_report, on_devices_exactly, open_run_of_model, predict_and_measure, write_report
+from finespun.stages.measuring import log_report, on_devices_exactly, predict_and_measure, write_report
+from finespun.tracking.model_run import open_run_of_model
 
 
 def run(artifacts: Artifacts) -> None:
@@ -24,6 +25,7 @@ def look(config: RunConfig, artifacts: Artifacts) -> None:
         earlier = int(tracked.tag("test_looks") or 0)
         tracked.set_tags({"test_split": digest, "test_looks": str(earlier + 1)})
         tracked.log_data("test", schema)
-        looks = tracked.tracker.count_looks(digest)
-        write_report(measured, folder, confidence=config.evaluation.confidence, looks_at_this_split=looks)
+        looks = tracked.tracker.count_looks(digest, but=tracked.id)
+        counted = {} if looks is None else {"looks_at_this_split": looks + earlier + 1}
+        write_report(measured, folder, confidence=config.evaluation.confidence, **counted)
         log_report(tracked, measured, folder, prefix="test")

@@ -8,19 +8,19 @@ import logging
 import os
 import sqlite3
 import time
+import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # the spool tries again; its patience costs no training time
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # the outbox tries again; its patience costs no training time
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 import mlflow
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 from finespun.artifacts import Artifacts
@@ -29,15 +29,17 @@ from finespun.config.sections import RuntimeConfig
 from finespun.data.checks import named_columns
 from finespun.errors import InterruptError, MachineError
 from finespun.masking import masked, without_login
-from finespun.tracking.spool import Point, Spool, send_leftovers
+from finespun.tracking import leftovers
+from finespun.tracking.delivery import FAILURES, Delivery
+from finespun.tracking.journal import fingerprint
+from finespun.tracking.names import legal
+from finespun.tracking.outbox import Outbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-REFUSALS = (MlflowException, OSError)  # what calls of MLflow raise where the server does not answer, or not as asked
-PARAM_LENGTH = 250  # longer values are cut by MLflow's stores
-CLOSE_SECONDS = 20.0
 PARENT = "FINESPUN_PARENT_RUN"  # set by the sweep that a run belongs to
+KEY = "finespun.key"  # tag of a run that is given before the run exists: by it a run is found whose id a kill has lost
 
 for _noisy in ("alembic", "mlflow"):
     logging.getLogger(_noisy).setLevel(logging.WARNING)
@@ -48,22 +50,41 @@ def tracking_uri(runtime: RuntimeConfig, artifacts: Artifacts) -> str:
     return without_login(runtime.tracking_uri) if runtime.tracking_uri else f"sqlite:///{artifacts.mlruns / 'mlflow.db'}"
 
 
+def new_key() -> str:
+    """Returns a name for a run that does not exist yet."""
+    return uuid.uuid4().hex
+
+
 class Tracker:
-    """A connection to one MLflow experiment."""
+    """A connection to one MLflow experiment; nothing is asked of the store before it has to be."""
 
     def __init__(self, runtime: RuntimeConfig, artifacts: Artifacts) -> None:
-        """Connects, making the embedded database where there is none.
+        self.artifacts, self.uri = artifacts, tracking_uri(runtime, artifacts)
+        self.experiment = runtime.mlflow_experiment
+        self.outbox = artifacts.state / "outbox"
+        mlflow.set_tracking_uri(self.uri)
+        self._client: mlflow.MlflowClient | None = None
+        self._experiment_id = ""
+
+    @property
+    def client(self) -> mlflow.MlflowClient:
+        """The way to the store, whose database is made where there is none.
 
         Raises:
             MachineError: the server does not answer.
         """
-        self.artifacts, self.uri = artifacts, tracking_uri(runtime, artifacts)
-        self.spool_folder = artifacts.state / "metrics"
-        mlflow.set_tracking_uri(self.uri)
-        remedy = "start the server, or set null for the database in mlruns/"
-        with self._alone(), needed(f"runtime.tracking_uri: {self.uri} does not answer", remedy):
-            self.client = mlflow.MlflowClient(self.uri)
-            self.experiment_id = self._experiment(runtime.mlflow_experiment)
+        if self._client is None:
+            remedy = "start the server, or set null for the database in mlruns/"
+            with self._alone(), needed(f"runtime.tracking_uri: {masked(self.uri)} does not answer", remedy):
+                client = mlflow.MlflowClient(self.uri)
+                self._experiment_id = self._find_experiment(client)
+                self._client = client
+        return self._client
+
+    @property
+    def experiment_id(self) -> str:
+        """MLflow's number of the experiment."""
+        return self._experiment_id if self.client else ""
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -73,52 +94,89 @@ class Tracker:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def _experiment(self, name: str) -> str:
-        experiment = self.client.get_experiment_by_name(name)
+    def _find_experiment(self, client: mlflow.MlflowClient) -> str:
+        experiment = client.get_experiment_by_name(self.experiment)
         if experiment is not None:
             return str(experiment.experiment_id)
         local = self.uri.startswith("sqlite:")
         folder = (self.artifacts.mlruns / "artifacts").as_uri() if local else None
-        return str(self.client.create_experiment(name, artifact_location=folder))
+        return str(client.create_experiment(self.experiment, artifact_location=folder))
 
-    def start(self, name: str, *, tags: Mapping[str, str], params: Mapping[str, Any]) -> Run:
-        """Opens a new run."""
+    def start(self, name: str, *, tags: Mapping[str, str], params: Mapping[str, Any], key: str | None = None) -> Run:
+        """Opens a new run.
+
+        Raises:
+            MachineError: the server does not answer.
+        """
+        key = key or new_key()
         parent = os.environ.get(PARENT)
-        all_tags = {**tags, **({"mlflow.parentRunId": parent} if parent else {})}
-        created = self.client.create_run(self.experiment_id, tags=all_tags, run_name=name)
-        run = Run(self, created.info.run_id)
+        first = {KEY: key, **({"mlflow.parentRunId": parent} if parent else {})}
+        with needed(f"MLflow at {masked(self.uri)} does not answer", "start it again"):
+            experiment = self.experiment_id
+            with leftovers.creating(self.outbox, key, self.uri):
+                created = self.client.create_run(experiment, tags=first, run_name=name)
+                run = Run(self, created.info.run_id)
+        run.set_tags(tags)
         run.log_params(params)
         return run
 
-    def resume(self, run_id: str) -> Run | None:
-        """Goes on with a run; None if the tracking server does not know it (another server, or it was deleted).
+    def find(self, key: str) -> Run | None:
+        """Goes on with the run that was started by a key; None where none was.
 
         Raises:
             MachineError: the server does not answer.
         """
-        with needed(f"MLflow at {self.uri} does not answer", "start it again"):
-            try:
-                self.client.update_run(run_id, status="RUNNING")
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                    raise
+        with needed(f"MLflow at {masked(self.uri)} does not answer", "start it again"):
+            rule = f"tags.`{KEY}` = '{key}'"
+            found = self.client.search_runs([self.experiment_id], rule, max_results=1)
+        return self.resume(found[0].info.run_id) if found else None
+
+    def resume(self, run_id: str) -> Run | None:
+        """Goes on with a run; None if the store does not know it (another server, or it was deleted).
+
+        A store that does not answer costs nothing: what it is owed waits in the outbox.
+        """
+        try:
+            self.client.update_run(run_id, status="RUNNING")
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 return None
+            self._say_absent(error)
+        except (MachineError, OSError) as error:
+            self._say_absent(error)
         return Run(self, run_id)
 
-    def count_looks(self, test_digest: str) -> int:
-        """Returns how often a test split has been looked at, by all runs together.
+    def _say_absent(self, error: Exception) -> None:
+        print(f"warning: MLflow does not answer ({_first_line(error)}); what it is owed waits for `finespun sync`")  # noqa: T201
 
-        Raises:
-            MachineError: the server does not answer.
-        """
+    def count_looks(self, test_digest: str, *, but: str = "") -> int | None:
+        """Returns how often a test split has been evaluated, by all runs but one; None where the store does not answer."""
         rule = f"tags.test_split = '{test_digest}'"
-        with needed(f"MLflow at {self.uri} cannot count the looks at the test split", "start it again"):
+        try:
             found = mlflow.search_runs([self.experiment_id], rule, output_format="list", max_results=50_000)
-        return sum(int(run.data.tags.get("test_looks", 0)) for run in found)
+        except (*FAILURES, MachineError) as error:
+            print(f"warning: evaluations of the test split are not counted: {_first_line(error)}")  # noqa: T201
+            return None
+        return sum(int(run.data.tags.get("test_looks", 0)) for run in found if run.info.run_id != but)
 
-    def send(self, run_id: str, points: list[Point]) -> None:
-        """Writes metrics in one request."""
-        self.client.log_batch(run_id, metrics=[Metric(name, value, moment, step) for name, value, step, moment in points])
+    def delivery(self, run_id: str, refused: Path) -> Delivery:
+        """Returns the way to one run of the store."""
+        return Delivery(self.client, run_id, refused, is_there=self._is_there)
+
+    def _is_there(self) -> bool:
+        """Whether the embedded database still is: an open connection would go on writing to one that was deleted."""
+        return not self.uri.startswith("sqlite:") or (self.artifacts.mlruns / "mlflow.db").exists()
+
+    def deliver_leftovers(self, *, but: str = "") -> dict[str, str]:
+        """Delivers what processes that have ended still owe; returns what is left, with the reason, by run."""
+        left = leftovers.deliver(self.outbox, self.uri, self.delivery, but=but)
+        if not left:
+            leftovers.end_lost_starts(self.outbox, self.uri, self._end_by_key)
+        return left
+
+    def _end_by_key(self, key: str) -> None:
+        for found in self.client.search_runs([self.experiment_id], f"tags.`{KEY}` = '{key}'", max_results=1):
+            self.client.set_terminated(found.info.run_id, "KILLED")
 
     def tidy(self) -> None:
         """Refreshes SQLite's statistics: without them a search ordered by a metric is quadratic in the number of runs."""
@@ -135,93 +193,90 @@ def needed(what: str, remedy: str) -> Iterator[None]:
     """Makes a refusal of the server's an error of the machine."""
     try:
         yield
-    except REFUSALS as error:
+    except FAILURES as error:
         raise MachineError(f"{what} ({_first_line(error)}); {remedy}") from error
-
-
-@contextmanager
-def forgiving(deed: str) -> Iterator[None]:
-    """Lets a server fail without costing a training run: what it did not take is said, and lies on disk."""
-    try:
-        yield
-    except (*REFUSALS, sqlite3.Error) as error:
-        print(f"warning: MLflow could not {deed}: {_first_line(error)}")  # noqa: T201
 
 
 class Run:
     """An open run; use it as a context: it ends FINISHED, KILLED on an interrupt, FAILED on any other error."""
 
     def __init__(self, tracker: Tracker, run_id: str) -> None:
-        self.tracker, self.id, self.client = tracker, run_id, tracker.client
-        send_leftovers(tracker.spool_folder, tracker.send, self.client.set_terminated, REFUSALS)
-        self.spool = Spool(tracker.spool_folder, run_id, tracker.send, REFUSALS)
+        self.tracker, self.id = tracker, run_id
+
+        def connect(refused: Path) -> Delivery:
+            tracker.deliver_leftovers(but=run_id)
+            return tracker.delivery(run_id, refused)
+
+        self.outbox = Outbox(tracker.outbox, run_id, uri=tracker.uri, connect=connect)
+        self.outbox.add("status", "RUNNING")
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         interrupted = kind is not None and issubclass(kind, InterruptError | KeyboardInterrupt)
-        status = "FINISHED" if kind is None else "KILLED" if interrupted else "FAILED"
-        left = self.spool.close(CLOSE_SECONDS, status)
-        if left:
-            print(f"warning: {left} metrics wait in {self.spool.path}; the next stage sends them")  # noqa: T201
-            return
-        with forgiving("close the run"):
-            self.client.set_terminated(self.id, status)
-            self.tracker.tidy()
+        self.outbox.add("status", "FINISHED" if kind is None else "KILLED" if interrupted else "FAILED")
+        failure = self.outbox.wait()
+        if failure is None:
+            with suppress(sqlite3.Error, OSError):
+                self.tracker.tidy()
+        else:
+            self.outbox.keep_files()
+            reason = _first_line(failure)
+            said = f"warning: MLflow does not take everything ({reason})"
+            print(f"{said}; the rest waits: the next command sends it, or `finespun sync`")  # noqa: T201
+        self.outbox.close()
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Keeps metrics of one step; sent in the background."""
-        self.spool.log(metrics, step)
+        """Keeps metrics of one step, sent in the background; not again what a process that was killed has kept."""
+        now, recorded = int(time.time() * 1000), self.outbox.recorded
+        named = [(legal(name), value) for name, value in metrics.items()]
+        points = [[name, float(value), step, now] for name, value in named if step not in recorded.get(name, ())]
+        if points:
+            self.outbox.add("metrics", points)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Records settings, nested ones as dotted names."""
-        flat = {name: masked(str(value))[:PARAM_LENGTH] for name, value in flatten(params)}
-        with forgiving("take the parameters"):
-            self.client.log_batch(self.id, params=[Param(name, value) for name, value in flat.items()])
+        self.outbox.add("params", {legal(name): masked(str(value)) for name, value in flatten(params)})
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Sets tags, replacing those of the same name."""
-        with forgiving("take the tags"):
-            self.client.log_batch(self.id, tags=[RunTag(name, value) for name, value in tags.items()])
+        self.outbox.add("tags", {legal(name): value for name, value in tags.items()})
 
     def tag(self, name: str) -> str | None:
-        """Returns a tag of this run."""
-        with forgiving("read the tags"):
-            return self.client.get_run(self.id).data.tags.get(name)
-        return None
+        """Returns a tag of this run, as the store has it; None where it does not answer."""
+        try:
+            return self.tracker.client.get_run(self.id).data.tags.get(legal(name))
+        except (*FAILURES, MachineError):
+            return None
 
     def log_folder(self, folder: Path, to: str) -> None:
         """Copies a folder's files among the run's artifacts."""
-        with forgiving(f"take the files of {folder}"):
-            self.client.log_artifacts(self.id, str(folder), to)
+        self.outbox.add("folder", {"folder": str(folder), "to": to, "fingerprint": fingerprint(folder)})
 
     def log_data(self, split: str, schema: Mapping[str, Any]) -> None:
         """Records a split of prepared data that this run used, with its digest."""
         columns = [{"type": "string", "name": name, "required": True} for _, name in named_columns(schema["columns"])]
         digest = schema["digests"][split]
-        dataset = Dataset(
-            name=f"{schema['name']}-{split}",
-            digest=digest[:36],  # MLflow keeps no more; the profile has it whole
-            source_type="local",
-            source=json.dumps({"uri": schema["source"]["path"], "sha256": schema["source"]["sha256"]}),
-            schema=json.dumps({"mlflow_colspec": columns}),
-            profile=json.dumps({"num_rows": schema["rows"][split], "sha256": digest}),
-        )
+        dataset = {
+            "name": legal(f"{schema['name']}-{split}"),
+            "digest": digest[:36],  # MLflow keeps no more; the profile has it whole
+            "source_type": "local",
+            "source": json.dumps({"uri": schema["source"]["path"], "sha256": schema["source"]["sha256"]}),
+            "schema": json.dumps({"mlflow_colspec": columns}),
+            "profile": json.dumps({"num_rows": schema["rows"][split], "sha256": digest}),
+        }
         context = {"train": "training", "val": "validation", "test": "testing"}[split]
-        with forgiving("take the data sets"):
-            self.client.log_inputs(self.id, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])])
+        self.outbox.add("data", {"dataset": dataset, "context": context})
 
     def log_model(self, folder: Path, examples: Sequence[Mapping[str, Any]], answers: Sequence[Mapping[str, Any]]) -> None:
         """Logs the fine-tuned model so that `mlflow.pyfunc.load_model` predicts from a DataFrame; no pickle is written."""
-        from finespun.tracking.served import log_served_model  # noqa: PLC0415  (imports pandas)
-
-        with forgiving(f"take the model of {folder}"), mlflow.start_run(run_id=self.id):
-            log_served_model(folder, examples, answers)
+        content = {"folder": str(folder), "fingerprint": fingerprint(folder), "examples": examples, "predictions": answers}
+        self.outbox.add("model", content)
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return masked((str(error).splitlines() or [type(error).__name__])[0][:200])
 
 
 def run_name(config_name: str) -> str:

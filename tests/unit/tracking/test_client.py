@@ -20,8 +20,9 @@ from finespun.errors import InterruptError, MachineError
 from finespun.evaluation.measure import Measured
 from finespun.stages import test as stage
 from finespun.tasks.base import Judgement
-from finespun.tracking import earlier
-from finespun.tracking.client import PARAM_LENGTH, PARENT, Run, Tracker
+from finespun.tracking import earlier, model_run
+from finespun.tracking.client import KEY, PARENT, Run, Tracker
+from finespun.tracking.delivery import VALUE_LENGTH
 from helpers import ROOT
 from small_run import small_config
 
@@ -33,7 +34,7 @@ CLOSED = "http://127.0.0.1:9"
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh database: making it takes seconds, copying it nothing."""
     folder = tmp_path_factory.mktemp("tracking")
-    Tracker(RUNTIME, Artifacts(project=folder, out=folder))
+    assert Tracker(RUNTIME, Artifacts(project=folder, out=folder)).client
     return folder / "mlruns" / "mlflow.db"
 
 
@@ -93,14 +94,15 @@ def test_a_sweeps_trial_is_the_child_of_its_parent(tracker: Tracker, monkeypatch
         monkeypatch.setenv(PARENT, parent.id)
         with tracker.start("child", tags={}, params={}) as child:
             assert child.tag("mlflow.parentRunId") == parent.id
+            assert child.tag(KEY)
 
 
-def test_long_settings_are_cut_and_nested_ones_are_dotted(tracker: Tracker) -> None:
+def test_long_settings_are_kept_and_nested_ones_are_dotted(tracker: Tracker) -> None:
     long = [f"label-{number}" for number in range(100)]
-    with tracker.start("long", tags={}, params={"data": {"labels": long, "split": {"seed": 4}}}) as run:
-        found = tracker.client.get_run(run.id).data.params
-    assert found == {"data.labels": str(long)[:PARAM_LENGTH], "data.split.seed": "4"}
-    assert len(str(long)) > PARAM_LENGTH == 250
+    with tracker.start("long", tags={}, params={"data": {"labels": long, "split": {"seed": 4}}, "text": "x" * 9000}) as run:
+        pass
+    found = tracker.client.get_run(run.id).data.params
+    assert found == {"data.labels": str(long), "data.split.seed": "4", "text": "x" * VALUE_LENGTH["params"]}
 
 
 def test_a_finished_run_leaves_statistics_for_the_database(tracker: Tracker, artifacts: Artifacts) -> None:
@@ -116,12 +118,13 @@ def test_a_finished_run_leaves_statistics_for_the_database(tracker: Tracker, art
     assert statistics() == 1
 
 
-def test_looks_at_a_split_are_added_up_over_all_runs(tracker: Tracker) -> None:
+def test_evaluations_of_a_split_are_added_up_over_all_runs(tracker: Tracker) -> None:
     assert tracker.count_looks("aaa") == 0
     for digest, looks in (("aaa", "2"), ("aaa", "1"), ("bbb", "5")):
         with tracker.start("look", tags={}, params={}) as run:
             run.set_tags({"test_split": digest, "test_looks": looks})
     assert tracker.count_looks("aaa") == 3
+    assert tracker.count_looks("bbb", but=run.id) == 0
     assert run.tag("test_looks") == "5"
     assert run.tag("nothing") is None
 
@@ -135,8 +138,9 @@ def test_each_look_at_the_test_split_is_counted_whichever_model_and_server(
         predictions=pa.table({"row": [2, 3]}), judgement=judged, shown=("accuracy",),
     )  # fmt: skip
     monkeypatch.setattr(stage, "predict_and_measure", lambda *_: measured)
+    monkeypatch.setattr(model_run, "_tell_what_is_known", lambda *_: None)
     schema = {
-        "name": "reviews", "columns": {"text": "review"}, "digests": {"test": "d" * 64}, "rows": {"test": 2},
+        "name": "reviews", "columns": {"text": "review"}, "digests": {"test": "d" * 64}, "rows": {"test": 2}, "labels": ["a"],
         "source": {"path": "data/raw/reviews.csv", "sha256": "e" * 64},
     }  # fmt: skip
     for folder, name, content in ((artifacts.prepared, "schema", schema), (artifacts.finetuned, "run", {})):
@@ -145,7 +149,7 @@ def test_each_look_at_the_test_split_is_counted_whichever_model_and_server(
     with tracker.start("one", tags={}, params={}) as run:
         pass
     for number, run_id in enumerate((run.id, run.id, "0" * 32), 1):
-        (artifacts.finetuned / "run.json").write_text(json.dumps({"run_id": run_id}))
+        (artifacts.finetuned / "run.json").write_text(json.dumps({"run_id": run_id, "columns": {}, "task": {}}))
         stage.look(small_config(), artifacts)
         assert json.loads((artifacts.report("test") / "metrics.json").read_text())["looks_at_this_split"] == number
     assert "does not know the run 00000000" in capsys.readouterr().out
@@ -154,6 +158,8 @@ def test_each_look_at_the_test_split_is_counted_whichever_model_and_server(
         ("2", None),
         ("1", "0" * 32),
     }
+    stage.look(small_config(), artifacts)
+    assert len(mlflow.search_runs([tracker.experiment_id], output_format="list")) == 2, "the new run is found again"
 
 
 def test_used_data_and_folders_are_recorded(tracker: Tracker, tmp_path: Path) -> None:
@@ -166,6 +172,7 @@ def test_used_data_and_folders_are_recorded(tracker: Tracker, tmp_path: Path) ->
     with tracker.start("data", tags={}, params={}) as run:
         run.log_data("val", schema)
         run.log_folder(tmp_path / "report", "evaluation")
+    assert run.outbox.failure is None
     [used] = tracker.client.get_run(run.id).inputs.dataset_inputs
     assert (used.dataset.name, used.dataset.digest, used.tags[0].value) == ("reviews-val", "d" * 36, "validation")
     assert [artifact.path for artifact in tracker.client.list_artifacts(run.id, "evaluation")] == ["evaluation/metrics.json"]
@@ -182,45 +189,10 @@ def test_an_alias_of_a_model_becomes_the_version_that_it_names(tracker: Tracker,
         assert earlier._without_alias(address, tracker.client) == address
 
 
-def test_a_server_that_dies_in_mid_run_costs_nothing(
-    tracker: Tracker, artifacts: Artifacts, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with tracker.start("mortal", tags={}, params={}) as run:
-        alive = tracker.client
-        tracker.client = run.client = mlflow.MlflowClient(CLOSED)
-        for step in range(50):
-            run.log({"train/loss": float(step)}, step)
-    assert "warning: 50 metrics wait in" in capsys.readouterr().out
-    tracker.client = alive
-    assert history(tracker, run, "train/loss") == []
-    with Tracker(RUNTIME, artifacts).start("next", tags={}, params={}) as following:
-        assert following.id != run.id
-    assert history(tracker, run, "train/loss") == [(step, float(step)) for step in range(50)]
-    assert status(tracker, run) == "FINISHED"
-    assert not list(tracker.spool_folder.iterdir())
-
-
-def test_a_server_that_dies_late_costs_warnings(
-    tracker: Tracker, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with tracker.start("mortal", tags={}, params={}) as run:
-        tracker.client = run.client = mlflow.MlflowClient(CLOSED)
-        run.set_tags({"trained": "all"})
-        run.log_folder(tmp_path, "report")
-        assert run.tag("trained") is None
-    said = capsys.readouterr().out
-    for deed in ("take the tags", f"take the files of {tmp_path}", "read the tags", "close the run"):
-        assert f"warning: MLflow could not {deed}" in said
-    with pytest.raises(MachineError, match="does not answer"):
-        tracker.resume(run.id)
-
-
 def test_a_server_that_is_not_there_is_named(artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(MachineError, match=f"runtime.tracking_uri: {CLOSED} does not answer") as caught:
-        Tracker(small_config(runtime__tracking_uri=CLOSED).runtime, artifacts)
+        Tracker(small_config(runtime__tracking_uri=CLOSED).runtime, artifacts).start("one", tags={}, params={})
     assert "start the server, or set null for the database in mlruns/" in str(caught.value)
 
 
