@@ -396,3 +396,24 @@ def test_a_limit_that_leaves_a_label_untrained_is_reported_even_where_it_has_no_
 def test_fillers_are_nothing_to_read(text: str, tmp_path: Path, tiny_bert: Path) -> None:
     with pytest.raises(DataError, match="empty text: 1 row"):
         prepared(tmp_path, tiny_bert, CSV + f"{text},praise\n", columns=COLUMNS)
+
+
+def test_empty_cells_beside_0_are_a_warning_and_can_be_left_out(
+    tmp_path: Path, tiny_bert: Path, capsys: pytest.CaptureFixture[str]
+) -> None:  # fmt: skip
+    def content(no: str, empty: str) -> str:
+        return "text,spam,ham\n" + "".join(
+            f"{text},{1 if n % 2 else no},{empty if n % 8 == 1 else 1}\n" for n, text in enumerate(TEXTS)
+        )
+
+    given: dict[str, Any] = {"task": "multi_label", "columns": {"text": "text", "labels": ["spam", "ham"]}}
+    prepared(tmp_path, tiny_bert, content("0", ""), **given)
+    assert "empty cells" not in capsys.readouterr().out, "no column has both"
+    mixed = content("0", "").replace(",1,1\n", ",1,0\n", 3)
+    prepared(tmp_path, tiny_bert, mixed, **given)
+    assert "empty cells in columns of 0 and 1: ham (10, and 3 say 0); they are read as 0" in capsys.readouterr().out
+    left = prepared(tmp_path, tiny_bert, mixed, **given, filters=[{"column": "ham", "drop": [""]}])
+    assert len(left.rows()) == 70
+    assert "empty cells" not in capsys.readouterr().out
+    prepared(tmp_path, tiny_bert, mixed.replace(",\n", ",0\n"), **given)
+    assert "empty cells" not in capsys.readouterr().out

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from finespun.config.sections import DataConfig
 from finespun.data.cells import NOTATION, NUMBER, Unclear, as_text, is_list, label_name, read_list, stand_in, yes_or_no
+from finespun.data.check_report import Problem, Report, short
 from finespun.data.sources import Line, Row
 from finespun.data.splits import normalise, split_of
 from finespun.errors import DataError, did_you_mean, listed, visible
@@ -19,69 +18,6 @@ from finespun.tasks.base import Problem as Found
 from finespun.tasks.base import Task, Values
 
 LONG_NAME = 40  # characters; longer ones in a header are rather texts
-SHOWN = 5  # problems of each kind that a terminal shows
-
-
-@dataclass(frozen=True, kw_only=True)
-class Problem:
-    """One wrong row. `kind` is a field of the section `data.checks`, or what is an error whatever that section says."""
-
-    kind: str
-    severity: str
-    line: int
-    column: str
-    value: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.line}: {self.column} {_short(self.value)!r}: {self.remedy}"
-
-
-def _short(value: str) -> str:
-    return value if len(value) <= 60 else value[:57] + "..."
-
-
-@dataclass(kw_only=True)
-class Report:
-    """What checking found: counts of all, the problems, and the lines to leave out."""
-
-    file: str
-    rows: int = 0
-    filtered: Counter[str] = field(default_factory=Counter)
-    problems: list[Problem] = field(default_factory=list)
-    left_out: set[int] = field(default_factory=set)
-    answers: Counter[str] = field(default_factory=Counter)
-    lines: dict[str, list[int]] = field(default_factory=dict)  # of the labels that no training row has
-    first: dict[str, int] = field(default_factory=dict)  # the line where a label is first seen
-    keys: dict[str, str] = field(default_factory=dict)  # of each label, what decides the split of its first row
-    in_train: set[str] = field(default_factory=set)
-
-    def add_answers(self, line: int, answers: Sequence[str], key: str, split: str) -> None:
-        """Counts the labels of a row that falls into `split` by its `key`."""
-        self.answers.update(answers)
-        for answer in answers:
-            self.first.setdefault(answer, line)
-            self.keys.setdefault(answer, key)
-            if split == "train":
-                self.in_train.add(answer)
-                self.lines.pop(answer, None)
-            elif answer not in self.in_train:
-                self.lines.setdefault(answer, []).append(line)
-
-    def counts(self, severity: str) -> dict[str, int]:
-        """Returns the number of problems by kind."""
-        return dict(Counter(p.kind for p in self.problems if p.severity == severity))
-
-    def text(self, severity: str) -> str:
-        """Returns the problems of one severity for a terminal, a few of each kind."""
-        lines = []
-        for kind, count in self.counts(severity).items():
-            mine = [p for p in self.problems if p.kind == kind and p.severity == severity]
-            lines.append(f"{kind.replace('_', ' ')}: {count} row{'s' if count != 1 else ''}")
-            lines += [f"  {self.file}:{problem}" for problem in mine[:SHOWN]]
-            if count > SHOWN:
-                lines.append(f"  ... and {count - SHOWN} more")
-        return "\n".join(lines)
 
 
 def role_values(row: Row, columns: Mapping[str, str | Sequence[str]], task: Task) -> dict[str, Any]:
@@ -172,6 +108,8 @@ def check_rows(lines: Iterable[Line], data: DataConfig, task: Task) -> Report:
     report = Report(file=data.path)
     seen: dict[bytes, tuple[int, str]] = {}
     needed = {column for _, column in named_columns(data.columns)} | {rule.column for rule in data.filters}
+    several = [data.columns[role] for role in task.indicator_roles if role in data.columns]
+    indicators = [column for given in several if not isinstance(given, str) for column in given]
     for line in lines:
         if not report.rows:
             _require_columns(line, data)
@@ -186,6 +124,7 @@ def check_rows(lines: Iterable[Line], data: DataConfig, task: Task) -> Report:
             report.left_out.add(line.number)
             continue
         values = role_values(line.row, data.columns, task)
+        report.add_indicators(line.row, indicators)
         problems = _problems(line.number, values, data, task, seen)
         severities = {problem.severity for problem in problems}
         report.problems += problems
@@ -279,7 +218,7 @@ def _repeats(number: int, values: Values, task: Task, seen: dict[bytes, tuple[in
         return
     role = task.roles[0]
     if target != first_target:
-        told, first_told = _short(target), _short(first_target)
+        told, first_told = short(target), short(first_target)
         remedy = f"same {role} as row {first_line} but labelled {told!r}, not {first_told!r}; correct one of them"
         yield "conflicting_labels", role, f"{remedy}, or set data.checks.conflicting_labels: drop"
     else:

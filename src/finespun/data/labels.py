@@ -8,7 +8,7 @@ from itertools import chain
 
 from finespun.config.sections import DataConfig
 from finespun.data.cells import in_order, label_name, look_alikes
-from finespun.data.checks import Report
+from finespun.data.check_report import Report
 from finespun.errors import DataError, did_you_mean, first_of
 
 SHOWN = 5
@@ -32,6 +32,7 @@ def labels_of(report: Report, data: DataConfig) -> Labels:
     """
     _report_look_alikes(report, data)
     _report_joined(report, data)
+    _report_blanks(report)
     indicators = data.columns.get("labels")
     if isinstance(indicators, str):
         indicators = None
@@ -103,3 +104,15 @@ def _report_joined(report: Report, data: DataConfig) -> None:
                 f"warning: labels that seem to be several, with {sign!r} between them: {said}; if they are, set task:"
                 f" multi_label and task.delimiter: {sign!r}, else list them in data.labels"
             )
+
+
+def _report_blanks(report: Report) -> None:
+    """Warns about columns where 0 is written and some cells are empty, as where nobody has looked at these rows."""
+    mixed = [
+        f"{name} ({count:,}, and {report.noes[name]:,} say 0)" for name, count in report.blanks.items() if report.noes[name]
+    ]
+    if mixed:
+        print(  # noqa: T201
+            f"warning: empty cells in columns of 0 and 1: {first_of(mixed)}; they are read as 0: where nothing is known"
+            " of them, leave the rows out with data.filters: [{column: NAME, drop: ['']}], else write 0"
+        )

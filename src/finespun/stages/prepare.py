@@ -14,7 +14,8 @@ from finespun.config.compose import read_for_stage, to_plain
 from finespun.config.sections import DataConfig, RunConfig
 from finespun.data import sources
 from finespun.data.cells import label_name
-from finespun.data.checks import Report, check_rows
+from finespun.data.check_report import Report
+from finespun.data.checks import check_rows
 from finespun.data.encode import Profile, beyond_limit, encode_splits
 from finespun.data.labels import labels_of
 from finespun.data.prepared import PreparedData
