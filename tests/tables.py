@@ -56,7 +56,9 @@ def prepared(
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        composed = compose("config", [f"task={task}", "task.max_length=32"])
+        composed = compose("config", [f"task={task}"])
+    if "max_length" in composed.task:
+        composed.task.max_length = 32
     if "stride" in composed.task:
         composed.task.stride = 8
     OmegaConf.set_struct(composed, False)

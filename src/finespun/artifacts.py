@@ -22,6 +22,11 @@ class Artifacts:
     out: Path
 
     @property
+    def raw(self) -> tuple[Path, ...]:
+        """The user's data, and DVC's cache, to which DVC may link them."""
+        return self.project / "data" / "raw", self.project / ".dvc" / "cache"
+
+    @property
     def config(self) -> Path:
         return self.out / "build" / "config.yaml"
 

@@ -78,10 +78,13 @@ def run(overrides: tuple[str, ...]) -> None:
 )
 @click.option("--top-k", type=click.IntRange(min=1), default=1, show_default=True, help="Answers a row, the likeliest first.")
 @click.option("--strict", is_flag=True, help="End at the first row that cannot be answered.")
+@click.option(
+    "--allow-outside", is_flag=True, help="Read files that INPUT names wherever they lie, not only beside it or below here."
+)
 @click.option("--trust-remote-code", is_flag=True, help="Run code that lies in the model's folder.")
 def predict(
-    source: Path, output: Path, model: Path | None, columns: tuple[str, ...], delimiter: str | None, encoding: str | None,
-    quoting: str | None, top_k: int, *, strict: bool, trust_remote_code: bool,
+    source: Path, output: Path, model: Path | None, columns: tuple[str, ...], top_k: int, *, strict: bool,
+    allow_outside: bool, trust_remote_code: bool, **reading: str | None,
 ) -> None:  # fmt: skip
     """Answer each row of INPUT (CSV, JSON Lines, Parquet; a folder of images; - reads one input a line).
 
@@ -92,18 +95,14 @@ def predict(
     wrong = [each for each in columns if "=" not in each]
     if wrong:
         raise click.BadParameter(f"{wrong[0]!r} is not ROLE=COLUMN", param_hint="--column")
-    if delimiter is not None and len(delimiter) != 1:
-        raise click.BadParameter(f"{delimiter!r} is not one character", param_hint="--delimiter")
+    if len(reading["delimiter"] or ",") != 1:
+        raise click.BadParameter(f"{reading['delimiter']!r} is not one character", param_hint="--delimiter")
     chosen = dict(each.split("=", 1) for each in columns)
-    reading = {
-        name: value
-        for name, value in (("delimiter", delimiter), ("encoding", encoding), ("quoting", quoting))
-        if value is not None
-    }
+    said = {name: value for name, value in reading.items() if value is not None}
     folder = model or _here().finetuned
     count, failed = predict_file(
-        source, output, folder=folder, columns=chosen, reading=reading, top_k=top_k, strict=strict,
-        trust_remote_code=trust_remote_code,
+        source, output, folder=folder, columns=chosen, reading=said, top_k=top_k, strict=strict,
+        allow_outside=allow_outside, trust_remote_code=trust_remote_code,
     )  # fmt: skip
     bad = f", {failed:,} of them could not be answered (column error)" if failed else ""
     click.echo(f"{count:,} row{'s' if count != 1 else ''} -> {output}{bad}", err=True)

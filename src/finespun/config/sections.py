@@ -98,6 +98,7 @@ class DataConfig(Section):
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
     encoding: str = "utf-8"
     quoting: Literal["auto", "standard", "none"] = "auto"  # auto: a quote that swallows rows is reported; none: quotes are text
+    allow_outside: bool = False  # whether a table of images may name files that lie elsewhere than the data
     columns: dict[str, Column | Strings]  # role -> column, or several; `group` keeps rows of one group in one split
     labels: Strings | None = None  # None: those found, sorted
     filters: Annotated[tuple[Filter, ...], Field(strict=False)] = ()

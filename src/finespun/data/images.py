@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import os
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 INLINE = "data:image/"  # an image as text: data:image/png;base64,...
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # no others: some start programs
+BYTES_A_PIXEL = 8  # of the largest files: four channels of 16 bits, not compressed
+METADATA = 64_000_000  # bytes that a file may have beside its pixels
 SIXTEEN_BITS = ("PNG", "PPM")  # formats whose whole numbers of mode `I` are those of 16 bits
 
 
@@ -27,31 +31,68 @@ class UnreadableError(Exception):
     """An image that cannot be used; the message says why and what to do, after the file's name."""
 
 
-def locate(name: str, folders: Sequence[Path]) -> Path:
+@dataclass(frozen=True)
+class Places:
+    """Where image files are looked for and may lie.
+
+    `folders` are those that a relative path may be relative to; only files inside one of `inside` are read, wherever a path
+    or a link leads.
+    """
+
+    folders: Sequence[Path]
+    inside: Sequence[Path]
+
+    def allow(self, path: Path) -> bool:
+        """Whether a file may be read, after all links."""
+        real = Path(os.path.realpath(path))
+        return any(real.is_relative_to(os.path.realpath(folder)) for folder in self.inside)
+
+
+def locate(name: str, places: Places) -> Path:
     """Returns where a file lies: at its own path, or relative to the first folder that has it.
 
     Raises:
-        UnreadableError: nowhere, or it is a folder.
+        UnreadableError: nowhere, outside the folders that may be read, or it is no file.
     """
     if not name.strip():
         raise UnreadableError("is empty; write the path of an image")
-    places = [folder / Path(name).expanduser() for folder in folders]
-    path = next((place for place in places if place.is_file()), None)
-    if path is not None:
-        return path
-    if any(place.is_symlink() for place in places):
-        raise UnreadableError("is a link that leads nowhere; restore what it leads to, or remove it")
+    try:
+        found = [folder / Path(name).expanduser() for folder in places.folders]
+        inside = [path for path in found if places.allow(path)]
+        path = next((path for path in inside if path.is_file()), None)
+        if path is not None:
+            return path
+        if not inside or any(path.is_file() for path in found):
+            raise UnreadableError(
+                f"lies outside {_named(places.inside)}, and data.allow_outside (predict --allow-outside) is not set; copy it"
+                " there, or set that if you trust the table"
+            )
+        raise UnreadableError(_no_file(inside, places.folders))
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a null character, an unknown user, no permission
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise UnreadableError(f"is no path that can be opened ({reason}); correct it") from error
+
+
+def _no_file(places: Sequence[Path], folders: Sequence[Path]) -> str:
+    if any(place.is_symlink() and not place.exists() for place in places):
+        return "is a link that leads nowhere; restore what it leads to, or remove it"
     if any(place.is_dir() for place in places):
-        raise UnreadableError("is a folder; name one image, or set data.path to the folder itself")
-    raise UnreadableError(f"is not there (looked in {', '.join(map(str, folders))}); put it there, or correct the path")
+        return "is a folder; name one image, or set data.path to the folder itself"
+    if any(place.exists() for place in places):
+        return f"is a device or a pipe, not a file; {_REMEDY}"
+    return f"is not there (looked in {_named(folders)}); put it there, or correct the path"
 
 
-def read(name: str, folders: Sequence[Path], *, max_pixels: int) -> tuple[Image.Image, bool]:
+def _named(folders: Sequence[Path]) -> str:
+    return ", ".join(dict.fromkeys(map(str, folders)))
+
+
+def read(name: str, places: Places, *, max_pixels: int) -> tuple[Image.Image, bool]:
     """Returns an image as upright RGB, transparency over white, and whether it is the first frame of several.
 
     Args:
         name: a path, or `data:image/...;base64,` and the bytes of a file.
-        folders: that a relative path may be relative to.
+        places: where files are looked for and may lie.
         max_pixels: more are not decoded: 10 kB can become gigabytes.
 
     Raises:
@@ -59,7 +100,7 @@ def read(name: str, folders: Sequence[Path], *, max_pixels: int) -> tuple[Image.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError  # noqa: PLC0415  (configure checks tasks and decodes nothing)
 
-    data = _bytes(name, folders)
+    data = _bytes(name, places, most=METADATA + BYTES_A_PIXEL * max_pixels)
     if not data:
         raise UnreadableError("is empty (0 bytes); fetch it again, or set data.checks.bad_image: drop")
     Image.init()  # finds out which formats this build of Pillow knows; the first time only
@@ -72,7 +113,7 @@ def read(name: str, folders: Sequence[Path], *, max_pixels: int) -> tuple[Image.
                 animated = bool(getattr(image, "is_animated", False)) and image.format != "MPO"
                 image.load()
                 return _rgb(ImageOps.exif_transpose(image), str(image.format)), animated
-        except UnreadableError:
+        except (UnreadableError, MemoryError):
             raise
         except UnidentifiedImageError as error:
             raise UnreadableError(f"is no image of a known kind ({listed(ENDINGS)}); {_REMEDY}") from error
@@ -91,16 +132,22 @@ def _require_size(image: Image.Image, max_pixels: int) -> None:
         )
 
 
-_REMEDY = "remove it, or set data.checks.bad_image: drop"
+_REMEDY = "convert it to PNG or JPEG, remove it, or set data.checks.bad_image: drop"
 
 
-def _bytes(name: str, folders: Sequence[Path]) -> bytes:
+def _bytes(name: str, places: Places, *, most: int) -> bytes:
     if not name.startswith(INLINE):
-        path = locate(name, folders)
+        path = locate(name, places)
         try:
-            return path.read_bytes()
+            with path.open("rb") as file:
+                data = file.read(most + 1)  # some files have no size and no end
         except OSError as error:
             raise UnreadableError(f"cannot be read ({error.strerror}); correct its permissions") from error
+        if len(data) > most:
+            raise UnreadableError(
+                f"has more than {most / 1e6:,.0f} MB, as no image of task.max_megapixels needs; make it smaller"
+            )
+        return data
     try:
         return base64.b64decode(name.partition(",")[2], validate=True)
     except binascii.Error as error:
@@ -111,7 +158,7 @@ def _rgb(image: Image.Image, kind: str) -> Image.Image:
     from PIL import Image  # noqa: PLC0415
 
     if image.mode.startswith("I;16") or (image.mode == "I" and kind in SIXTEEN_BITS):
-        image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).astype(np.uint8))  # Pillow itself would cut at 255
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))  # Pillow itself would cut at 255
     elif image.mode in {"I", "F"}:
         raise UnreadableError(f"holds numbers of mode {image.mode}, which have no agreed white; save it with 8 or 16 bits")
     if not image.has_transparency_data:

@@ -25,6 +25,7 @@ def predict_file(
     reading: Mapping[str, str] | None = None,
     top_k: int = 1,
     strict: bool = False,
+    allow_outside: bool = False,
     trust_remote_code: bool = False,
 ) -> tuple[int, int]:
     """Predicts `source` into `output` and returns how many rows there were and how many could not be answered.
@@ -37,6 +38,7 @@ def predict_file(
         reading: delimiter and encoding of `source`, where they are others than in training.
         top_k: how many answers a row is given, where there are several.
         strict: a row that cannot be answered ends the job.
+        allow_outside: read files that `source` names wherever they lie, not only beside it and below the working folder.
         trust_remote_code: run code that lies in `folder`.
 
     Raises:
@@ -53,10 +55,13 @@ def predict_file(
     if unknown:
         raise DataError(f"--column: {listed(unknown)} is none of what this model reads: {listed(predictor.columns)}")
     predictor.columns |= columns
+    here = source if source.is_dir() else source.parent
+    inside = (Path(Path.cwd().anchor),) if allow_outside else (here, Path())
     if str(source) == "-" or source.is_dir():
+        predictor.task = predictor.task.reading_from(Path(), inside=inside)
         lines = _bare_lines(source, predictor)
     else:
-        predictor.task = predictor.task.reading_from(source.parent, Path())
+        predictor.task = predictor.task.reading_from(here, Path(), inside=inside)
         lines = sources.read(source, **predictor.reading | dict(reading or {}))
     job = _Job(predictor=predictor, name=str(source), top_k=top_k, strict=strict)
     return sources.write(job.answered(lines), output, like=job.like), job.failed

@@ -44,13 +44,15 @@ def run(artifacts: Artifacts) -> None:
 
 def prepare(config: RunConfig, artifacts: Artifacts, folder: Path) -> None:
     """Reads twice: first every row is checked, and nothing is written unless all is well."""
-    data, task = _spelt(config.data), targets.build("task", config.task)
-    path = artifacts.project / data.path
-    task = task.reading_from(path if path.is_dir() else path.parent, artifacts.project)
+    data, path = _spelt(config.data), artifacts.project / config.data.path
+    here = path if path.is_dir() else path.parent
+    inside = (Path(path.anchor),) if data.allow_outside else (here, *artifacts.raw)
+    task = targets.build("task", config.task).reading_from(here, artifacts.project, inside=inside)
     reading = {"delimiter": data.delimiter, "encoding": data.encoding, "quoting": data.quoting}
     options: dict[str, Any] = {"file_format": data.format, **reading}
-    model = localised(config.model, config.runtime, artifacts)
-    encoder = task.encoder(resolve(model, artifacts.project, weights=False))
+    encoder = task.encoder(
+        resolve(localised(config.model, config.runtime, artifacts), artifacts.project, weights=False)
+    )  # fmt: skip
     report = check_rows(sources.read(path, **options), data, task)
     _tell(report, artifacts.state / "data_problems.csv")
     _require_rows(report, data)

@@ -97,8 +97,11 @@ class Task(Protocol):
     rows_at_once: int  # as many are encoded, written and answered together: what memory is asked to hold
     unit: str  # what `length` counts
 
-    def reading_from(self, *folders: Path) -> Self:
-        """The task for rows that name files, relative to the first of these folders that has them."""
+    def reading_from(self, *folders: Path, inside: Sequence[Path] | None = None) -> Self:
+        """The task for rows that name files, relative to the first of these folders that has them.
+
+        Only files inside `inside` (by default `folders`) are read, wherever a path or a link leads.
+        """
 
     def content(self, values: Values) -> str:
         """What makes two rows the same row."""
@@ -214,7 +217,7 @@ class Defaults(Section):
     def deterministic(self) -> bool:
         return True
 
-    def reading_from(self, *folders: Path) -> Self:
+    def reading_from(self, *folders: Path, inside: Sequence[Path] | None = None) -> Self:
         return self
 
     def label_names(self, found: Iterable[str], columns: Mapping[str, Any]) -> list[str]:

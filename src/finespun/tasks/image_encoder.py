@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
 Pixels = NDArray[np.uint8]  # (height, width, 3)
+WHOLE_PIXELS = 16_000_000  # of an image on its way to the model's size; of larger ones only a part is made
+LONGEST = 1_000_000  # pixels of a side, beyond which Pillow's weights alone take too much
+REDUCING_GAP = 16.0  # times the wanted size, above which pixels are averaged first
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 # What transformers' processors do where preprocessor_config.json does not say it. Processors of other names do more.
@@ -88,16 +92,18 @@ class ImageEncoder:
             raise ModelError(f"{path}: size, crop_size, image_mean or image_std make no sense ({error!r}); mend it") from error
 
     def pixels(self, image: Image.Image) -> Pixels:
-        """Returns the image resized and cut as transformers does it with Pillow."""
-        if self.resize is not None:
-            height, width = self.resize if isinstance(self.resize, tuple) else _shorter(image, self.resize)
-            image = image.resize((width, height), resample=self.resample)
-        found = np.asarray(image, dtype=np.uint8)
+        """Returns the image resized and cut as transformers does it with Pillow; of thin images only what is kept is made."""
+        height, width = self.resize if isinstance(self.resize, tuple) else _shorter(image, self.resize)
+        kept = [_middle(*each) for each in zip((height, width), self.crop or (height, width), strict=True)]
+        (rows, to_rows), (columns, to_columns) = kept
+        if max(height, image.height) * width > WHOLE_PIXELS or max(image.size) > LONGEST:
+            found = np.asarray(_part(image, (height, width), (rows, columns), self.resample))
+        else:
+            found = np.asarray(image.resize((width, height), resample=self.resample) if self.resize else image)[rows, columns]
         if self.crop is None:
             return found
         cut = np.zeros((*self.crop, 3), dtype=np.uint8)  # black where the image is smaller
-        (rows, to_rows), (columns, to_columns) = (_middle(*each) for each in zip(found.shape[:2], self.crop, strict=True))
-        cut[to_rows, to_columns] = found[rows, columns]
+        cut[to_rows, to_columns] = found
         return cut
 
     def values(self, pixels: Pixels) -> NDArray[np.float32]:
@@ -148,7 +154,35 @@ def _pair(size: Any) -> tuple[int, int]:
     return (int(size["height"]), int(size["width"])) if isinstance(size, dict) else (int(size), int(size))
 
 
-def _shorter(image: Image.Image, side: int) -> tuple[int, int]:
+def _part(image: Image.Image, size: tuple[int, int], part: tuple[slice, slice], resample: int) -> Image.Image:
+    """Returns `part` (rows, columns) of the image as it is after resizing to `size`, made of no more than what it needs.
+
+    Resizing makes the whole width first, then the height: a scan line of 1 x 4,000 pixels would become gigabytes on the way.
+    """
+    spans = [_needed(*each) for each in zip((image.height, image.width), size, part, strict=True)]
+    (top, upper, lower, bottom), (left, near, far, right) = spans
+    image = image.crop((left, top, right, bottom))
+    height, width = (kept.stop - kept.start for kept in part)
+    for tall in (True, False) if image.height * width > WHOLE_PIXELS else (False, True):
+        to, box = (image.width, height), (0.0, upper, float(image.width), lower)
+        if not tall:
+            to, box = (width, image.height), (near, 0.0, far, float(image.height))
+        image = image.resize(to, resample=resample, box=box, reducing_gap=REDUCING_GAP)
+    return image
+
+
+def _needed(have: int, want: int, kept: slice) -> tuple[int, float, float, int]:
+    """Of one side: where the part that is needed begins, where in that part what is kept begins and ends, and its end."""
+    scale = have / want
+    first, last = kept.start * scale, kept.stop * scale
+    reach = 3 * max(scale, 1.0) + 1  # of the widest filter
+    start, stop = max(0, math.floor(first - reach)), min(have, math.ceil(last + reach))
+    return start, max(0.0, first - start), min(float(stop - start), last - start), stop
+
+
+def _shorter(image: Image.Image, side: int | None) -> tuple[int, int]:
+    if side is None:
+        return image.height, image.width
     short, long = sorted(image.size)
     longer = int(side * long / short)
     return (longer, side) if image.width <= image.height else (side, longer)
@@ -157,6 +191,6 @@ def _shorter(image: Image.Image, side: int) -> tuple[int, int]:
 def _middle(have: int, want: int) -> tuple[slice, slice]:
     """Which of `have` places go to which of `want`: the middle ones; of an odd rest, as transformers rounds it."""
     if have >= want:
-        return slice((have - want) // 2, (have - want) // 2 + want), slice(want)
+        return slice((have - want) // 2, (have - want) // 2 + want), slice(0, want)
     before = -((have - want) // 2)
-    return slice(have), slice(before, before + have)
+    return slice(0, have), slice(before, before + have)

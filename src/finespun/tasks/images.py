@@ -43,20 +43,20 @@ class ImageInput(Defaults):
     max_megapixels: Annotated[float, Field(gt=0, le=178)]  # Pillow itself decodes no more
     augmentation: Augmentation
 
-    _folders: tuple[Path, ...] = PrivateAttr((Path(),))
+    _places: images.Places = PrivateAttr(images.Places((Path(),), (Path(),)))
     _contents: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @property
     def deterministic(self) -> bool:
         return not self.augmentation.on
 
-    def reading_from(self, *folders: Path) -> Self:
+    def reading_from(self, *folders: Path, inside: Sequence[Path] | None = None) -> Self:
         found = self.model_copy()
-        found._folders, found._contents = folders, {}  # noqa: SLF001  (a copy of this very class)
+        found._places, found._contents = images.Places(folders, inside or folders), {}  # noqa: SLF001  (a copy of this very class)
         return found
 
     def _read(self, name: str) -> tuple[Image.Image, bool]:
-        return images.read(name, self._folders, max_pixels=int(self.max_megapixels * 1e6))
+        return images.read(name, self._places, max_pixels=int(self.max_megapixels * 1e6))
 
     def content(self, values: Values) -> str:
         """A digest of the decoded pixels before any resizing: other sizes of the model's move no row to another split."""

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from finespun.data import image_folder
-from finespun.data.images import UnreadableError, read
+from finespun.data.images import Places, UnreadableError, read
 from finespun.data.sources import read as read_rows
 from finespun.errors import DataError
 
@@ -22,7 +22,7 @@ COLOUR = np.stack([GREY, GREY.T.copy().reshape(6, 8), 255 - GREY], axis=-1)
 
 
 def opened(path: Path | str) -> tuple[np.ndarray[Any, Any], bool]:
-    image, animated = read(str(path), (Path(),), max_pixels=1_000_000)
+    image, animated = read(str(path), Places((Path(),), (Path("/"),)), max_pixels=1_000_000)
     assert image.mode == "RGB"
     return np.asarray(image), animated
 
@@ -153,7 +153,7 @@ def test_paths_are_looked_for_beside_the_table_and_then_in_the_project(tmp_path:
         Image.new("L", (1, 1), value).save(tmp_path / folder / "both.png")
     Image.new("L", (1, 1), 3).save(tmp_path / "project" / "one.png")
     folders = (tmp_path / "table", tmp_path / "project")
-    found = [read(name, folders, max_pixels=9)[0].getpixel((0, 0)) for name in ("both.png", "one.png")]
+    found = [read(name, Places(folders, folders), max_pixels=9)[0].getpixel((0, 0)) for name in ("both.png", "one.png")]
     assert found == [(1, 1, 1), (3, 3, 3)]
 
 

@@ -236,7 +236,7 @@ def test_one_label_is_none() -> None:
 def test_an_image_that_is_text_is_not_kept_in_memory(tmp_path: Path) -> None:
     photograph(90, 60).save(tmp_path / "a.png")
     inline = f"data:image/png;base64,{base64.b64encode((tmp_path / 'a.png').read_bytes()).decode()}"
-    task = make_task()
+    task = make_task().reading_from(tmp_path)
     assert task.content({"image": inline}) == task.content({"image": str(tmp_path / "a.png")})
     assert list(task.problems({"image": inline, "label": "x"}, None)) == []
     assert len(inline) > 10_000 > 10 * max(map(len, task._contents))
@@ -245,7 +245,7 @@ def test_an_image_that_is_text_is_not_kept_in_memory(tmp_path: Path) -> None:
 def test_an_animation_is_answered_when_predicting(tmp_path: Path) -> None:
     frames = [Image.new("L", (8, 8), colour) for colour in (10, 200)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-    task = make_task()
+    task = make_task().reading_from(tmp_path)
     assert list(task.problems({"image": str(tmp_path / "a.gif")}, None)) == []
     assert [kind for kind, _, _ in task.problems({"image": str(tmp_path / "a.gif"), "label": "x"}, None)] == ["animated_image"]
 
