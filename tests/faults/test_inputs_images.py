@@ -104,7 +104,6 @@ BAD: dict[str, tuple[Callable[[Path], str], str]] = {
     "not there": (lambda _: "im/404.png", "is not there (looked in"),
     "long name": (lambda _: "x" * 300, "is no path that can be opened (File name too long)"),
     "unknown user": (lambda _: "~nobody-of-this-name/a.png", "is no path that can be opened"),
-    "null": (lambda _: "im/\0.png", "is no path that can be opened"),
     "endless device": (at(lambda path: path.symlink_to("/dev/zero")), "lies outside"),
     "a file of the system": (lambda _: "/etc/passwd", "lies outside"),
     "link to the system": (at(lambda path: path.symlink_to("/etc/passwd")), "lies outside"),
@@ -201,6 +200,12 @@ def test_an_odd_file_is_the_right_image(tmp_path: Path, kind: str) -> None:
     RIGHT[kind](tmp_path / "odd.png", image)
     found, _ = read("odd.png", Places((tmp_path,), (tmp_path,)), max_pixels=1000)
     assert np.abs(np.asarray(found).astype(int) - np.asarray(image)).max() <= (40 if kind == "palette" else 0)
+
+
+@pytest.mark.parametrize("name", ["\0.png", "a\0", "\ud800.png"])
+def test_what_no_file_can_be_called_is_reported(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UnreadableError, match="is no path that can be opened"):
+        read(name, Places((tmp_path,), (tmp_path,)), max_pixels=1000)
 
 
 def test_a_file_without_end_is_not_read_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
