@@ -85,7 +85,7 @@ class ForestForLabels(PreTrainedModel):
     def __init__(self, config: ForestConfig) -> None:
         super().__init__(config)
         base = AutoConfig.for_model(**(config.base or {}))
-        self.backbone = getattr(transformers, config.auto_class).from_config(base)
+        self.backbone = getattr(transformers, config.auto_class).from_config(base, trust_remote_code=False)
         sizes = {name: getattr(config, name) for name in ("kind", "trees", "nodes", "depth", "outputs")}
         self.backbone.set_submodule(config.layer, Forest(**sizes))
         self.post_init()

@@ -36,6 +36,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 UNREADABLE = (*REFUSALS, ArithmeticError, ImportError, OSError, SafetensorError, StrictDataclassError)
 COUNTER = "num_batches_tracked"  # of batch norms: no weight, and old files have none
 LOST_SHARE = 0.01  # of the backbone's numbers that may be new
+TRUST = "if you trust it, set model.trust_remote_code: true (finespun predict: --trust-remote-code)"
 HEAD_DROPOUTS = ("classifier_dropout", "seq_classif_dropout", "classifier_dropout_prob")  # by architecture
 
 
@@ -47,7 +48,7 @@ def with_head_dropout(folder: Path, dropout: float | None, *, trust_remote_code:
     """
     if dropout is None:
         return {}
-    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    config = load_processor("AutoConfig", folder, {}, trust_remote_code=trust_remote_code)
     names = [name for name in HEAD_DROPOUTS if hasattr(config, name)]
     if not names:
         raise ModelError(f"model.head_dropout: {config.model_type} has no dropout before its head; set it to null")
@@ -122,8 +123,7 @@ def load(
         model, report = read(**options)
     except UNREADABLE as error:  # a configuration's values go through much code of other people's
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        trust = "if you trust it, set model.trust_remote_code: true (finespun predict: --trust-remote-code)"
-        remedy = trust if "contains custom code" in reason else "mend or fetch its files again, or choose another model or task"
+        remedy = TRUST if "contains custom code" in reason else "mend or fetch its files again, or choose another model or task"
         raise ModelError(f"{folder}: {auto_class} cannot load it: {reason}; {remedy}") from error
     if new_head and isinstance(model, ForestForLabels):
         raise ModelError(
@@ -183,17 +183,18 @@ def _refuse_broken_numbers(folder: Path, tensors: Mapping[str, torch.Tensor]) ->
         )
 
 
-def load_processor(auto_class: str, folder: Path, options: Mapping[str, Any]) -> Any:
-    """Loads the tokenizer or image processor that lies beside a model, changed by `options`.
+def load_processor(auto_class: str, folder: Path, options: Mapping[str, Any], *, trust_remote_code: bool = False) -> Any:
+    """Loads the tokenizer, image processor or configuration of a model, changed by `options`; its code runs only if trusted.
 
     Raises:
         ModelError: there is none that can be read.
     """
     try:
-        return getattr(transformers, auto_class).from_pretrained(folder, **options)
+        return getattr(transformers, auto_class).from_pretrained(folder, trust_remote_code=trust_remote_code, **options)
     except UNREADABLE as error:
-        what = auto_class.removeprefix("Auto")
-        raise ModelError(f"{folder}: {what}: none that can be read ({error}); save one beside the model") from error
+        what, reason = auto_class.removeprefix("Auto"), " ".join(str(error).split())[:300]
+        remedy = TRUST if "contains custom code" in reason else "save one beside the model"
+        raise ModelError(f"{folder}: {what}: none that can be read ({reason}); {remedy}") from error
 
 
 def require_same_pixels(processor: Any, encoder: ImageEncoder, folder: Path) -> None:

@@ -73,7 +73,7 @@ def finetune(config: RunConfig, artifacts: Artifacts, hardware: Hardware) -> Non
         with _open_run(config, artifacts, prepared, store, inputs, hardware) as tracked:
             fitted, processor, loaded, finish = train(sink=tracked.log)
             record: dict[str, Any] = {"run_id": tracked.id, "tracking_uri": recorded(config.runtime.tracking_uri)}
-            record["columns"] = prepared.schema["columns"]
+            record |= {"columns": prepared.schema["columns"], "trust_remote_code": config.model.trust_remote_code}
             record["reading"] = {name: prepared.schema["settings"][name] for name in ("delimiter", "encoding", "quoting")}
             _save(
                 fitted,
@@ -116,9 +116,9 @@ def _ready(
 ) -> tuple[Any, Encoder, Any, Loaded, dict[str, torch.Tensor]]:  # fmt: skip
     """Loads model and processor and makes sure that they and the rows fit; also returns the tensors that the seed drew."""
     encoder = task.encoder(folder)
-    processor = load_processor(task.processor, folder, task.processor_options(encoder))
-    torch.manual_seed(config.seed)  # the new head
     trust = config.model.trust_remote_code
+    processor = load_processor(task.processor, folder, task.processor_options(encoder), trust_remote_code=trust)
+    torch.manual_seed(config.seed)  # the new head
     dropout = with_head_dropout(folder, config.model.head_dropout, trust_remote_code=trust)
     model, loaded = load(
         folder, auto_class=task.auto_class, options=task.model_options(prepared.labels) | dropout, new_head=True,

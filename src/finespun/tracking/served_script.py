@@ -12,10 +12,11 @@ class FineTuned(PythonModel):
     """The columns that the model reads in, its answers out: those of `finespun predict`."""
 
     def load_context(self, context: Any) -> None:
-        """Loads the model; whoever loads it runs this file, and with it trusts the code beside it."""
-        from finespun.evaluation.predictor import Predictor  # noqa: PLC0415  (lies beside this file only when served)
+        """Loads the model; code that came with its checkpoint runs only if whoever trained it trusted that code."""
+        from finespun.evaluation.predictor import Predictor, read_record  # noqa: PLC0415  (lies beside this file when served)
 
-        self.predictor = Predictor(Path(context.artifacts["model"]), trust_remote_code=True)
+        folder = Path(context.artifacts["model"])
+        self.predictor = Predictor(folder, trust_remote_code=read_record(folder).get("trust_remote_code", False))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Returns one row a row, in order; a row that cannot be answered says why in a column `error`."""
