@@ -81,6 +81,10 @@ COMMAND_LINES: dict[str, tuple[list[str], str]] = {
     "what an allowed module imports": (["scheduler._target_=torch.optim.lr_scheduler.warnings"], "does not exist"),
     "callback of Lightning's": (["trainer.callbacks=[{_target_:evil.call}]"], "evil.call is not allowed"),
     "module": (["model.checkpoint=null", "model.weights=w.pth", "model.module={_target_:evil.Net}"], "evil.Net is not allowed"),
+    "module in a configuration": (
+        ["model.checkpoint=null", "model.weights=w.pth", "model.config={model_type:finespun_module,target:evil.Net}"],
+        "target: evil.Net is not allowed",
+    ),
     "all allowed": (["runtime.allow_targets=['']"], "allow_targets.0: String should match"),
     "all allowed by a dot": (["runtime.allow_targets=[.]"], "allow_targets.0: String should match"),
 }  # fmt: skip

@@ -83,9 +83,8 @@ def validate(plain: dict[str, Any], origin: Origin) -> RunConfig:
         found += problems_in(error)
     for section in targets.ALLOWED.keys() & RunConfig.model_fields.keys():
         found += [(f"{section}.{key}", problem) for key, problem in _check_target(section, plain)]
-    if config and config.model.module:
-        refused = targets.refusal("model.module", config.model.module.target, also=config.runtime.allow_targets)
-        found += [("model.module._target_", refused)] if refused else []
+    if config:
+        found += _check_modules(config)
     if config and not found:
         found += [*_check_roles(config), *lightning.problems(config)]
     if config and not found:
@@ -166,6 +165,24 @@ def _check_target(section: str, plain: dict[str, Any]) -> list[tuple[str, str]]:
     assert isinstance(field, type)
     assert issubclass(field, Target)
     return targets.check(section, field.model_construct(**value), also=[str(each) for each in also or ()])
+
+
+def _check_modules(config: RunConfig) -> Iterator[tuple[str, str]]:
+    """Yields a problem for each class of the user's that the section `model` would import and is not allowed to."""
+    named = dict(named_classes(config.model.config or {}, "model.config"))
+    if config.model.module:
+        named["model.module._target_"] = config.model.module.target
+    for key, target in named.items():
+        refused = targets.refusal("model.module", target, also=config.runtime.allow_targets)
+        if refused:
+            yield key, refused
+
+
+def named_classes(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yields the classes that a model's configuration names: `target` of `finespun.models.module`, however deep."""
+    for key, value in flatten(values, prefix):
+        if key.rpartition(".")[2] == "target" and isinstance(value, str) and "." in value:
+            yield key, value
 
 
 def _check_roles(config: RunConfig) -> Iterator[tuple[str, str]]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from finespun.artifacts import Artifacts
+from finespun.config.check import named_classes
 from finespun.config.sections import ModelConfig
 from finespun.errors import ModelError
 from finespun.files import read_json
@@ -198,9 +199,9 @@ def require_consent(folder: Path, *, trusted: bool, remedy: str) -> None:
     path = folder / "config.json"
     if not path.is_file():
         return  # whoever loads the model says what is missing
-    target = str(read_json(path, error=ModelError, remedy="restore the file").get("target", ""))
-    if target and not target.startswith("finespun.models.") and not trusted:
-        raise ModelError(f"{folder}: names the class {target}, which would be imported and run; if you trust it, {remedy}")
+    for _, target in named_classes(read_json(path, error=ModelError, remedy="restore the file")):
+        if not target.startswith("finespun.models.") and not trusted:
+            raise ModelError(f"{folder}: names the class {target}, which would be imported and run; if you trust it, {remedy}")
 
 
 def processor_files(folder: Path) -> list[Path]:
