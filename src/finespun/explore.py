@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 
 import click
@@ -15,7 +17,7 @@ import hydra
 import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from finespun.artifacts import Artifacts, find_project
@@ -68,6 +70,24 @@ def explore(arguments: Sequence[str]) -> None:
         app()
     except (HydraException, yaml.YAMLError, OmegaConfBaseException, RecursionError) as error:
         raise ConfigError([f"command line or conf/: {' '.join((str(error) or str(error.__cause__)).split())}"]) from error
+
+
+def new_folder(parent: str) -> str:
+    """Makes `PARENT/DATE/TIME`, for this process alone: those that start in the same second get a number each."""
+    moment = time.strftime("%H-%M-%S")
+    day = Path(parent) / time.strftime("%Y-%m-%d")
+    day.mkdir(parents=True, exist_ok=True)
+    for number in count():
+        folder = day / (f"{moment}-{number}" if number else moment)
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return str(folder)
+    raise AssertionError("numbers do not end")
+
+
+OmegaConf.register_new_resolver("new_folder", new_folder, use_cache=True, replace=True)  # also in processes of launchers
 
 
 def _is(argument: str, option: str) -> bool:

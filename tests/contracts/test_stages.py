@@ -43,6 +43,7 @@ EXCEPTED = {
     "finespun.config.sections": "all defaults are written into build/config.yaml",
     "finespun.config.targets": "finds the class that build/config.yaml names",
     "finespun.stages.launching": "where the work is done, not what it is",
+    "finespun.tracking.addresses": "watches from the side",
     "finespun.tracking.client": "watches from the side",
     "finespun.tracking.delivery": "watches from the side",
     "finespun.tracking.journal": "watches from the side",

@@ -15,7 +15,7 @@ from finespun.artifacts import Artifacts, find_project
 from finespun.errors import FinespunError
 from finespun.failures import bug_report, explained
 from finespun.masking import mask_streams
-from finespun.training.launch import die_with_parent, rank, report_exit
+from finespun.training.launch import die_with_parent, dvc_has_ended, rank, report_exit
 
 RARELY = (50_000, 20, 100)  # objects, collections of the young, of the middle-aged: imports make many that stay
 NAMES = ("configure", "prepare", "finetune", "evaluate", "test")
@@ -61,6 +61,9 @@ def close_input() -> None:
 def main(names: tuple[str, ...], out: Path | None) -> None:
     """Run stages of the pipeline in this process."""
     die_with_parent()
+    if dvc_has_ended():
+        click.echo(f"finespun {names[0]}: dvc has ended; nothing is done", err=True)
+        sys.exit(128 + signal.SIGTERM)
     mask_streams()
     close_input()
     gc.set_threshold(*RARELY)  # Python's own 700, 10, 10 go through them again and again: 1.2 s of a stage of 5.5 s

@@ -64,7 +64,7 @@ def finetune(config: RunConfig, artifacts: Artifacts, hardware: Hardware) -> Non
     model = localised(config.model, config.runtime, artifacts)
     folder = ready(model, artifacts.project, auto_class=targets.build("task", config.task).auto_class)
     inputs = input_digests(artifacts, "finetune") | {"weights": weights_digest(folder)}
-    store = Store(artifacts.state / "checkpoints" / stage_digest(artifacts, "finetune", config, inputs, on=hardware.precision))
+    store = Store(artifacts.state / "checkpoints" / stage_digest(artifacts, "finetune", config, inputs, **hardware.arithmetic))
     train = partial(_train, config, folder, prepared, hardware, store, features=_features(artifacts, inputs, hardware))
     if rank():
         train(sink=lambda _metrics, _step: None)

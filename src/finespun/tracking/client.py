@@ -30,6 +30,7 @@ from finespun.data.checks import named_columns
 from finespun.errors import InterruptError, MachineError
 from finespun.masking import masked, without_login
 from finespun.tracking import leftovers
+from finespun.tracking.addresses import database_path, database_uri, remove_strays
 from finespun.tracking.delivery import FAILURES, Delivery
 from finespun.tracking.journal import fingerprint
 from finespun.tracking.names import legal
@@ -47,7 +48,7 @@ for _noisy in ("alembic", "mlflow"):
 
 def tracking_uri(runtime: RuntimeConfig, artifacts: Artifacts) -> str:
     """Returns the server's address, without user and password, or that of the embedded database."""
-    return without_login(runtime.tracking_uri) if runtime.tracking_uri else f"sqlite:///{artifacts.mlruns / 'mlflow.db'}"
+    return without_login(runtime.tracking_uri) if runtime.tracking_uri else database_uri(artifacts.mlruns / "mlflow.db")
 
 
 def new_key() -> str:
@@ -78,6 +79,7 @@ class Tracker:
             with self._alone(), needed(f"runtime.tracking_uri: {masked(self.uri)} does not answer", remedy):
                 client = mlflow.MlflowClient(self.uri)
                 self._experiment_id = self._find_experiment(client)
+                remove_strays(self.uri)
                 self._client = client
         return self._client
 
@@ -165,7 +167,8 @@ class Tracker:
 
     def _is_there(self) -> bool:
         """Whether the embedded database still is: an open connection would go on writing to one that was deleted."""
-        return not self.uri.startswith("sqlite:") or (self.artifacts.mlruns / "mlflow.db").exists()
+        database = database_path(self.uri)
+        return database is None or database.exists()
 
     def deliver_leftovers(self, *, but: str = "") -> dict[str, str]:
         """Delivers what processes that have ended still owe; returns what is left, with the reason, by run."""
@@ -180,8 +183,9 @@ class Tracker:
 
     def tidy(self) -> None:
         """Refreshes SQLite's statistics: without them a search ordered by a metric is quadratic in the number of runs."""
-        if self.uri.startswith("sqlite:///"):
-            connection = sqlite3.connect(self.uri.removeprefix("sqlite:///"), timeout=30)
+        database = database_path(self.uri)
+        if database is not None:
+            connection = sqlite3.connect(database, timeout=30)
             with connection:
                 connection.execute("PRAGMA analysis_limit = 1000")
                 connection.execute("ANALYZE")

@@ -33,6 +33,12 @@ class Hardware:
         """This process's own."""
         return device_of(self.accelerator)
 
+    @property
+    def arithmetic(self) -> dict[str, str]:
+        """What changes the last bits of a result beside the configuration: a run is only resumed where it is the same."""
+        threads = {"threads": str(torch.get_num_threads())} if self.accelerator == "cpu" else {}
+        return {"on": self.precision, **threads}
+
     def __str__(self) -> str:
         name = platform.processor() or platform.machine()
         if self.accelerator == "cuda":

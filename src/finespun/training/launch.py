@@ -14,6 +14,7 @@ from finespun.errors import MachineError
 
 EXIT_FILE = "FINESPUN_EXIT_FILE"
 PR_SET_PDEATHSIG = 1
+REAPERS = {"systemd", "init", "tini", "dumb-init", "docker-init", "catatonit", "containerd-shim"}  # who adopts orphans
 
 
 def rank() -> int:
@@ -69,6 +70,18 @@ def die_with_parent() -> None:
     """On Linux, a process whose parent was killed is told to save a checkpoint and end, instead of training on unseen."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def dvc_has_ended() -> bool:
+    """Whether DVC started this process and was killed before the process could ask to be told (`die_with_parent`)."""
+    if sys.platform != "linux" or is_worker() or "DVC_STAGE" not in os.environ:
+        return False
+    parent = Path(f"/proc/{os.getppid()}")
+    try:
+        command, name = (parent / "cmdline").read_text(errors="replace"), (parent / "comm").read_text().strip()
+    except OSError:
+        return True  # it ended just now
+    return "dvc" not in command and (parent.name == "1" or name in REAPERS)
 
 
 def report_exit(code: int) -> None:
