@@ -9,7 +9,7 @@ import csv
 import re
 import sys
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, zip_longest
 from typing import Literal
 
 from finespun.errors import DataError, first_of, listed
@@ -24,14 +24,17 @@ REMEDY = (
 )
 
 
-def rows(lines: Iterator[str], name: str, delimiter: str, quoting: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yields the line where a row begins and its fields by column.
+def rows(
+    lines: Iterator[str], name: str, delimiter: str, quoting: str, *, lenient: bool = False
+) -> Iterator[tuple[int, dict[str, str], str]]:
+    """Yields the line where a row begins, its fields by column, and (if `lenient`) that it has too many or too few.
 
     Args:
         lines: of the file, with their ends.
         name: for messages.
         delimiter: between the fields; a line `sep=` above the header goes before it.
         quoting: `data.quoting`.
+        lenient: whether a row with too many or too few fields is passed on.
 
     Raises:
         DataError: the header or a row is not whole, or a quote seems to swallow rows.
@@ -49,13 +52,16 @@ def rows(lines: Iterator[str], name: str, delimiter: str, quoting: str) -> Itera
         for fields in reader:
             last = before + reader.line_num
             if any(field.strip() for field in fields[width:]) or 0 < len(fields) < width:
-                raise _wrong_width(fields, width, f"{name}:{start}", delimiter)
-            if fields:
+                problem = f"has {len(fields)} fields, the header has {width}"
+                if not lenient:
+                    raise _wrong_width(problem, f"{name}:{start}", delimiter)
+                yield start, dict(zip_longest(header, fields[:width], fillvalue="")), f"line {start}: {problem}"
+            elif fields:
                 if width > 1 and fields[:width] == header:
                     raise DataError(f"{name}:{start}: repeats the header, as where two files were joined; remove the line")
                 if quoting == "auto":
                     swallowed.require_none(fields, f"{name}:{start} to {last}", several=last > start)
-                yield start, dict(zip(header, fields, strict=False))
+                yield start, dict(zip(header, fields, strict=False)), ""
             start = last + 1
     except csv.Error as error:
         last = before + reader.line_num
@@ -90,11 +96,10 @@ def _header(given: list[str], place: str) -> list[str]:
     return header
 
 
-def _wrong_width(fields: list[str], width: int, place: str, delimiter: str) -> DataError:
+def _wrong_width(problem: str, place: str, delimiter: str) -> DataError:
     return DataError(
-        f"{place}: has {len(fields)} fields, the header has {width}; quote fields that hold {delimiter!r}, or set"
-        " data.delimiter (predict --delimiter)"
-    )
+        f"{place}: {problem}; quote fields that hold {delimiter!r}, or set data.delimiter (predict --delimiter)"
+    )  # fmt: skip
 
 
 class _Swallowed:

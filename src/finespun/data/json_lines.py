@@ -12,16 +12,25 @@ COMMAND = "import json, sys; [print(json.dumps(row)) for row in json.load(sys.st
 ARRAY = f'a file of one array becomes lines by: python -c "{COMMAND}" < FILE.json > FILE.jsonl'
 
 
-def rows(lines: Iterator[str], name: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields the line of each object and its values by key; empty lines and byte order marks are no rows.
+def rows(lines: Iterator[str], name: str, *, lenient: bool = False) -> Iterator[tuple[int, dict[str, Any], str]]:
+    """Yields the line of each object, its values by key, and (if `lenient`) why it has none.
+
+    Empty lines and byte order marks are no rows.
 
     Raises:
-        DataError: a line is not one object, or says a key twice.
+        DataError: a line is not one object, or says a key twice, and `lenient` is not set.
     """
     for number, line in enumerate(lines, 1):
         text = line.strip("\ufeff \t\r\n")
+        row, problem = {}, ""
+        try:
+            row = _object(text, f"{name}:{number}") if text else {}
+        except DataError as error:
+            if not lenient:
+                raise
+            problem = str(error).removeprefix(f"{name}:")
         if text:
-            yield number, _object(text, f"{name}:{number}")
+            yield number, row, problem and f"line {problem}"
 
 
 def _object(text: str, place: str) -> dict[str, Any]:

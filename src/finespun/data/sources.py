@@ -1,4 +1,4 @@
-"""Reading and writing tables as streams of rows: CSV, JSON Lines, Parquet; reading CoNLL.
+"""Reading tables as streams of rows: CSV, JSON Lines, Parquet, CoNLL.
 
 CSV is read as text by the standard library: nothing is guessed, "NA" stays "NA", "01" stays "01", and a row that is too
 long or too short is an error with its line, not a shifted row.
@@ -6,23 +6,17 @@ long or too short is an error with its line, not a shifted row.
 
 from __future__ import annotations
 
-import csv
-import json
-import sys
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice, starmap
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from finespun.data import delimited, image_folder, json_lines, parquet
 from finespun.data.conll import sentences
 from finespun.errors import DataError, listed
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 Row = dict[str, Any]
 T = TypeVar("T")
@@ -53,10 +47,14 @@ OTHER_TABLES = {*FORMATS, *READ_ONLY, ".arrow", ".xlsx"}  # none of which is rea
 
 @dataclass(frozen=True)
 class Line:
-    """One row and its place: the line of a text file, the row number of a Parquet file, both from 1."""
+    """One row and its place: the line of a text file, the row number of a Parquet file, both from 1.
+
+    `error` says why a row cannot be read, where that does not end reading (`read`, `lenient`).
+    """
 
     number: int
     row: Row
+    error: str = ""
 
 
 def format_of(path: Path, given: str | None = None, *, writing: bool = False) -> str:
@@ -77,9 +75,12 @@ def format_of(path: Path, given: str | None = None, *, writing: bool = False) ->
 
 
 def read(
-    path: Path, *, file_format: str | None = None, delimiter: str = ",", encoding: str = "utf-8", quoting: str = "auto"
-) -> Iterator[Line]:
+    path: Path, *, file_format: str | None = None, delimiter: str = ",", encoding: str = "utf-8", quoting: str = "auto",
+    lenient: bool = False,
+) -> Iterator[Line]:  # fmt: skip
     """Yields a file's rows in order, never holding more than a chunk of them; of a folder of Parquet files, those of all.
+
+    With `lenient`, a line of JSON Lines or a row of a CSV that cannot be read is one with an `error`.
 
     Raises:
         DataError: the file is missing, empty, in another encoding, or a row does not fit the header.
@@ -100,9 +101,10 @@ def read(
             if kind == "conll":
                 yield from starmap(Line, sentences(lines, name))
             elif kind == "jsonl":
-                yield from starmap(Line, json_lines.rows(lines, name))
+                yield from starmap(Line, json_lines.rows(lines, name, lenient=lenient))
             else:
-                yield from starmap(Line, delimited.rows(lines, name, TABS.get(path.suffix.lower(), delimiter), quoting))
+                divider = TABS.get(path.suffix.lower(), delimiter)
+                yield from starmap(Line, delimited.rows(lines, name, divider, quoting, lenient=lenient))
     except UnicodeError as error:
         raise _undecoded(path, encoding, error) from error
     except LookupError as error:
@@ -171,105 +173,6 @@ def _require_table(path: Path, file_format: str | None) -> str:
         if binary:
             raise DataError(f"{path}: is {binary}")
     return kind
-
-
-def write(rows: Iterable[Row], path: Path, *, like: Sequence[Row] = ()) -> int:
-    """Writes rows as they come, in the format of the path's ending; `-` is CSV on standard output. Returns their number.
-
-    A file appears whole or not at all. `like` are rows that tell the types of columns that are empty at first; they may be
-    added while `rows` are taken.
-
-    Raises:
-        DataError: there are no rows, or they do not make a table.
-    """
-    if str(path) == "-":
-        return _write_text(_alike(rows, path), sys.stdout, "csv")
-    kind = format_of(path, writing=True)
-    rows = rows if kind == "jsonl" else _alike(rows, path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        if kind == "parquet":
-            count = _write_parquet(rows, partial, like)
-        else:
-            with partial.open("w", encoding="utf-8", newline="") as file:
-                count = _write_text(rows, file, kind, TABS.get(path.suffix.lower(), ","))
-        if not count:
-            raise DataError(f"{path}: nothing is written, for there were no rows; look at the input")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return count
-
-
-def _alike(rows: Iterable[Row], path: Path) -> Iterator[Row]:
-    """Passes rows on; a table has the columns of its first row.
-
-    Raises:
-        DataError: a later row has others.
-    """
-    columns: list[str] | None = None
-    for number, row in enumerate(rows, 1):
-        columns = columns or list(row)
-        if not row.keys() <= set(columns):
-            extra = listed(row.keys() - set(columns))
-            raise DataError(f"{path}: row {number} has the column {extra}, which the first has not; write to .jsonl instead")
-        yield {column: row.get(column) for column in columns}
-
-
-def _write_text(rows: Iterable[Row], file: IO[str], kind: str, delimiter: str = ",") -> int:
-    """Writes JSON a line, or CSV with lists and objects as JSON."""
-    count, writer = 0, csv.writer(file, delimiter=delimiter, lineterminator="\n")
-    for count, row in enumerate(rows, 1):
-        if kind == "jsonl":
-            file.write(_as_json(row) + "\n")
-            continue
-        if count == 1:
-            writer.writerow(row)
-        writer.writerow(_as_json(value) if isinstance(value, list | dict) else value for value in row.values())
-    return count
-
-
-def _as_json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str)
-
-
-def _write_parquet(rows: Iterable[Row], path: Path, like: Sequence[Row]) -> int:
-    import pyarrow as pa  # noqa: PLC0415
-    import pyarrow.parquet as pq  # noqa: PLC0415
-
-    count = 0
-    with ExitStack() as stack:
-        writer: pq.ParquetWriter | None = None
-        for chunk in chunks(rows):
-            try:
-                table = _as_table(chunk, like, writer.schema if writer else None)
-            except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-                reason = f"{str(error).splitlines()[0]}; write to .jsonl instead"
-                raise DataError(
-                    f"{path.stem}: rows {count + 1} to {count + len(chunk)} do not fit those before: {reason}"
-                ) from error
-            writer = writer or stack.enter_context(pq.ParquetWriter(path, table.schema))
-            writer.write_table(table)
-            count += table.num_rows
-    return count
-
-
-def _as_table(rows: Sequence[Row], like: Sequence[Row], schema: pa.Schema | None) -> pa.Table:
-    """Returns rows as a table; with a schema, pyarrow itself would leave out keys of objects that it does not know.
-
-    Raises:
-        ArrowTypeError, ArrowInvalid: the rows do not fit each other or the schema.
-    """
-    import pyarrow as pa  # noqa: PLC0415
-
-    found = pa.Table.from_pylist([*rows, *like]).schema
-    schema = schema or found
-    wider = pa.unify_schemas([schema, found], promote_options="permissive")
-    new = [field.name for field in wider if field != schema.field(field.name)]
-    if new:
-        raise pa.ArrowTypeError(f"{listed(new)} holds what no row before had")
-    return pa.Table.from_pylist(rows, schema=schema)
 
 
 def chunks(items: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from finespun.data import image_folder, sources
+from finespun.data import image_folder, sources, writing
 from finespun.data.checks import named_columns
 from finespun.data.sources import Row, chunks
 from finespun.errors import DataError, did_you_mean, listed, visible
@@ -46,9 +46,9 @@ def predict_file(
         DataError: the file cannot be read, has no such column, or (if strict) holds a bad row; the model reads more than a
             line or a file gives.
     """
-    for path in {source, output} - {Path("-")}:
-        if not path.is_dir():
-            sources.format_of(path, writing=path == output)  # before a model is loaded and rows are read
+    if not source.is_dir() and str(source) != "-":
+        sources.format_of(source)  # before a model is loaded and rows are read
+    writing.require_writable(output, source=source)
     require_consent(folder, trusted=trust_remote_code, remedy="say --trust-remote-code")
     predictor = Predictor(folder, trust_remote_code=trust_remote_code)
     unknown = set(columns) - set(predictor.columns)
@@ -57,14 +57,25 @@ def predict_file(
     predictor.columns |= columns
     here = source if source.is_dir() else source.parent
     inside = (Path(Path.cwd().anchor),) if allow_outside else (here, Path())
+    job = _Job(predictor=predictor, name=str(source), top_k=top_k, strict=strict)
     if str(source) == "-" or source.is_dir():
         predictor.task = predictor.task.reading_from(Path(), inside=inside)
         lines = _bare_lines(source, predictor)
     else:
         predictor.task = predictor.task.reading_from(here, Path(), inside=inside)
-        lines = sources.read(source, **predictor.reading | dict(reading or {}))
-    job = _Job(predictor=predictor, name=str(source), top_k=top_k, strict=strict)
-    return sources.write(job.answered(lines), output, like=job.like), job.failed
+        options: dict[str, Any] = {**predictor.reading, **(reading or {})}
+        if sources.format_of(source) == "jsonl":
+            job.columns = _columns(sources.read(source, **options, lenient=True))
+        lines = sources.read(source, **options, lenient=True)
+    return writing.write(job.answered(lines), output, like=job.like), job.failed
+
+
+def _columns(lines: Iterator[sources.Line]) -> Row:
+    """All columns that rows have, which may be others in each, with their first value that is none."""
+    found: Row = {}
+    for line in lines:
+        found.update((name, value) for name, value in line.row.items() if found.get(name) is None)
+    return found
 
 
 def _bare_lines(source: Path, predictor: Predictor) -> Iterator[sources.Line]:
@@ -94,7 +105,8 @@ class _Job:
     def __init__(self, *, predictor: Predictor, name: str, top_k: int, strict: bool) -> None:
         self.predictor, self.name, self.top_k, self.strict = predictor, name, top_k, strict
         self.failed = 0
-        self.like: list[Row] = []  # the first row with an answer
+        self.columns: Row = {}  # of all rows, with a value of each; if empty, each row has those of the first
+        self.like: list[Row] = []  # a row as it will be written
 
     def answered(self, lines: Iterator[sources.Line]) -> Iterator[Row]:
         """Yields the rows with their answers; names of the user's columns are never taken.
@@ -107,10 +119,15 @@ class _Job:
             waiting.append(pair)
             if "error" not in pair[1]:
                 break
-        empty = dict.fromkeys(waiting[-1][1] if waiting else ()) | {"error": ""}
-        self.like += [_joined(line.row, empty | self._widest(line, answer)) for line, answer in waiting[-1:]]
+        if not waiting:
+            raise DataError(f"{self.name}: holds no rows, so nothing is written; put rows into it")
+        line, answer = waiting[-1]
+        self.columns = self.columns or line.row
+        empty = dict.fromkeys(answer) | {"error": ""}
+        names = {name: _free(name, self.columns) for name in empty}
+        self.like.append({**self.columns, **_called(empty | self._widest(line, answer), names)})
         for line, answer in chain(waiting, pairs):
-            yield _joined(line.row, empty | answer)
+            yield {**line.row, **_called(empty | answer, names)}
 
     def _widest(self, line: sources.Line, answer: Row) -> Row:
         """The answer as it would be if all labels were asked for: a later one may have any of them in a column."""
@@ -120,22 +137,27 @@ class _Job:
         return {name: whole[name] for name in answer}
 
     def _pairs(self, lines: Iterator[sources.Line]) -> Iterator[tuple[sources.Line, dict[str, Any]]]:
+        checked = False
         for chunk in chunks(lines, self.predictor.task.rows_at_once):
-            if not self.like and not self.failed:  # the first rows say whether this is the right table
-                self._require_columns(chunk)
-            answers = self.predictor.predict([line.row for line in chunk], top_k=self.top_k)
-            for line, answer in zip(chunk, answers, strict=True):
+            good = [line for line in chunk if not line.error]
+            if good and not checked:
+                self._require_columns(good[0])
+                checked = True
+            answers = iter(self.predictor.predict([line.row for line in good], top_k=self.top_k))
+            for line in chunk:
+                answer = {"error": line.error.partition(";")[0]} if line.error else next(answers)
                 self._count(line, answer)
                 yield line, answer
 
-    def _require_columns(self, lines: Sequence[sources.Line]) -> None:
-        """Raises a DataError where none of the first rows has a column; one that alone lacks it is a bad row."""
+    def _require_columns(self, line: sources.Line) -> None:
+        """Raises a DataError where no row has a column; one that alone lacks it is a bad row."""
+        have = self.columns or line.row
         for role, column in named_columns(self.predictor.columns):
-            if not any(column in line.row for line in lines):
-                near, line = did_you_mean(column, lines[0].row), lines[0]
+            if column not in have:
+                near = did_you_mean(column, have)
                 raise DataError(
-                    f"{self.name}:{line.number}: has no column {column!r}{near}; it has: {listed(map(visible, line.row))}; set"
-                    f" --column {role}=NAME"
+                    f"{self.name}:{line.number}: has no column {column!r}{near}; it has: {listed(map(visible, have))}; set"
+                    f" --column {role}=NAME{_or_delimiter(have)}"
                 )
 
     def _count(self, line: sources.Line, answer: Mapping[str, Any]) -> None:
@@ -146,8 +168,15 @@ class _Job:
                 raise DataError(f"{place}: {answer['error']}; mend the row, or leave --strict out")
 
 
-def _joined(row: Row, answer: Row) -> Row:
-    return {**row, **{_free(name, row): value for name, value in answer.items()}}
+def _or_delimiter(columns: Mapping[str, Any]) -> str:
+    """What else may be wrong where a header was not divided."""
+    (only, *more), marks = columns, ";\t|,"
+    mark = next((each for each in marks if each in only), None)
+    return f" or --delimiter {mark!r}" if mark and not more else ""
+
+
+def _called(answer: Row, names: Mapping[str, str]) -> Row:
+    return {names[name]: value for name, value in answer.items()}
 
 
 def _free(name: str, row: Row) -> str:

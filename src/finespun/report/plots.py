@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from finespun.config.sections import ReportConfig
+from finespun.data.writing import CsvWriter
 from finespun.tasks.base import Judgement
 
 INK, ACCENT = "#1f2937", "#2563eb"
@@ -22,7 +23,7 @@ NUMBERED, NAMED = 30, 100  # labels: with more there is no room for each pair's 
 def confusion(actual: Sequence[str], predicted: Sequence[str], labels: Sequence[str], *, folder: Path, title: str) -> None:
     """Writes `confusion.csv` (one line a row) and `confusion.png`."""
     with (folder / "confusion.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([("actual", "predicted"), *zip(actual, predicted, strict=True)])
+        CsvWriter(file).rows([("actual", "predicted"), *zip(actual, predicted, strict=True)])
     index = {label: position for position, label in enumerate(labels)}
     counts = np.zeros((len(labels), len(labels)), dtype=int)
     np.add.at(counts, ([index[a] for a in actual], [index[p] for p in predicted]), 1)
@@ -51,7 +52,7 @@ def scatter(actual: NDArray[np.float64], predicted: NDArray[np.float64], *, fold
     ranges = [np.searchsorted(edges[1:-1], values, side="right").tolist() for values in (actual, predicted)]
     with (folder / "confusion.csv").open("w", newline="", encoding="utf-8") as file:
         pairs = [(names[a], names[p]) for a, p in zip(*ranges, strict=True)]
-        csv.writer(file).writerows([("actual", "predicted"), *pairs])
+        CsvWriter(file).rows([("actual", "predicted"), *pairs])
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.add_subplot()
     axes.scatter(actual, predicted, s=8, alpha=0.4, color=ACCENT, linewidths=0)

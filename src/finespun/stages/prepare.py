@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from finespun.data.encode import Profile, beyond_limit, encode_splits
 from finespun.data.labels import labels_of
 from finespun.data.prepared import PreparedData
 from finespun.data.splits import SPLITS
+from finespun.data.writing import CsvWriter
 from finespun.errors import DataError, first_of, listed
 from finespun.models.addresses import file_digest, in_one_move, resolve
 from finespun.tracking.earlier import localised
@@ -145,9 +145,9 @@ def _tell(report: Report, path: Path) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["file", "row", "check", "severity", "column", "value", "remedy"])
-        writer.writerows([report.file, p.line, p.kind, p.severity, p.column, p.value, p.remedy] for p in report.problems)
+        writer = CsvWriter(file)
+        writer.row(["file", "row", "check", "severity", "column", "value", "remedy"])
+        writer.rows([report.file, p.line, p.kind, p.severity, p.column, p.value, p.remedy] for p in report.problems)
     if report.counts("error"):
         raise DataError(f"{report.file}: rows need mending before training\n{report.text('error')}\nall of them: {path}")
     if report.counts("warn"):

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from finespun.data.sources import format_of, read, write
+from finespun.data.sources import format_of, read
+from finespun.data.writing import write
 from finespun.errors import DataError
 from helpers import ROOT
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from finespun.data.sources import CHUNK, chunks, format_of, read, write
+from finespun.data.sources import CHUNK, chunks, format_of, read
+from finespun.data.writing import write
 from finespun.errors import DataError
 
 

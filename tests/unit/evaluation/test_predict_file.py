@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from finespun.config.targets import build
-from finespun.data import sources
+from finespun.data import writing
 from finespun.data.sources import CHUNK, Line
 from finespun.errors import DataError, ModelError
 from finespun.evaluation.predict_file import _Job, predict_file
@@ -253,7 +253,7 @@ def test_a_table_has_room_for_labels_that_come_late(tmp_path: Path) -> None:
 
     lines = (Line(number, {"text": "a" if number <= CHUNK else "b"}) for number in range(1, CHUNK + 2))
     job = _Job(predictor=Tagger(), name="in.csv", top_k=1, strict=False)  # type: ignore[arg-type]
-    assert sources.write(job.answered(lines), tmp_path / "out.parquet", like=job.like) == CHUNK + 1
+    assert writing.write(job.answered(lines), tmp_path / "out.parquet", like=job.like) == CHUNK + 1
     assert [row["probabilities"] for row in read(tmp_path / "out.parquet")[-2:]] == [
         {"a": 0.5, "b": None},
         {"a": None, "b": 0.5},
