@@ -245,7 +245,7 @@ class Run:
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Sets tags, replacing those of the same name."""
-        self.outbox.add("tags", {legal(name): value for name, value in tags.items()})
+        self.outbox.add("tags", {legal(name): masked(value) for name, value in tags.items()})
 
     def tag(self, name: str) -> str | None:
         """Returns a tag of this run, as the store has it; None where it does not answer."""

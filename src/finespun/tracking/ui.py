@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -28,9 +29,10 @@ def serve(artifacts: Artifacts, port: int) -> None:
     if not (artifacts.mlruns / "mlflow.db").is_file():
         raise MachineError(f"{artifacts.mlruns}: holds no runs yet; `dvc repro` makes the first")
     click.echo(f"MLflow: http://127.0.0.1:{port}  ({uri}); Ctrl-C ends it")
-    command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port), "--backend-store-uri", uri]
+    command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     try:
-        code = subprocess.run([*command, "--workers", "1"], check=False, preexec_fn=die_with_parent).returncode
+        store = {**os.environ, "MLFLOW_BACKEND_STORE_URI": uri}  # not as an argument, which every user of the machine sees
+        code = subprocess.run(command, env=store, check=False, preexec_fn=die_with_parent).returncode
     except KeyboardInterrupt:
         return
     if code:
