@@ -16,17 +16,26 @@ from helpers import Project
 STAGES = ("python", "-m", "finespun.stages", "configure", "prepare", "finetune", "evaluate", "test", "--out")
 
 
-@pytest.mark.parametrize("strategy", ["full", "gradual"])
-def test_two_processes_end_like_one(project: Project, tmp_path: Path, strategy: str) -> None:
+@pytest.mark.parametrize(
+    ("strategy", "kind"),
+    [
+        ("full", "DDP"),
+        ("gradual", "DDP"),
+        pytest.param("full", "FSDP2", marks=pytest.mark.slow),
+        pytest.param("lora", "FSDP2", marks=pytest.mark.slow),
+    ],
+)
+def test_two_processes_end_like_one(project: Project, tmp_path: Path, strategy: str, kind: str) -> None:
     project.edit("params.yaml", strategy=strategy)
+    project.edit("conf/strategy/lora.yaml", dropout=0.0)
     path = project.folder / "data" / "tiny-bert" / "config.json"
     config = json.loads(path.read_text())
     path.write_text(json.dumps({**config, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}))
     project.edit("conf/trainer/default.yaml", precision="32-true", batch_size=15)
     project.run(*STAGES, str(tmp_path / "one"))
-    project.edit("conf/runtime/default.yaml", devices=2)
+    project.edit("conf/runtime/default.yaml", devices=2, strategy={"DDP": "ddp", "FSDP2": "fsdp"}[kind])
     output = project.run(*STAGES, str(tmp_path / "two")).stdout
-    assert "DDP, 2 processes" in output
+    assert output.count(f"{kind}, 2 processes") == 3, "finetune, evaluate, test"
 
     mlflow.set_tracking_uri(f"sqlite:///{project.folder}/mlruns/mlflow.db")
     runs = mlflow.search_runs(search_all_experiments=True, output_format="list")
@@ -34,6 +43,8 @@ def test_two_processes_end_like_one(project: Project, tmp_path: Path, strategy: 
     steps = [len(mlflow.MlflowClient().get_metric_history(run.info.run_id, "train/loss")) for run in runs]
     assert steps[0] == steps[1]
 
+    configs = [(tmp_path / name / "models" / "finetuned" / "config.json").read_text() for name in ("one", "two")]
+    assert configs[0] == configs[1]
     one, two = (load_file(tmp_path / name / "models" / "finetuned" / "model.safetensors") for name in ("one", "two"))
     assert all(np.allclose(one[name], two[name], atol=1e-4) for name in one)
     for report in ("evaluation", "test"):

@@ -13,10 +13,12 @@ from finespun.data.encode import encode_splits
 from finespun.data.prepared import PreparedData
 from finespun.data.sources import Line
 from finespun.models.pretrained import load_model
+from finespun.strategies.base import Tuning
 from finespun.tasks.text import TextEncoder
 from finespun.training.checkpoints import Store
 from finespun.training.fit import Fitted, fit
 from finespun.training.hardware import choose
+from finespun.training.sharding import from_rank_zero
 from helpers import real_rows
 from small_run import LABELS, Train, small_config
 
@@ -49,13 +51,18 @@ def train(prepared: PreparedData, tiny_bert: Path) -> Train:
         options = task.model_options(LABELS)
         if dropout is not None:
             options |= {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
-        model = load_model(tiny_bert, auto_class=task.auto_class, options=options, new_head=True)
+        hardware = choose(config.runtime, config.trainer.precision)
         store = Store(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        tuning = targets.build("strategy", config.strategy).tune(model)
+
+        def begin() -> Tuning:
+            model = load_model(tiny_bert, auto_class=task.auto_class, options=options, new_head=True)
+            return targets.build("strategy", config.strategy).tune(model)
+
+        tuning = from_rank_zero(begin, hardware)
         return fit(
             config=config, tuning=tuning, task=task, prepared=prepared, encoder=TextEncoder.read(tiny_bert),
-            hardware=choose(config.runtime, config.trainer.precision), store=store, sink=sink, features=features,
+            hardware=hardware, store=store, sink=sink, features=features,
         )  # fmt: skip
 
     return go

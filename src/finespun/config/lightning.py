@@ -50,6 +50,7 @@ REFUSED = {
     "sync_batchnorm": "the result would depend on the number of devices in another way than documented",
     "use_distributed_sampler": "each row counts once on any number of devices through finespun's own sampler",
 }
+IN_SHARDS, COPIES = "runtime.strategy is fsdp", "runtime.strategy: ddp"
 REFUSED_CALLBACKS = {
     "ModelCheckpoint": "checkpoints are saved, verified and resumed anyhow; set runtime.checkpoint_seconds",
     "OnExceptionCheckpoint": "an interrupted run saves a checkpoint anyhow",
@@ -80,6 +81,7 @@ def problems(config: RunConfig) -> Iterator[tuple[str, str]]:
             problem = _problem(section, name, known)
             if problem:
                 yield f"{section}.lightning.{name}", problem
+    yield from _sharding(config)
     every = config.trainer.lightning.get("check_val_every_n_epoch", 1)
     if isinstance(every, int) and every > config.trainer.max_epochs:
         yield (
@@ -94,6 +96,19 @@ def problems(config: RunConfig) -> Iterator[tuple[str, str]]:
             else targets.check("callbacks", callback, also=config.runtime.allow_targets)
         )
         yield from ((f"trainer.callbacks.{number}.{key}", problem) for key, problem in found)
+
+
+def _sharding(config: RunConfig) -> Iterator[tuple[str, str]]:
+    """Yields what makes no sense with a model in shards."""
+    if config.runtime.strategy != "fsdp":
+        return
+    if config.trainer.ema_decay:
+        yield "trainer.ema_decay", f"{IN_SHARDS}: the average is a copy of the whole model; set it to null, or {COPIES}"
+    if config.trainer.compile:
+        yield (
+            "trainer.compile",
+            f"{IN_SHARDS}: the graph would break wherever a block is gathered; set it to false, or {COPIES}",
+        )
 
 
 def _problem(section: str, name: str, known: set[str]) -> str | None:

@@ -252,6 +252,7 @@ class RuntimeConfig(Section):
 
     accelerator: Literal["auto", "cpu", "gpu"]
     devices: Literal["auto"] | PositiveInt
+    strategy: Literal["ddp", "fsdp"]
     device_batch_size: PositiveInt | None
     gradient_checkpointing: bool
     feature_cache_gb: NonNegativeFloat

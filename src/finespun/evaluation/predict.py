@@ -7,6 +7,7 @@ from typing import Any
 
 from finespun.config.sections import RuntimeConfig
 from finespun.data.prepared import PreparedData
+from finespun.strategies.base import Tuning
 from finespun.tasks.base import Encoder, Outputs, Task
 from finespun.training.data_module import FineTuningData
 from finespun.training.fine_tuner import FineTuner
@@ -14,6 +15,7 @@ from finespun.training.hardware import choose
 from finespun.training.launch import rank
 from finespun.training.lightning_loop import make_trainer
 from finespun.training.loading import EVALUATION_ROWS, make_loader
+from finespun.training.sharding import Shards
 
 
 def predict_split(
@@ -21,12 +23,16 @@ def predict_split(
 ) -> Outputs | None:
     """Returns one array a row, in the order of `split` (val or test), on rank zero, None on the others.
 
+    With shards, the whole `model` need be on rank zero alone (`from_rank_zero`); it is not changed.
     The arithmetic is float32 everywhere, so that the numbers are those of plain transformers on the saved model.
     """
+    hardware = choose(runtime, "32-true")
+    if hardware.sharded:
+        model = Shards(Tuning(model=model, groups=()), hardware).tuning.model
     module = FineTuner(model=model, task=task, encoder=encoder, labels=prepared.labels)
     loader = make_loader(prepared, split, task=task, encoder=encoder, step_rows=EVALUATION_ROWS, runtime=runtime)
     shown = runtime.progress_bar and rank() == 0 and sys.stderr.isatty()
-    trainer = make_trainer(choose(runtime, "32-true"), progress_bar=shown, **runtime.lightning)
+    trainer = make_trainer(hardware, progress_bar=shown, **runtime.lightning)
     evaluate = {"val": trainer.validate, "test": trainer.test}[split]
     evaluate(module, datamodule=FineTuningData({split: loader}), verbose=False)
     assert rank() or len(module.collected or ()) == len(loader.batches.lengths), "each row must be predicted once"

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import torch
@@ -48,6 +48,7 @@ from finespun.training.hardware import Hardware, choose
 from finespun.training.history import Sink
 from finespun.training.launch import rank
 from finespun.training.loading import EVALUATION_ROWS, make_loader
+from finespun.training.sharding import from_rank_zero
 
 
 def run(artifacts: Artifacts) -> None:
@@ -94,6 +95,30 @@ def _train(
     config: RunConfig, folder: Path, prepared: PreparedData, hardware: Hardware, store: Store, *, features: Path, sink: Sink
 ) -> tuple[Fitted, Any, Loaded, Callable[[Any], None]]:
     """Returns what was trained, the processor to be saved with it, where it began, and what a merged model still needs."""
+    begun = from_rank_zero(partial(_begin, config, folder, prepared), hardware)
+    task, encoder = begun.task, begun.encoder
+    fitted = fit(
+        config=config, tuning=begun.tuning, task=task, prepared=prepared, encoder=encoder, hardware=hardware, store=store,
+        sink=sink, features=features / begun.frozen,
+    )  # fmt: skip
+    if task.decides:
+        _decide(task, fitted, prepared, encoder, config)
+    tried = make_loader(prepared, "val", task=task, encoder=encoder, step_rows=EVALUATION_ROWS, runtime=config.runtime)
+    return fitted, begun.processor, begun.loaded, partial(target_units.fold, task, tried=few_rows(tried).inputs)
+
+
+class Begun(NamedTuple):
+    """What training begins with; `frozen` is the digest of what the seed drew and will never train."""
+
+    task: Task
+    tuning: Tuning
+    encoder: Encoder
+    processor: Any
+    loaded: Loaded
+    frozen: str
+
+
+def _begin(config: RunConfig, folder: Path, prepared: PreparedData) -> Begun:
     task, strategy = targets.build("task", config.task), targets.build("strategy", config.strategy)
     task = task.fitted(prepared.open("train"), prepared.labels)
     model, encoder, processor, loaded, drawn = _ready(config, task, folder, prepared)
@@ -101,14 +126,7 @@ def _train(
         print(f"weights: {loaded}", flush=True)  # noqa: T201
     task = target_units.take_up(task, model, loaded)
     tuning = strategy.tune(model)
-    fitted = fit(
-        config=config, tuning=tuning, task=task, prepared=prepared, encoder=encoder, hardware=hardware, store=store,
-        sink=sink, features=features / _digest_of_frozen(drawn, tuning),
-    )  # fmt: skip
-    if task.decides:
-        _decide(task, fitted, prepared, encoder, config)
-    tried = make_loader(prepared, "val", task=task, encoder=encoder, step_rows=EVALUATION_ROWS, runtime=config.runtime)
-    return fitted, processor, loaded, partial(target_units.fold, task, tried=few_rows(tried).inputs)
+    return Begun(task, tuning, encoder, processor, loaded, _digest_of_frozen(drawn, tuning))
 
 
 def _ready(

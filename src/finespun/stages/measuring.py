@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -18,10 +20,11 @@ from finespun.evaluation.measure import Measured, headline, measure
 from finespun.evaluation.predict import predict_split
 from finespun.models.pretrained import load_model
 from finespun.stages.launching import on_devices
-from finespun.tasks.base import Judgement
+from finespun.tasks.base import Encoder, Judgement, Task
 from finespun.tracking.client import Run
 from finespun.tracking.names import changed
 from finespun.training.hardware import choose
+from finespun.training.sharding import from_rank_zero
 
 
 def on_devices_exactly(stage: str, artifacts: Artifacts, work: Callable[[RunConfig, Artifacts], None]) -> None:
@@ -33,17 +36,22 @@ def on_devices_exactly(stage: str, artifacts: Artifacts, work: Callable[[RunConf
 
 def predict_and_measure(config: RunConfig, artifacts: Artifacts, split: str) -> Measured | None:
     """Returns what was found on rank zero, None on the others."""
-    prepared, task = PreparedData(artifacts.prepared), targets.build("task", config.task)
-    model = load_model(
-        artifacts.finetuned, auto_class=task.auto_class, options={}, trust_remote_code=config.model.trust_remote_code
-    )  # fmt: skip
-    task, encoder = task.settled(model.config.to_dict()), task.encoder(artifacts.finetuned)
+    prepared = PreparedData(artifacts.prepared)
+    model, task, encoder = from_rank_zero(partial(_read, config, artifacts), choose(config.runtime, "32-true"))
     outputs = predict_split(
         model=model, task=task, encoder=encoder, prepared=prepared, split=split, runtime=config.runtime
     )  # fmt: skip
     if outputs is None:
         return None
     return measure(task=task, prepared=prepared, split=split, outputs=outputs, config=config.evaluation)
+
+
+def _read(config: RunConfig, artifacts: Artifacts) -> tuple[Any, Task, Encoder]:
+    task = targets.build("task", config.task)
+    model = load_model(
+        artifacts.finetuned, auto_class=task.auto_class, options={}, trust_remote_code=config.model.trust_remote_code
+    )  # fmt: skip
+    return model, task.settled(model.config.to_dict()), task.encoder(artifacts.finetuned)
 
 
 def write_report(measured: Measured, folder: Path, *, confidence: float, **more: int) -> None:
@@ -55,7 +63,6 @@ def write_report(measured: Measured, folder: Path, *, confidence: float, **more:
         "shown": measured.shown,
         "scores": {name: {"value": value, **measured.intervals[name]} for name, value in measured.scores.items()},
         "baselines": measured.baselines,
-        "labels": list(measured.judgement.classes),
         "labels_without_rows": list(measured.judgement.without_rows),
         "constant_targets": list(measured.judgement.constant),
         "names_in_mlflow": changed(measured.scores),  # of scores that cannot keep their own

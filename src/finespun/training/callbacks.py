@@ -26,7 +26,7 @@ AGREE_EVERY = 10  # batches between two agreements of several processes on wheth
 
 
 class StepLog(Callback):
-    """Lightning's way to a Recorder. The loss is this rank's estimate where several processes train."""
+    """Lightning's way to a Recorder. The loss is this rank's estimate; the Recorder takes their mean."""
 
     def __init__(self, recorder: Recorder, *, padding_share: Callable[[], float]) -> None:
         self.recorder, self.padding_share = recorder, padding_share
@@ -176,9 +176,9 @@ class Saver(Checkpoint):
                 assert self.average._average_model is not None  # noqa: SLF001  (Lightning has no other way to it)
                 weights = self.average._average_model.module.state_dict()  # noqa: SLF001
             if trainer.is_global_zero:
-                self.store.write(weights, self.best_file)
+                self.store.write({"state_dict": weights}, self.best_file)
 
-    def load_best(self, module: pl.LightningModule) -> None:
+    def load_best(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Puts the weights of the best epoch into the module.
 
         Raises:
@@ -186,4 +186,5 @@ class Saver(Checkpoint):
         """
         if not self.best_file:
             raise DivergedError(f"{self.monitor} was never a number; lower optimizer.lr or take another task.monitor")
-        module.load_state_dict(self.store.read(self.store.folder / self.best_file), strict=module.strict_loading)
+        best = trainer.strategy.load_checkpoint(self.store.folder / self.best_file)
+        trainer.strategy.load_model_state_dict(best, strict=module.strict_loading)

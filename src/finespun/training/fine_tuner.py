@@ -47,6 +47,9 @@ class FineTuner(pl.LightningModule):
         assert self._plan is not None, "a module without a plan only evaluates"
         return self._plan
 
+    def configure_model(self) -> None:
+        """Does nothing: where the model comes in shards, it does before Lightning sees it (`sharding`)."""
+
     def on_train_start(self) -> None:
         """Puts an epoch that is taken up inside into its phase: Lightning does not start it again."""
         begin_epoch(self, self.plan.groups, self.current_epoch)
@@ -127,7 +130,8 @@ class FineTuner(pl.LightningModule):
         limit = gradient_clip_val if gradient_clip_val is not None else float("inf")
         trained = (p for group in self.plan.groups for p in group.parameters.values())
         parameters = [p for p in trained if p.grad is not None]
-        self.gradient_norm = nn.utils.clip_grad_norm_(parameters, limit, foreach=True)
+        norm: Any = nn.utils.clip_grad_norm_(parameters, limit, foreach=True)
+        self.gradient_norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # of shards: a sum over ranks
 
     def configure_optimizers(self) -> Any:
         """The optimizer of the strategy's groups and a schedule by step, or by the monitored metric after each epoch."""

@@ -34,6 +34,7 @@ from finespun.training.loading import EVALUATION_ROWS, make_loader
 from finespun.training.optimization import Plan, batches_of_epoch, make_optimizer, make_scheduler
 from finespun.training.phases import begin_epoch, describe, freeze_all_but
 from finespun.training.rehearsal import rehearse
+from finespun.training.sharding import Shards
 from finespun.training.solving import solve
 
 
@@ -62,6 +63,7 @@ def fit(
 ) -> Fitted:
     """Trains to the best epoch, taking up the newest whole checkpoint of `store` where there is one.
 
+    With shards, the others get the model of `tuning` without numbers, and rank zero alone is given the whole one back.
     `features` is a folder, named by data and weights, for the activations of what stays frozen; None computes them anew.
 
     Raises:
@@ -71,11 +73,9 @@ def fit(
         MachineError: memory or disk ran out.
         ModelError: the model cannot compute the longest batch.
     """
+    freeze_all_but(tuning.model, tuning.groups)
+    tuning, shards = _placed(tuning, hardware)
     model, runtime = tuning.model, config.runtime
-    model.to(hardware.device)
-    if hardware.channels_last:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch types it with a device alone
-    freeze_all_but(model, tuning.groups)
     phases = describe(model, tuning.groups, config.trainer.max_epochs)
     if rank() == 0:
         print("\n".join(phases), flush=True)  # noqa: T201
@@ -103,7 +103,23 @@ def fit(
     if tuning.solution:
         model, best_score = solve(job, tuning.solution, train, val)
         return Fitted(replace(tuning, model=model), phases, best_epoch=0, best_score=best_score, steps=1)
-    return Fitted(tuning, phases, *_trained(job, train, val))
+    found = _trained(job, train, val)
+    return Fitted(shards.whole() if shards else tuning, phases, *found)
+
+
+def _placed(tuning: Tuning, hardware: Hardware) -> tuple[Tuning, Shards | None]:
+    """Returns the model on its device, or in shards on all of them."""
+    if not hardware.sharded:
+        tuning.model.to(hardware.device)
+        if hardware.channels_last:
+            tuning.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch types it with a device alone
+        return tuning, None
+    if tuning.solution:
+        raise ConfigError(["strategy: features are fitted in one process; set runtime.devices: 1"])
+    shards = Shards(tuning, hardware, release=True)
+    if rank() == 0:
+        print(f"shards: {shards}", flush=True)  # noqa: T201
+    return shards.tuning, shards
 
 
 def _checkpoint_activations(model: Any) -> None:
@@ -129,7 +145,7 @@ def _trained(job: Job, train: BatchLoader, val: BatchLoader) -> tuple[int, float
     from finespun.training.lightning_loop import train_by_lightning  # noqa: PLC0415  (5 CPU seconds that a head need not pay)
 
     with (
-        nullcontext() if trainer.compile else quick_attention(model, tried.inputs),
+        nullcontext() if trainer.compile or job.hardware.sharded else quick_attention(model, tried.inputs),
         replayed(job, (train, val), tried) as loaders,
     ):
         rehearse(job, *loaders)

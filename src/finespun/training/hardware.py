@@ -6,12 +6,12 @@ import ctypes
 import os
 import platform
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from finespun.config.sections import RuntimeConfig
-from finespun.errors import MachineError
+from finespun.errors import ConfigError, MachineError
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # glibc's names, malloc.h
 KEPT_BYTES = 2**30
@@ -27,6 +27,7 @@ class Hardware:
     precision: str
     why: str  # this precision
     channels_last: bool = False
+    strategy: str = "ddp"  # of several devices: ddp, fsdp
 
     @property
     def device(self) -> torch.device:
@@ -39,11 +40,16 @@ class Hardware:
         threads = {"threads": str(torch.get_num_threads())} if self.accelerator == "cpu" else {}
         return {"on": self.precision, **threads}
 
+    @property
+    def sharded(self) -> bool:
+        """Whether each device holds a shard of the model, and not a copy."""
+        return self.strategy == "fsdp" and self.devices > 1
+
     def __str__(self) -> str:
         name = platform.processor() or platform.machine()
         if self.accelerator == "cuda":
             name = torch.cuda.get_device_name()
-        launch = "one process" if self.devices == 1 else f"DDP, {self.devices} processes"
+        launch = "one process" if self.devices == 1 else f"{'FSDP2' if self.sharded else 'DDP'}, {self.devices} processes"
         threads = f", {torch.get_num_threads()} threads" if self.accelerator == "cpu" else ""
         layout = ", convolutions channels_last" if self.channels_last else ""
         precision = f"precision {self.precision} ({self.why})"
@@ -60,6 +66,7 @@ def choose(runtime: RuntimeConfig, precision: str = "auto", *, why: str = "as se
         images: the model reads images, so its convolutions have the channels last in memory.
 
     Raises:
+        ConfigError: the precision is not one of models in shards.
         MachineError: a device is asked for that is not there.
     """
     accelerator = choose_accelerator(runtime.accelerator)
@@ -68,7 +75,15 @@ def choose(runtime: RuntimeConfig, precision: str = "auto", *, why: str = "as se
     if accelerator != "cpu" and devices > there:
         raise MachineError(f"runtime.devices: {devices} asked for, {there} {accelerator} there; lower it in conf/runtime/")
     chosen, why = _precision(accelerator) if precision == "auto" else (precision, why)
-    return Hardware(accelerator=accelerator, devices=devices, precision=chosen, why=why, channels_last=images)
+    found = Hardware(
+        accelerator=accelerator, devices=devices, precision=chosen, why=why, channels_last=images, strategy=runtime.strategy
+    )  # fmt: skip
+    if not found.sharded:
+        return found
+    if chosen == "16-mixed":
+        reason = "gradients in shards are not scaled for half precision"
+        raise ConfigError([f"runtime.strategy: fsdp: {reason} ({chosen}, {why}); set trainer.precision: 32-true or bf16-mixed"])
+    return replace(found, channels_last=False)  # shards have no layout of their own
 
 
 def choose_accelerator(asked: str) -> str:

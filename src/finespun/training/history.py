@@ -10,9 +10,10 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
+import torch.distributed as dist
 
 from finespun.errors import DivergedError
-from finespun.training.launch import rank
+from finespun.training.launch import rank, world_size
 
 COLUMNS = ("step", "epoch", "name", "value", "time")
 FLUSH_POINTS = 25
@@ -95,7 +96,11 @@ class Recorder:
             self._add_point()
         if not self.pending:
             return
-        values = torch.stack([value for _, _, *each in self.pending for value in each]).tolist()
+        stacked = torch.stack([value for _, _, *each in self.pending for value in each])
+        if world_size() > 1:  # each rank's loss is an estimate; their mean is that of the step's rows
+            dist.all_reduce(stacked)
+            stacked /= world_size()
+        values = stacked.tolist()
         losses, norms = values[::2], values[1::2]
         points = [
             (step, {"train/loss": loss, "train/learning_rate": rate, "train/gradient_norm": norm})

@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Callback, EarlyStopping, WeightAveraging
-from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.strategies import DDPStrategy, Strategy
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -27,6 +27,7 @@ from finespun.training.fine_tuner import FineTuner
 from finespun.training.hardware import Hardware
 from finespun.training.job import Job
 from finespun.training.launch import rank, world_size
+from finespun.training.sharding import from_rank_zero
 
 
 def make_trainer(hardware: Hardware, *, progress_bar: bool, find_unused_parameters: bool = False, **options: Any) -> pl.Trainer:
@@ -35,27 +36,38 @@ def make_trainer(hardware: Hardware, *, progress_bar: bool, find_unused_paramete
     warnings.filterwarnings("ignore", ".*does not have many workers.*")  # measured: batches are made in microseconds
     warnings.filterwarnings("ignore", ".*Trying to infer the `batch_size`.*")  # metric objects count their rows themselves
     warnings.filterwarnings("ignore", ".*eval mode at the start of training.*")
+    warnings.filterwarnings("ignore", ".*overrides the configure_model.*")  # averages of models in shards are refused
     for greeter in ("pytorch_lightning", "lightning_fabric"):  # the stage has said what matters
         logging.getLogger(greeter).setLevel(logging.WARNING)
     if hardware.accelerator == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32 where a GPU has it
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # writes NaN into all new tensors
     backend = "nccl" if hardware.accelerator == "cuda" else "gloo"
-    ddp = DDPStrategy(process_group_backend=backend, find_unused_parameters=find_unused_parameters)
+    strategy = _strategy(hardware, backend, find_unused_parameters=find_unused_parameters)
     logging.getLogger("pytorch_lightning.profilers.profiler").setLevel(logging.INFO)  # what was asked for is shown
     logging.getLogger("pytorch_lightning.callbacks.model_summary").setLevel(logging.INFO)
     settings: dict[str, Any] = {"enable_model_summary": False, **options}
     try:
-        return _trainer(hardware, ddp, progress_bar=progress_bar, **settings)
+        return _trainer(hardware, strategy, progress_bar=progress_bar, **settings)
     except (MisconfigurationException, TypeError, ValueError) as error:
         raise ConfigError([f"runtime.lightning or trainer.lightning: {' '.join(str(error).split())}"]) from error
 
 
-def _trainer(hardware: Hardware, ddp: DDPStrategy, *, progress_bar: bool, **settings: Any) -> pl.Trainer:
+def _strategy(hardware: Hardware, backend: str, *, find_unused_parameters: bool) -> Strategy | str:
+    if world_size() == 1:
+        return "auto"
+    if not hardware.sharded:
+        return DDPStrategy(process_group_backend=backend, find_unused_parameters=find_unused_parameters)
+    from finespun.training.sharded_strategy import Sharded  # noqa: PLC0415  (0.3 s that copies need not pay)
+
+    return Sharded(data_parallel_size=world_size(), tensor_parallel_size=1, process_group_backend=backend)
+
+
+def _trainer(hardware: Hardware, strategy: Strategy | str, *, progress_bar: bool, **settings: Any) -> pl.Trainer:
     return pl.Trainer(
         accelerator="gpu" if hardware.accelerator in {"cuda", "mps"} else "cpu",
         devices=world_size(),
-        strategy=ddp if world_size() > 1 else "auto",
+        strategy=strategy,
         precision=hardware.precision,  # type: ignore[arg-type]  # a Literal of Lightning's; our section checks it
         logger=False,
         deterministic=True,
@@ -89,7 +101,7 @@ def train_by_lightning(job: Job, train: BatchLoader, val: BatchLoader) -> tuple[
         **config.runtime.lightning,
         **config.trainer.lightning,
     )
-    checkpoint = store.newest()
+    checkpoint = from_rank_zero(store.newest, job.hardware)
     if rank() == 0:
         job.recorder.history.cut_back(int(checkpoint.stem.removeprefix("state-")) if checkpoint else -1)
     if checkpoint:
@@ -100,7 +112,7 @@ def train_by_lightning(job: Job, train: BatchLoader, val: BatchLoader) -> tuple[
         newest = store.newest()
         place = f"from {newest.name}" if newest else "from the beginning: it was shorter than runtime.checkpoint_seconds"
         raise InterruptError(saver.signals.heard, f"interrupted after the last step; start again to go on {place}")
-    saver.load_best(module)
+    saver.load_best(trainer, module)
     return saver.best_epoch, saver.sign * saver.best_score, trainer.global_step
 
 

@@ -1,0 +1,56 @@
+"""Several processes of one training run, forked from the test: what torchrun would start, without its imports."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+
+def together(processes: int, work: Callable[[], Any], *, seconds: float = 240) -> list[Any]:
+    """Returns what `work` returns in each process (something to be pickled), or the traceback of the first that failed."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context, ends, children = multiprocessing.get_context("fork"), [], []
+    for rank in range(processes):
+        mine, theirs = context.Pipe(duplex=False)
+        children.append(context.Process(target=_child, args=(theirs, work, rank, processes, port), daemon=True))
+        children[-1].start()
+        theirs.close()
+        ends.append(mine)
+    try:
+        found = [_received(end, seconds) for end in ends]
+    finally:
+        for child in children:
+            child.kill()
+            child.join()
+    failed = [each for each in found if isinstance(each, str) and each.startswith("Traceback")]
+    assert not failed, failed[0]
+    return found
+
+
+def _received(end: Connection, seconds: float) -> Any:
+    assert end.poll(seconds), f"a process is silent after {seconds} s"
+    try:
+        return end.recv()
+    except EOFError:
+        return "Traceback: ended without a word"
+
+
+def _child(end: Connection, work: Callable[[], Any], rank: int, processes: int, port: int) -> None:
+    os.environ |= {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0", "WORLD_SIZE": str(processes),
+        "LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        "TORCHELASTIC_RUN_ID": "test",
+    }  # fmt: skip
+    try:
+        end.send(work())
+    except BaseException:  # noqa: BLE001  (whatever it is, the test shows it)
+        end.send(traceback.format_exc())
+    end.close()
+    os._exit(0)

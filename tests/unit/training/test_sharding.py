@@ -1,0 +1,227 @@
+"""FSDP2 on CPU processes: the numbers of one device, whatever holds the shards, and checkpoints that any of them takes up."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+
+from finespun.errors import ConfigError
+from finespun.strategies.base import Group, Tuning
+from finespun.training.callbacks import Saver
+from finespun.training.checkpoints import Store
+from finespun.training.hardware import choose
+from finespun.training.launch import rank
+from finespun.training.sharding import Shards, from_rank_zero
+from helpers import ROOT
+from several import together
+from small_run import STEADY, Train, small_config
+
+RUN = {"dropout": 0.0, "trainer__batch_size": 15, "trainer__max_epochs": 3, "runtime__checkpoint_seconds": 1e6, **STEADY}
+CLOSE = 1e-5
+SLOW = pytest.mark.slow
+PLATEAU = {"_target_": "torch.optim.lr_scheduler.ReduceLROnPlateau"}
+
+
+def strategy(name: str) -> Any:
+    return OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "strategy" / f"{name}.yaml"))
+
+
+def curve(folder: Path, *names: str) -> dict[tuple[str, int], float]:
+    """What was recorded of each step."""
+    names = names or ("train/loss", "train/gradient_norm", "val/loss", "val/accuracy")
+    with (folder / "history.csv").open() as file:
+        return {(row["name"], int(row["step"])): float(row["value"]) for row in csv.DictReader(file) if row["name"] in names}
+
+
+def trained(train: Train, folder: Path, processes: int, kind: str, **changes: Any) -> dict[str, Any]:
+    """Trains on so many devices and returns what rank zero has in the end: weights by name, and the best epoch."""
+    options = {**RUN, "runtime__devices": processes, "runtime__strategy": kind, **changes}
+
+    def work() -> Any:
+        fitted = train(folder, **options)
+        state = {name: tensor.numpy() for name, tensor in fitted.tuning.model.state_dict().items() if not tensor.is_meta}
+        trains = [group.from_epoch for group in fitted.tuning.groups]
+        return None if rank() and kind == "fsdp" else {**state, "best": fitted.best_epoch, "groups": trains}
+
+    return work() if processes == 1 else together(processes, work)[0]
+
+
+def same(one: dict[str, Any], other: dict[str, Any], atol: float = CLOSE) -> bool:
+    return one.keys() == other.keys() and all(np.allclose(one[name], other[name], atol=atol) for name in one)
+
+
+def assert_same_curve(one: Path, other: Path, atol: float = CLOSE) -> None:
+    ours, theirs = curve(one), curve(other)
+    assert len(ours) > 40, "each step, and each epoch"
+    assert ours.keys() == theirs.keys()
+    far = {point: (value, theirs[point]) for point, value in ours.items() if abs(value - theirs[point]) > atol}
+    assert not far
+
+
+@pytest.mark.parametrize(
+    ("processes", "kind"), [(2, "ddp"), (2, "fsdp"), pytest.param(4, "ddp", marks=SLOW), pytest.param(4, "fsdp", marks=SLOW)]
+)
+def test_several_devices_have_the_loss_curve_of_one(train: Train, tmp_path: Path, processes: int, kind: str) -> None:
+    one = trained(train, tmp_path / "one", 1, "ddp")
+    many = trained(train, tmp_path / "many", processes, kind)
+    assert same(one, many)
+    assert_same_curve(tmp_path / "one", tmp_path / "many")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"strategy": strategy("gradual")}, id="gradual"),
+        pytest.param({"strategy": strategy("lora") | {"dropout": 0.0}}, id="lora"),
+        pytest.param({"strategy": strategy("dora") | {"dropout": 0.0}}, id="dora", marks=SLOW),
+        pytest.param({"strategy": strategy("head")}, id="head", marks=SLOW),
+        pytest.param({"strategy": strategy("llrd")}, id="llrd", marks=SLOW),
+        pytest.param({"runtime__device_batch_size": 3}, id="accumulation", marks=SLOW),
+        pytest.param({"runtime__gradient_checkpointing": True}, id="gradient-checkpointing", marks=SLOW),
+        pytest.param({"trainer__imbalance": "class_weights", "trainer__gradient_clip_norm": None}, id="no-clip", marks=SLOW),
+        pytest.param({"trainer__precision": "bf16-mixed"}, id="bf16", marks=SLOW),
+        pytest.param({"optimizer__fused": False, "scheduler": PLATEAU}, id="plateau", marks=SLOW),
+    ],
+)
+def test_what_else_may_be_set_works_with_shards(train: Train, tmp_path: Path, changes: dict[str, Any]) -> None:
+    half = changes.get("trainer__precision") == "bf16-mixed"
+    one = trained(train, tmp_path / "one", 1, "ddp", **changes)
+    many = trained(train, tmp_path / "many", 2, "fsdp", **changes)
+    assert same(one, many, 1e-2 if half else 1e-4)
+    if changes.get("strategy") != strategy("head"):  # one device would train it without Lightning, and record fewer points
+        assert_same_curve(tmp_path / "one", tmp_path / "many", 2e-2 if half else 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "kind"),
+    [
+        ((2, "ddp"), (2, "fsdp"), "gradual"),
+        ((2, "fsdp"), (1, "ddp"), "full"),
+        pytest.param((2, "fsdp"), (2, "fsdp"), "gradual", marks=SLOW),
+        pytest.param((2, "fsdp"), (2, "ddp"), "gradual", marks=SLOW),
+        pytest.param((1, "ddp"), (3, "fsdp"), "full", marks=SLOW),
+        pytest.param((4, "fsdp"), (2, "fsdp"), "full", marks=SLOW),
+    ],
+)
+def test_a_killed_run_goes_on_with_other_devices(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: tuple[int, str], then: tuple[int, str], kind: str
+) -> None:
+    options = {"strategy": {**strategy(kind), **({"regression_head_lr_scale": 1.0} if kind == "full" else {})}}
+    options["runtime__checkpoint_seconds"] = 0.0
+    whole = trained(train, tmp_path / "whole", 1, "ddp", **options)
+    save = Saver.save
+    done = iter(range(100))
+
+    def save_then_die(self: Saver, trainer: Any) -> None:
+        save(self, trainer)
+        if next(done) == 9:
+            raise KeyError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Saver, "save", save_then_die)
+        with pytest.raises((KeyError, AssertionError), match="killed"):
+            trained(train, tmp_path / "killed", *first, **options)
+    assert Store(tmp_path / "killed").newest()
+    assert same(whole, trained(train, tmp_path / "killed", *then, **options))
+    assert_same_curve(tmp_path / "whole", tmp_path / "killed")
+
+
+def config_problem(**changes: Any) -> str:
+    with pytest.raises(ConfigError) as found:
+        small_config(runtime__strategy="fsdp", runtime__devices=2, **changes)
+    return str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "remedy"),
+    [({"trainer__ema_decay": 0.9}, {"trainer__ema_decay": None}), ({"trainer__compile": True}, {"trainer__compile": False})],
+)
+def test_what_needs_the_whole_model_is_refused(changes: dict[str, Any], remedy: dict[str, Any]) -> None:
+    message = config_problem(**changes)
+    assert "runtime.strategy is fsdp" in message
+    assert "or runtime.strategy: ddp" in message
+    assert small_config(runtime__strategy="fsdp", **remedy)
+    assert small_config(runtime__strategy="ddp", **changes)
+
+
+def test_half_precision_with_a_scaler_is_refused() -> None:
+    runtime = small_config(runtime__strategy="fsdp", runtime__devices=2).runtime
+    with pytest.raises(ConfigError, match="set trainer.precision: 32-true or bf16-mixed"):
+        choose(runtime, "16-mixed")
+    assert choose(runtime, "bf16-mixed").sharded
+    assert not choose(small_config(runtime__strategy="fsdp").runtime, "16-mixed").sharded, "one device has no shards"
+
+
+class Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.scale = nn.Linear(3, 3), nn.Parameter(torch.tensor(1.0))
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [(nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)), "running statistics"), (Scaled(), "has scale, a single number")],
+)
+def test_a_model_whose_results_shards_would_change_is_refused(model: nn.Module, reason: str) -> None:
+    hardware = choose(small_config(runtime__strategy="fsdp", runtime__devices=2).runtime)
+
+    def work() -> str:
+        with pytest.raises(ConfigError) as found:
+            Shards(from_rank_zero(lambda: Tuning(model=model, groups=()), hardware), hardware)
+        return str(found.value)
+
+    for message in together(2, work):
+        assert reason in message
+        assert "set runtime.strategy: ddp" in message
+
+
+class Tied(nn.Module):
+    """Two blocks that share a weight, and a head that shares the embeddings'."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embeddings, self.blocks = nn.Embedding(7, 4), nn.ModuleList(nn.Linear(4, 4) for _ in range(2))
+        self.head = nn.Linear(4, 7, bias=False)
+        self.blocks[1].weight = self.blocks[0].weight
+        self.head.weight = self.embeddings.weight
+        self.register_buffer("offset", torch.arange(4.0), persistent=False)
+
+
+def test_rank_zero_alone_reads_and_gets_the_whole_back(tmp_path: Path) -> None:
+    hardware = choose(small_config(runtime__strategy="fsdp", runtime__devices=3).runtime)
+
+    def read() -> Tuning:
+        (tmp_path / f"read-by-{rank()}").touch()
+        torch.manual_seed(1)
+        model = Tied()
+        return Tuning(model=model, groups=[Group(name="head", parameters={"blocks.0.bias": model.blocks[0].bias})])
+
+    def work() -> Any:
+        given = from_rank_zero(read, hardware)
+        outlined = all(parameter.is_meta for parameter in given.model.parameters())
+        shards = Shards(given, hardware, release=True)
+        [group] = shards.tuning.groups
+        assert group.parameters["blocks.0.bias"] is dict(shards.tuning.model.named_parameters())["blocks.0.bias"]
+        held = sum(p.to_local().numel() for p in shards.tuning.model.parameters())
+        back = shards.whole().model
+        tied = back.head.weight is back.embeddings.weight and back.blocks[0].weight is back.blocks[1].weight
+        state = {} if rank() else {name: tensor.numpy() for name, tensor in back.state_dict().items()}
+        return outlined, held, tied, state, back.offset.tolist()
+
+    found = together(3, work)
+    torch.manual_seed(1)
+    whole = Tied()
+    assert [path.name for path in tmp_path.iterdir()] == ["read-by-0"]
+    assert [each[0] for each in found] == [False, True, True]
+    assert sum(each[1] for each in found) == sum(parameter.numel() for parameter in whole.parameters())
+    assert max(each[1] for each in found) < 30, "7 x 4 + 4 x 4 + 2 x 4 numbers, in shares of rows"
+    assert all(each[2] for each in found)
+    assert all(each[4] == whole.offset.tolist() for each in found)
+    assert all(np.array_equal(found[0][3][name], tensor.numpy()) for name, tensor in whole.state_dict().items())
