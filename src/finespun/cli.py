@@ -69,6 +69,9 @@ def run(overrides: tuple[str, ...]) -> None:
 )
 @click.option("--column", "columns", multiple=True, metavar="ROLE=COLUMN",
               help="A column to read, if it is called other than in training, such as text=review.")  # fmt: skip
+@click.option(
+    "--format", "file_format", type=click.Choice(["csv", "jsonl", "parquet"]), help="Of INPUT [default: by its ending]."
+)
 @click.option("--delimiter", metavar="CHARACTER", help="Between the fields of a CSV [default: as in training].")
 @click.option("--encoding", help="Of a text file, such as utf-8 or latin-1 [default: as in training].")
 @click.option(

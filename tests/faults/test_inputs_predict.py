@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from click.testing import CliRunner, Result
+from PIL import Image
 
 from finespun.cli import main
 from finespun.data.writing import write
@@ -167,6 +170,22 @@ def test_advice_about_columns_and_delimiters_is_followed(predict: Any) -> None:
         assert f"--delimiter {mark!r}" in done.stderr
         assert predict("marks.csv", "-o", "marks.out.csv", "--delimiter", mark).exit_code == 0
         assert [row["text"] for row in rows_of("marks.out.csv")] == ["fine, and more", "dull"]
+
+
+def test_another_ending_is_read_as_is_said(predict: Any) -> None:
+    Path("in.log").write_text('{"text": "fine"}\n')
+    done = predict("in.log", "-o", "out.csv")
+    assert done.exit_code == 3
+    assert "save it as one of them, or set data.format (predict --format) if only its name is another" in done.stderr
+    assert predict("in.log", "-o", "out.csv", "--format", "jsonl").exit_code == 0
+    assert len(rows_of("out.csv")) == 1
+
+
+def test_rows_without_any_column_are_reported(predict: Any) -> None:
+    Path("in.jsonl").write_text("{}\n{}\n")
+    done = predict("in.jsonl", "-o", "out.csv")
+    assert done.exit_code == 3
+    assert "in.jsonl:1: has no column 'text'; it has: none; set --column text=NAME" in done.stderr
 
 
 @pytest.mark.parametrize(("encoding", "advice"), [("utf-16", "utf-16"), ("latin-1", "predict --encoding")])
@@ -332,3 +351,39 @@ def test_standard_input_and_output_are_the_same(predict: Any) -> None:
     found = list(csv.DictReader(io.StringIO(done.stdout)))
     assert [row["text"] for row in found] == ["'=1+1", "fine", ""]
     assert found[2]["error"] == "text is empty"
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory: pytest.TempPathFactory, tiny_net: Path) -> Path:
+    """A classifier of images, as `finetune` leaves it."""
+    place = tmp_path_factory.mktemp("net") / "finetuned"
+    shutil.copytree(tiny_net, place)
+    task = yaml.safe_load((ROOT / "conf" / "task" / "image_classification.yaml").read_text())
+    (place / "run.json").write_text(json.dumps({"columns": {"image": "file", "label": "folder"}, "task": task}))
+    return place
+
+
+def test_images_are_read_where_the_table_lies_or_where_that_is_allowed(
+    net: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    for name in ("work/in/a.png", "elsewhere/o.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4000, 1), "red").save(tmp_path / name)
+    (tmp_path / "work" / "here.png").symlink_to(tmp_path / "elsewhere" / "o.png")
+    (tmp_path / "work" / "in" / "link.png").symlink_to("/etc/passwd")
+    monkeypatch.chdir(tmp_path / "work")
+    names = ["a.png", "in/a.png", "../../elsewhere/o.png", str(tmp_path / "elsewhere" / "o.png"), "here.png", "/etc/passwd"]
+    Path("in/in.csv").write_text("file\n" + "".join(f"{name}\n" for name in names))
+
+    def predict(*arguments: str, stdin: str = "") -> list[bool]:
+        done = CliRunner().invoke(main, ["predict", *arguments, "-o", "out.csv", "--model", str(net)], input=stdin)
+        assert done.exit_code == 0, done.output
+        errors = [row["error"] for row in rows_of("out.csv")]
+        assert all("lies outside" in each or "is no image" in each for each in errors if each)
+        assert all("(predict --allow-outside) is not set" in each for each in errors if "lies outside" in each)
+        return [not error for error in errors]
+
+    assert predict("in/in.csv") == [True, True, False, False, False, False]
+    assert predict("in/in.csv", "--allow-outside") == [True, True, True, True, True, False]
+    assert predict("-", stdin="\n".join(names[1:]) + "\n") == [True, False, False, False, False]
+    assert predict("in") == [True, False, False], "a.png; in.csv is no image, the link leads elsewhere"

@@ -9,6 +9,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,11 @@ class Places:
     def allow(self, path: Path) -> bool:
         """Whether a file may be read, after all links."""
         real = Path(os.path.realpath(path))
-        return any(real.is_relative_to(os.path.realpath(folder)) for folder in self.inside)
+        return any(real.is_relative_to(folder) for folder in self._real)
+
+    @cached_property
+    def _real(self) -> list[str]:
+        return [os.path.realpath(folder) for folder in self.inside]
 
 
 def locate(name: str, places: Places) -> Path:
@@ -112,7 +117,8 @@ def read(name: str, places: Places, *, max_pixels: int) -> tuple[Image.Image, bo
                 _require_size(image, max_pixels)
                 animated = bool(getattr(image, "is_animated", False)) and image.format != "MPO"
                 image.load()
-                return _rgb(ImageOps.exif_transpose(image), str(image.format)), animated
+                ImageOps.exif_transpose(image, in_place=True)  # a copy of a large image is a lot
+                return _rgb(image, str(image.format)), animated
         except (UnreadableError, MemoryError):
             raise
         except UnidentifiedImageError as error:

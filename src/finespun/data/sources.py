@@ -24,7 +24,7 @@ CHUNK = 4096
 FORMATS = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 REPLACED = "\N{REPLACEMENT CHARACTER}"  # what stands for a byte that cannot be decoded
 TABS = {".tsv": "\t"}
-SAVE = "save it as one of them, or set data.format if only its name is another"
+SAVE = "save it as one of them, or set data.format (predict --format) if only its name is another"
 OTHER_ENDINGS = {
     **dict.fromkeys((".gz", ".bz2", ".xz", ".zst", ".zip"), "unpack it"),
     **dict.fromkeys((".xlsx", ".xls", ".ods"), "save its sheet as CSV (UTF-8)"),

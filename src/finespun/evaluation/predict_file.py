@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from finespun.data import image_folder, sources, writing
@@ -22,7 +23,7 @@ def predict_file(
     *,
     folder: Path,
     columns: Mapping[str, str],
-    reading: Mapping[str, str] | None = None,
+    reading: Mapping[str, str] = MappingProxyType({}),
     top_k: int = 1,
     strict: bool = False,
     allow_outside: bool = False,
@@ -35,7 +36,7 @@ def predict_file(
         output: a table, or `-`.
         folder: of a fine-tuned model.
         columns: role -> column of `source`, where they are called other than in training.
-        reading: delimiter and encoding of `source`, where they are others than in training.
+        reading: `file_format`, delimiter, encoding and quoting of `source`, where they are others than in training.
         top_k: how many answers a row is given, where there are several.
         strict: a row that cannot be answered ends the job.
         allow_outside: read files that `source` names wherever they lie, not only beside it and below the working folder.
@@ -47,7 +48,7 @@ def predict_file(
             line or a file gives.
     """
     if not source.is_dir() and str(source) != "-":
-        sources.format_of(source)  # before a model is loaded and rows are read
+        sources.format_of(source, reading.get("file_format"))  # before a model is loaded and rows are read
     writing.require_writable(output, source=source)
     require_consent(folder, trusted=trust_remote_code, remedy="say --trust-remote-code")
     predictor = Predictor(folder, trust_remote_code=trust_remote_code)
@@ -63,8 +64,8 @@ def predict_file(
         lines = _bare_lines(source, predictor)
     else:
         predictor.task = predictor.task.reading_from(here, Path(), inside=inside)
-        options: dict[str, Any] = {**predictor.reading, **(reading or {})}
-        if sources.format_of(source) == "jsonl":
+        options: dict[str, Any] = {**predictor.reading, **reading}
+        if sources.format_of(source, reading.get("file_format")) == "jsonl":
             job.columns = _columns(sources.read(source, **options, lenient=True))
         lines = sources.read(source, **options, lenient=True)
     return writing.write(job.answered(lines), output, like=job.like), job.failed
@@ -170,9 +171,8 @@ class _Job:
 
 def _or_delimiter(columns: Mapping[str, Any]) -> str:
     """What else may be wrong where a header was not divided."""
-    (only, *more), marks = columns, ";\t|,"
-    mark = next((each for each in marks if each in only), None)
-    return f" or --delimiter {mark!r}" if mark and not more else ""
+    mark = next((each for each in ";\t|," if len(columns) == 1 and each in next(iter(columns))), None)
+    return f" or --delimiter {mark!r}" if mark else ""
 
 
 def _called(answer: Row, names: Mapping[str, str]) -> Row:
