@@ -7,10 +7,11 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from finespun.artifacts import Artifacts
-from finespun.errors import MachineError
+from finespun.errors import MachineError, first_of, visible
 from finespun.files import read_json
 
 NAMES = {"f1_macro": "F1 (macro)", "f1_micro": "F1 (micro)", "log_loss": "log loss", "r2": "R²", "rmse": "RMSE", "f1": "F1"}
@@ -38,6 +39,11 @@ def show(artifacts: Artifacts) -> None:
     console = Console()
     console.print()
     console.print(table(*read))
+    missing = read[1].get("labels_without_rows", [])
+    if missing:
+        console.print(
+            f"  no row of the test split has the label {first_of([*map(visible, missing)])}\n", markup=False, highlight=False
+        )
     for what, where in (
         ("the model", artifacts.finetuned),
         ("reports", artifacts.report("test").parent),
@@ -45,7 +51,7 @@ def show(artifacts: Artifacts) -> None:
         ("use it", "finespun predict INPUT.csv --output OUT.csv"),
     ):
         place = where.relative_to(artifacts.project) if isinstance(where, Path) else where
-        console.print(f"  [dim]{what:>10}[/]  {place}", highlight=False)
+        console.print(f"  [dim]{what:>10}[/]  {escape(str(place))}", highlight=False)
     console.print()
 
 
@@ -58,11 +64,16 @@ def table(metrics: dict[str, Any], details: dict[str, Any]) -> Table:
     found.add_column("", no_wrap=True)
     shown = details["shown"]
     for name in shown:
-        found.add_column(NAMES.get(name, name.replace("_", " ")), justify="right")
+        found.add_column(_named(name, NAMES), justify="right")
     for name, scores in details["baselines"].items():
-        found.add_row(BASELINES.get(name, name.replace("_", " ")), *(f"{scores[key]:.3f}" for key in shown))
+        found.add_row(_named(name, BASELINES), *(f"{scores[key]:.3f}" for key in shown))
     found.add_row("[bold]fine-tuned[/]", *(f"[bold]{metrics[key]:.3f}[/]" for key in shown))
     bounds = [details["scores"][key] for key in shown]
     sure = f"[dim]{details['confidence']:.0%} interval[/]"
     found.add_row(sure, *(f"[dim]{each['low']:.3f} - {each['high']:.3f}[/]" for each in bounds))
     return found
+
+
+def _named(name: str, known: dict[str, str]) -> str:
+    """What a score or method is called; brackets in a name are no markup."""
+    return escape(known.get(name, name.replace("_", " ")))

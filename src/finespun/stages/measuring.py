@@ -63,6 +63,7 @@ def write_report(measured: Measured, folder: Path, *, confidence: float, **more:
         "shown": measured.shown,
         "scores": {name: {"value": value, **measured.intervals[name]} for name, value in measured.scores.items()},
         "baselines": measured.baselines,
+        "labels": list(measured.judgement.classes),
         "labels_without_rows": list(measured.judgement.without_rows),
         "constant_targets": list(measured.judgement.constant),
         "names_in_mlflow": changed(measured.scores),  # of scores that cannot keep their own
