@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from finespun.errors import MachineError
 
 PREPARED = Path("data/prepared")  # the path that `dvc.yaml` names
+EXPERIMENTS = Path(".dvc/tmp/exps")  # where `dvc exp run --temp` and `--queue` run in copies of the project, which they delete
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,9 +24,14 @@ class Artifacts:
     out: Path
 
     @property
+    def home(self) -> Path:
+        """Where working files and MLflow's runs lie: the project, or the one that DVC copied for an experiment."""
+        return copied_from(self.project) or self.project
+
+    @property
     def raw(self) -> tuple[Path, ...]:
         """The user's data, and DVC's cache, to which DVC may link them."""
-        return self.project / "data" / "raw", self.project / ".dvc" / "cache"
+        return self.project / "data" / "raw", self.dvc / "cache"
 
     @property
     def config(self) -> Path:
@@ -55,19 +62,53 @@ class Artifacts:
         return self.project / "dvc.yaml"
 
     @property
+    def dvc_lock(self) -> Path:
+        return self.project / "dvc.lock"
+
+    @property
+    def dvc(self) -> Path:
+        """DVC's own folder."""
+        return self.home / ".dvc"
+
+    @property
     def state(self) -> Path:
         """Working files that DVC and Git do not see: checkpoints, shared prepared data, unsent metrics."""
-        return self.project / ".finespun"
+        return self.home / ".finespun"
 
     @property
     def mlruns(self) -> Path:
-        return self.project / "mlruns"
+        return self.home / "mlruns"
+
+    @property
+    def broken(self) -> Path:
+        """Files that could not be used any more, kept by `finespun doctor --fix`."""
+        return self.state / "broken"
+
+    @property
+    def written(self) -> tuple[Path, ...]:
+        """Folders that stages, MLflow or DVC write into, whether they are there yet or not."""
+        results = (self.config.parent, self.prepared, self.finetuned, self.report("evaluate"), self.report("test"))
+        made = {folder.parent: None for folder in results if folder.parent != self.out} | dict.fromkeys(results)
+        return self.project, *made, self.state, self.mlruns, self.dvc, self.dvc / "cache", self.dvc / "tmp"
 
     def local(self, dependency: str) -> Path:
         """Where a path named in `dvc.yaml` lies for this run."""
         path = Path(dependency)
         made = path.is_relative_to(PREPARED) or path.parts[0] in {"models", "reports", "build"}
         return (self.out if made else self.project) / path
+
+
+def copied_from(project: Path) -> Path | None:
+    """Returns the project that DVC copied for `dvc exp run --temp` or `--queue`; None where a project is no such copy.
+
+    DVC names the original in DVC_ROOT, which a stage may also have inherited: the copy lies among its experiments.
+    """
+    copy = next((folder for folder in (project, *project.parents) if (folder / ".dvc").is_dir()), project)
+    named = [Path(os.environ["DVC_ROOT"])] if os.environ.get("DVC_ROOT") else []
+    for root in (*named, *copy.parents):
+        if (root / EXPERIMENTS).resolve() in copy.resolve().parents:
+            return root / project.relative_to(copy)
+    return None
 
 
 def find_project() -> Path:

@@ -129,6 +129,15 @@ def summary() -> None:
 
 
 @main.command()
+@click.option("--fix", is_flag=True, help="Mend what is safe to mend, and look again.")
+def doctor(*, fix: bool) -> None:
+    """Check what keeps a project from working: locks, torn files, folders, disk, versions; each with its remedy."""
+    from finespun.doctor.examination import doctor as examine  # noqa: PLC0415
+
+    examine(_here(), fix=fix)
+
+
+@main.command()
 def sync() -> None:
     """Send what MLflow is still owed: of runs whose server was away, or whose process was killed."""
     from finespun.config.compose import compose  # noqa: PLC0415

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from finespun.artifacts import PREPARED, Artifacts, find_project
+from finespun.artifacts import PREPARED, Artifacts, copied_from, find_project
 from finespun.errors import MachineError
 from helpers import ROOT
 
@@ -72,3 +72,39 @@ def test_a_folder_that_is_no_project_is_named(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     with pytest.raises(MachineError, match=f"{tmp_path}: no finespun project here or above"):
         find_project()
+
+
+@pytest.mark.parametrize(
+    ("copy", "inside"),
+    [(".dvc/tmp/exps/tmpab12", "."), (".dvc/tmp/exps/standalone/tmp_9", "."), (".dvc/tmp/exps/tmpab12", "models/reviews")],
+)
+@pytest.mark.parametrize("names_the_original", [True, False])
+def test_what_outlives_a_copy_for_an_experiment_lies_in_the_project_that_was_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copy: str, inside: str, *, names_the_original: bool
+) -> None:
+    (tmp_path / copy / ".dvc").mkdir(parents=True)
+    project = tmp_path / copy / inside
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path) if names_the_original else "")
+    artifacts = Artifacts(project=project, out=project)
+    assert copied_from(project) == tmp_path / inside
+    assert (artifacts.state, artifacts.mlruns) == (tmp_path / inside / ".finespun", tmp_path / inside / "mlruns")
+    assert artifacts.raw[1] == tmp_path / inside / ".dvc" / "cache"
+    for place in (artifacts.conf, artifacts.params, artifacts.pipeline, artifacts.local("src"), artifacts.finetuned):
+        assert place.is_relative_to(project), "code and results are those of the copy"
+
+
+def test_a_copy_is_known_where_its_folder_is_a_link_to_another_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project, disk = tmp_path / "project", tmp_path / "disk"
+    (disk / "exps" / "tmp1" / ".dvc").mkdir(parents=True)
+    (project / ".dvc").mkdir(parents=True)
+    (project / ".dvc" / "tmp").symlink_to(disk)
+    monkeypatch.setenv("DVC_ROOT", str(project))
+    assert copied_from(disk / "exps" / "tmp1") == project
+
+
+def test_a_project_that_another_ones_stage_runs_keeps_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("one", "other", "one/.dvc/cache/inside"):
+        (tmp_path / name / ".dvc").mkdir(parents=True)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "one"))
+    for name in ("one", "other", "one/.dvc/cache/inside"):
+        assert copied_from(tmp_path / name) is None

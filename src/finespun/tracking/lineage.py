@@ -75,13 +75,12 @@ def tags(artifacts: Artifacts, inputs: Mapping[str, str], settings: Mapping[str,
         "packages": ", ".join(f"{name} {version(name)}" for name in PACKAGES),
     }
     found |= {f"input.{name}": digest for name, digest in inputs.items()}
-    found |= {f"dvc.{name}": digest for name, digest in _locked(artifacts.project).items()}
+    found |= {f"dvc.{name}": digest for name, digest in _locked(artifacts.dvc_lock).items()}
     return {name: value for name, value in found.items() if value}
 
 
-def _locked(project: Path) -> dict[str, str]:
+def _locked(path: Path) -> dict[str, str]:
     """md5 of everything that `prepare` read and made, as `dvc.lock` names it."""
-    path = project / "dvc.lock"
     if not path.exists():
         return {}
     remedy = "restore it with `git checkout dvc.lock`, or delete it: `dvc repro` writes it anew"

@@ -1,0 +1,1 @@
+"""`finespun doctor`: what keeps a project from working, each with its remedy."""
