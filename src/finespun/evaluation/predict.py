@@ -32,7 +32,7 @@ def predict_split(
     module = FineTuner(model=model, task=task, encoder=encoder, labels=prepared.labels)
     loader = make_loader(prepared, split, task=task, encoder=encoder, step_rows=EVALUATION_ROWS, runtime=runtime)
     shown = runtime.progress_bar and rank() == 0 and sys.stderr.isatty()
-    trainer = make_trainer(hardware, progress_bar=shown, **runtime.lightning)
+    trainer = make_trainer(hardware, progress_bar=shown, enable_checkpointing=False, **runtime.lightning)
     evaluate = {"val": trainer.validate, "test": trainer.test}[split]
     evaluate(module, datamodule=FineTuningData({split: loader}), verbose=False)
     assert rank() or len(module.collected or ()) == len(loader.batches.lengths), "each row must be predicted once"
