@@ -25,7 +25,7 @@ def test_the_five_lines_of_the_readme_make_a_model_of_other_data(project: Projec
     config = json.loads((project.folder / "models" / "finetuned" / "config.json").read_text())
     assert set(config["label2id"]) == set(queues), "labels are those found"
     record = json.loads((project.folder / "models" / "finetuned" / "run.json").read_text())
-    assert record["reading"] == {"delimiter": ",", "encoding": "utf-8"}, "new rows are read as these were"
+    assert record["reading"] == {"delimiter": ",", "encoding": "utf-8", "quoting": "auto"}, "new rows are read as these were"
     project.run("finespun", "predict", "data/raw/tickets.csv", "--output", "scored.csv")
     with (project.folder / "scored.csv").open(newline="", encoding="utf-8") as file:
         scored = list(csv.DictReader(file))
