@@ -164,12 +164,14 @@ def test_advice_about_columns_and_delimiters_is_followed(predict: Any) -> None:
     assert predict("names.csv", "-o", "out.csv", "--column", "text=review").exit_code == 0
     assert len(rows_of("out.csv")) == 2
     for mark in ";|\t":
-        Path("marks.csv").write_text(f"id{mark}text\n1{mark}fine, and more\n2{mark}dull\n")
+        Path("marks.csv").write_text(
+            f"id{mark}text\n1{mark}fine, and more\n2{mark}dull, too\n"
+        )  # two fields by the other delimiter
         done = predict("marks.csv", "-o", "marks.out.csv")
         assert done.exit_code == 3
         assert f"--delimiter {mark!r}" in done.stderr
         assert predict("marks.csv", "-o", "marks.out.csv", "--delimiter", mark).exit_code == 0
-        assert [row["text"] for row in rows_of("marks.out.csv")] == ["fine, and more", "dull"]
+        assert [row["text"] for row in rows_of("marks.out.csv")] == ["fine, and more", "dull, too"]
 
 
 def test_another_ending_is_read_as_is_said(predict: Any) -> None:

@@ -141,8 +141,11 @@ class _Job:
         checked = False
         for chunk in chunks(lines, self.predictor.task.rows_at_once):
             good = [line for line in chunk if not line.error]
-            if good and not checked:
-                self._require_columns(good[0])
+            whole = next(
+                (line for line in chunk if line.row or not line.error), None
+            )  # also a row of another width has columns
+            if whole and not checked:
+                self._require_columns(whole)
                 checked = True
             answers = iter(self.predictor.predict([line.row for line in good], top_k=self.top_k))
             for line in chunk:
