@@ -49,6 +49,10 @@ class Artifacts:
         """The folder of `evaluate` or `test`."""
         return self.out / "reports" / {"evaluate": "evaluation", "test": "test"}[stage]
 
+    def result(self, stage: str) -> Path:
+        """The folder that a stage fills."""
+        return {"prepare": self.prepared, "finetune": self.finetuned}.get(stage) or self.report(stage)
+
     @property
     def conf(self) -> Path:
         return self.project / "conf"
@@ -78,6 +82,11 @@ class Artifacts:
     @property
     def mlruns(self) -> Path:
         return self.home / "mlruns"
+
+    @property
+    def finished(self) -> Path:
+        """Results that DVC has not recorded yet."""
+        return self.state / "finished"
 
     @property
     def broken(self) -> Path:

@@ -1,10 +1,13 @@
-"""Reading files of finespun's own: whatever is wrong with one becomes an error that names the file and the remedy."""
+"""Reading files of finespun's own: whatever is wrong with one becomes an error that names the file and the remedy; copying."""
 
 from __future__ import annotations
 
 import csv
 import json
+import os
+import shutil
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import yaml
 from finespun.errors import FinespunError, listed
 
 CONFLICT = ("<<<<<<<", ">>>>>>>")  # what Git writes into a file that it could not merge
+LARGE = 10_000_000  # bytes
 
 
 def read_json(path: Path, *, error: type[FinespunError], remedy: str, keys: Iterable[str] = ()) -> dict[str, Any]:
@@ -64,3 +68,12 @@ def _read(
     if missing or not isinstance(content, dict):
         raise error(f"{path}: is damaged: it lacks {listed(missing) if missing else 'keys with values'}; {remedy}")
     return content
+
+
+def copy_or_link(source: str | Path, target: str | Path) -> None:
+    """Copies a file with its times; a large one becomes a hard link where that can be: neither may be written to in place."""
+    if os.stat(source).st_size >= LARGE:  # noqa: PTH116
+        with suppress(OSError):  # another file system, or one without links
+            os.link(source, target)
+            return
+    shutil.copy2(source, target)

@@ -42,6 +42,7 @@ EXCEPTED = {
     "finespun.config.reading": "lets a file of settings through, or not",
     "finespun.config.sections": "all defaults are written into build/config.yaml",
     "finespun.config.targets": "finds the class that build/config.yaml names",
+    "finespun.stages.finished": "puts back what a stage made of the same inputs, by its digest",
     "finespun.stages.launching": "where the work is done, not what it is",
     "finespun.tracking.addresses": "watches from the side",
     "finespun.tracking.client": "watches from the side",
@@ -153,7 +154,7 @@ def _is_module(name: str) -> bool:
 
 
 def test_every_stage_of_dvc_yaml_has_a_module_and_the_other_way_round() -> None:
-    helpers = {"__init__", "__main__", "launching", "measuring"}
+    helpers = {"__init__", "__main__", "finished", "launching", "measuring"}
     assert {path.stem for path in (ROOT / "src" / "finespun" / "stages").glob("*.py")} - helpers == set(STAGES)
 
 
@@ -205,8 +206,10 @@ def test_a_stage_depends_on_all_code_that_can_change_its_result(stage: str) -> N
 
 
 def test_the_model_records_the_digests_of_the_code_that_made_it() -> None:
-    text = ast.unparse(code("finespun.stages.finetune").definitions["finetune"])
-    assert "inputs = input_digests(artifacts, 'finetune')" in text
+    definitions = code("finespun.stages.finetune").definitions
+    text = ast.unparse(definitions["finetune"])
+    assert "inputs = _inputs(config, artifacts)" in text
+    assert "return (folder, input_digests(artifacts, 'finetune') |" in ast.unparse(definitions["_inputs"])
     assert "'inputs': inputs" in text
 
 

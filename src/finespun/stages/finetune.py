@@ -33,6 +33,7 @@ from finespun.models.pretrained import (
     require_same_tokens,
     with_head_dropout,
 )
+from finespun.stages import finished
 from finespun.stages.launching import on_devices
 from finespun.strategies.base import Tuning
 from finespun.tasks.base import Encoder, Task
@@ -46,7 +47,7 @@ from finespun.training.entering import few_rows
 from finespun.training.fit import Fitted, fit
 from finespun.training.hardware import Hardware, choose
 from finespun.training.history import Sink
-from finespun.training.launch import rank
+from finespun.training.launch import is_worker, rank
 from finespun.training.loading import EVALUATION_ROWS, make_loader
 from finespun.training.sharding import from_rank_zero
 
@@ -56,15 +57,15 @@ def run(artifacts: Artifacts) -> None:
     config = read_for_stage(artifacts, "finetune")
     images = targets.build("task", config.task).processor == "AutoImageProcessor"
     hardware = choose(config.runtime, config.trainer.precision, images=images)
+    if not is_worker() and finished.take(artifacts, "finetune", lambda: _digest(config, artifacts, hardware)):
+        return
     on_devices("finetune", artifacts, hardware, lambda: finetune(config, artifacts, hardware))
 
 
 def finetune(config: RunConfig, artifacts: Artifacts, hardware: Hardware) -> None:
     """Does the stage in one of its processes; rank zero holds the lock, writes, and talks to MLflow."""
     prepared = PreparedData(artifacts.prepared)
-    model = localised(config.model, config.runtime, artifacts)
-    folder = ready(model, artifacts.project, auto_class=targets.build("task", config.task).auto_class)
-    inputs = input_digests(artifacts, "finetune") | {"weights": weights_digest(folder)}
+    folder, inputs = _inputs(config, artifacts)
     store = Store(artifacts.state / "checkpoints" / stage_digest(artifacts, "finetune", config, inputs, **hardware.arithmetic))
     train = partial(_train, config, folder, prepared, hardware, store, features=_features(artifacts, inputs, hardware))
     if rank():
@@ -88,7 +89,21 @@ def finetune(config: RunConfig, artifacts: Artifacts, hardware: Hardware) -> Non
             tracked.set_tags({"trained": "; ".join(fitted.phases), "loaded": str(loaded)})
             tracked.log({"best_epoch": fitted.best_epoch, "best_score": fitted.best_score}, fitted.steps)
             log_fine_tuned(tracked, artifacts.finetuned, config, prepared)
+        digest = stage_digest(artifacts, "finetune", config, inputs, on=hardware.precision)
+        finished.keep(artifacts, "finetune", digest, checkpoints=store.folder.name)
         store.remove()
+
+
+def _inputs(config: RunConfig, artifacts: Artifacts) -> tuple[Path, dict[str, str]]:
+    """Returns the folder of the pretrained model, and the digests of all that the stage reads."""
+    model = localised(config.model, config.runtime, artifacts)
+    folder = ready(model, artifacts.project, auto_class=targets.build("task", config.task).auto_class)
+    return folder, input_digests(artifacts, "finetune") | {"weights": weights_digest(folder)}
+
+
+def _digest(config: RunConfig, artifacts: Artifacts, hardware: Hardware) -> str:
+    """Returns what names the result: DVC, too, takes it whatever the number of threads is."""
+    return stage_digest(artifacts, "finetune", config, _inputs(config, artifacts)[1], on=hardware.precision)
 
 
 def _train(

@@ -19,19 +19,32 @@ from finespun.errors import first_of
 from finespun.evaluation.measure import Measured, headline, measure
 from finespun.evaluation.predict import predict_split
 from finespun.models.pretrained import load_model
+from finespun.stages import finished
 from finespun.stages.launching import on_devices
 from finespun.tasks.base import Encoder, Judgement, Task
 from finespun.tracking.client import Run
+from finespun.tracking.lineage import input_digests, stage_digest
 from finespun.tracking.names import changed
 from finespun.training.hardware import choose
+from finespun.training.launch import is_worker
 from finespun.training.sharding import from_rank_zero
 
 
 def on_devices_exactly(stage: str, artifacts: Artifacts, work: Callable[[RunConfig, Artifacts], None]) -> None:
-    """Does a stage's work in full precision, on one device or several."""
+    """Does a stage's work in full precision, on one device or several, unless it was finished and not recorded."""
     config = read_for_stage(artifacts, stage)
+    recorded = finished.by_dvc(artifacts) and not is_worker()
+    digest = _digest(stage, artifacts, config) if recorded else ""
+    if recorded and finished.take(artifacts, stage, lambda: digest):
+        return
     hardware = choose(config.runtime, "32-true", why="that of plain transformers")
     on_devices(stage, artifacts, hardware, lambda: work(config, artifacts))
+    if recorded and _digest(stage, artifacts, config) == digest:  # nobody has changed what it read
+        finished.keep(artifacts, stage, digest)
+
+
+def _digest(stage: str, artifacts: Artifacts, config: RunConfig) -> str:
+    return stage_digest(artifacts, stage, config, input_digests(artifacts, stage))
 
 
 def predict_and_measure(config: RunConfig, artifacts: Artifacts, split: str) -> Measured | None:

@@ -22,6 +22,7 @@ from finespun.data.splits import SPLITS
 from finespun.data.writing import CsvWriter
 from finespun.errors import DataError, first_of, listed
 from finespun.models.addresses import file_digest, in_one_move, resolve
+from finespun.stages import finished
 from finespun.tracking.earlier import localised
 from finespun.tracking.lineage import input_digests, path_digest, require_unchanged, stage_digest
 
@@ -30,16 +31,20 @@ def run(artifacts: Artifacts) -> None:
     """Prepares into the project, or into a folder named by its inputs that all trials share."""
     config = read_for_stage(artifacts, "prepare")
     inputs = input_digests(artifacts, "prepare")
+    digest = stage_digest(artifacts, "prepare", config, inputs)
+    if finished.take(artifacts, "prepare", lambda: digest):
+        return
     if artifacts.out == artifacts.project:
         prepare(config, artifacts, artifacts.prepared)
     else:
-        shared = artifacts.state / "prepared" / stage_digest(artifacts, "prepare", config, inputs)
+        shared = artifacts.state / "prepared" / digest
         in_one_move(shared, lambda partial: prepare(config, artifacts, partial))
         artifacts.prepared.parent.mkdir(parents=True, exist_ok=True)
         if artifacts.prepared.is_symlink():
             artifacts.prepared.unlink()  # of an earlier trial in the same folder, which this one may take up
         artifacts.prepared.symlink_to(shared)
     require_unchanged(artifacts, "prepare", inputs)
+    finished.keep(artifacts, "prepare", digest)
 
 
 def prepare(config: RunConfig, artifacts: Artifacts, folder: Path) -> None:

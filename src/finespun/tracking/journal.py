@@ -14,14 +14,14 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from finespun.files import copy_or_link
+
 Point = tuple[str, float, int, int]  # name, value, step, milliseconds since 1970
 _numbers = count()
-LARGE = 10_000_000  # bytes
 
 
 class Entry(NamedTuple):
@@ -124,16 +124,8 @@ def keep_copy(source: Path, folder: Path) -> Path:
     """Keeps a folder as it is now, large files by hard links where that can be, for an entry that waits."""
     target = folder / "files" / f"{time.time_ns():020d}" / source.name
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(source, target, copy_function=_linked_if_large)
+    shutil.copytree(source, target, copy_function=copy_or_link)
     return target
-
-
-def _linked_if_large(source: str, target: str) -> None:
-    if os.stat(source).st_size >= LARGE:  # noqa: PTH116
-        with suppress(OSError):  # another file system, or one without links
-            os.link(source, target)
-            return
-    shutil.copy2(source, target)
 
 
 def fingerprint(folder: Path) -> str:
