@@ -6,11 +6,13 @@ import errno
 import hashlib
 import platform
 import re
+import shutil
 import signal
 import sys
+import tempfile
 import traceback
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -25,10 +27,32 @@ OUT_OF_MEMORY = re.compile(
 )
 NOT_MEMORY = "static TLS block"  # of a library that was loaded too late
 GPU = re.compile(r"CUDA error|CUDNN_STATUS|CUBLAS_STATUS|NCCL|NVIDIA driver|cudaErr|HIP error|MPS backend")
+PEER = re.compile(
+    r"gloo.*(timed? ?out|closed|reset|refused|broken)|connection (closed|reset) by peer|timed out waiting"
+    r"|ProcessGroup\w* .*(timeout|abort)|(wait|recv|socket|store).{0,40} timeout",
+    re.IGNORECASE,
+)
+DISK_ERRORS = {  # errno -> what is wrong, what to do
+    errno.ENOSPC: ("the disk is full", "free space there"),
+    errno.EDQUOT: ("the disk quota is used up", "free space there, or ask for a larger quota"),
+    errno.EFBIG: ("the file is larger than may be written here", "raise the limit (`ulimit -f`) or take another file system"),
+    errno.EROFS: ("the file system is read-only", "mount it writable, or move the project to another disk"),
+    errno.EACCES: ("permission denied", "correct the permissions of it and of its folder (`ls -ld` shows them)"),
+    errno.EPERM: ("operation not permitted", "correct the owner and permissions of it and of its folder (`ls -ld`, `lsattr`)"),
+    errno.EMFILE: ("too many open files", "raise the limit (`ulimit -n 65536`), or lower runtime.num_workers"),
+    errno.ENFILE: ("too many open files on this machine", "close other programs"),
+    errno.EIO: ("the disk fails", "look at the disk (`dmesg`), or free space there if it is full"),
+    errno.ESTALE: ("the network disk has lost it", "mount it again"),
+    errno.ENOTDIR: ("a part of the path is a file, no folder", "move that file away"),
+    errno.EISDIR: ("a folder is in its place", "move that folder away"),
+    errno.ELOOP: ("its links lead in a circle", "remove them"),
+    errno.ENAMETOOLONG: ("the name is too long for this file system", "move the project to a shorter path"),
+}  # fmt: skip
 DISK = re.compile(  # in the words of libraries that raise no OSError
-    r"no space left|disk is full|quota exceeded|read-only file ?system|readonly database|disk I/O error|input/output error"
-    r"|too many open files|unable to open database file|disk image is malformed|iostream error"
-    r"|PytorchStreamWriter failed writing|\(os error \d+\)",
+    rf"(?P<e{errno.ENOSPC}>no space left|disk is full)|(?P<e{errno.EDQUOT}>quota exceeded)"
+    rf"|(?P<e{errno.EROFS}>read-only file ?system|readonly database)|(?P<e{errno.EMFILE}>too many open files)"
+    r"|disk I/O error|input/output error|unable to open database file|disk image is malformed|iostream error"
+    r"|PytorchStreamWriter failed writing|\(os error (?P<number>\d+)\)",
     re.IGNORECASE,
 )
 LESS_MEMORY = (
@@ -51,15 +75,80 @@ def explained(error: BaseException) -> FinespunError | None:
 def _of_machine(error: BaseException) -> MachineError | None:
     text = _first_line(error)
     if isinstance(error, OSError) and error.errno is not None:
-        what, reason = error.filename or "a file", (error.strerror or text).lower()
-        return MachineError(f"{what}: {reason}; free space, mend the permission or the path, then start again")
-    if DISK.search(text):
-        return MachineError(f"a file cannot be read or written ({text}); free space or mend the permission, then start again")
+        reason, remedy = DISK_ERRORS.get(error.errno, ((error.strerror or text).lower(), "mend the path"))
+        where = error.filename or "a file"
+        return MachineError(f"{where}: {reason}{_room(Path(str(where)), error.errno)}; {remedy}, then start again")
+    number = _disk_error(error)
+    if number is not None:
+        return MachineError(f"a file cannot be read or written ({text}); {DISK_ERRORS[number][1]}, then start again")
+    if PEER.search(text):
+        return MachineError(
+            f"another process of this run ended or does not answer ({text}); the reason stands above or below; start again, and"
+            " training goes on from its last checkpoint"
+        )
     if isinstance(error, RuntimeError | ImportError) and GPU.search(text):
         return MachineError(f"the GPU or its driver failed ({text}); look at it with nvidia-smi, then start again")
     if isinstance(error, ImportError) and not (error.name or "").startswith("finespun"):
         return MachineError(f"{error.name or 'a package'} cannot be imported ({text}); install finespun's packages anew")
     return None
+
+
+@contextmanager
+def while_writing(path: Path, needed: int | None = None) -> Iterator[None]:
+    """Says of whatever fails while a file or folder is written where, why, and for a full disk how much is free and needed.
+
+    Raises:
+        MachineError: the disk is full, read-only, broken, or refuses.
+    """
+    try:
+        yield
+    except FinespunError:
+        raise
+    except Exception as error:
+        numbers = [each for each in map(_disk_error, _chain(error)) if each is not None]
+        named = next((Path(str(each.filename)) for each in _chain(error) if isinstance(each, OSError) and each.filename), path)
+        if not numbers or not (named.parent == path.parent or path in named.parents or named in path.parents):
+            raise  # of something else, which was read
+        reason, remedy = DISK_ERRORS[numbers[-1]]
+        room = _room(path, numbers[-1], needed)
+        raise MachineError(f"cannot write {named}: {reason}{room}; {remedy}, then start again") from error
+
+
+def require_writable(*folders: Path) -> None:
+    """Tries each folder, or the nearest that is there, before work begins whose result goes there.
+
+    Raises:
+        MachineError: one cannot be written to.
+    """
+    for folder in folders:
+        with while_writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder) as file:
+                file.write(b"x")
+                file.flush()
+
+
+def _disk_error(error: BaseException) -> int | None:
+    """Returns which of DISK_ERRORS an error is, in the words of whatever library."""
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        return error.errno
+    said = DISK.search(str(error))
+    if not said or isinstance(error, FinespunError):
+        return None
+    if said["number"]:
+        return int(said["number"]) if int(said["number"]) in DISK_ERRORS else errno.EIO
+    return next((number for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE) if said[f"e{number}"]), errno.EIO)
+
+
+def _room(path: Path, number: int, needed: int | None = None) -> str:
+    """Returns how many bytes are free where a path would lie, and how many it needs, if that is what is wrong."""
+    if number not in {errno.ENOSPC, errno.EDQUOT}:
+        return ""
+    there = next((each for each in (path, *path.absolute().parents) if each.exists()), Path.cwd())
+    free = f"{shutil.disk_usage(there).free:,} bytes are free" if number == errno.ENOSPC else ""
+    wanted = f"{needed:,} are needed" if needed else ""
+    said = ", ".join(filter(None, (free, wanted)))
+    return f" ({said})" if said else ""
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -34,6 +34,7 @@ EXCEPTED = {
     "finespun.artifacts": "paths; dvc.yaml itself names them",
     "finespun.failures": "words of messages",
     "finespun.files": "reads our own files whole, or fails",
+    "finespun.kept": "keeps files whole, or makes them anew",
     "finespun.config.check": "all that it lets through is in build/config.yaml",
     "finespun.config.compose": "all that it composes is in build/config.yaml",
     "finespun.config.guard": "lets a composed configuration through, or not",

@@ -123,7 +123,7 @@ def test_what_is_free_is_never_more_than_the_process_may_take(monkeypatch: pytes
         ),
         (RuntimeError("[enforce fail at inline_container.cc:858] . PytorchStreamWriter failed writing file"), "cannot be read"),
         (ValueError("(sqlite3.OperationalError) database or disk is full"), "a file cannot be read or written"),
-        (OSError(errno.ENOSPC, "No space left on device", "models/x"), "models/x: no space left on device"),
+        (OSError(errno.ENOSPC, "No space left on device", "models/x"), "models/x: the disk is full ("),
         (PermissionError(errno.EACCES, "Permission denied", "reports"), "reports: permission denied"),
         (RuntimeError("CUDA error: an illegal memory access was encountered"), "the GPU or its driver failed"),
         (ImportError("libcudart.so.12: cannot open", name="torch"), "torch cannot be imported"),

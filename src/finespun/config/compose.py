@@ -16,6 +16,7 @@ from finespun.config import reading
 from finespun.config.check import Origin, check, check_choices, problems_in
 from finespun.config.sections import RunConfig
 from finespun.errors import ConfigError, MachineError
+from finespun.failures import while_writing
 
 NOT_IN_KEYS = ("size", "nfiles")  # DVC leaves keys of these names out of its run cache's key, so they are written otherwise
 MARK = "="
@@ -79,9 +80,10 @@ def write(config: RunConfig, composed: DictConfig, path: Path) -> None:
     `runtime` is written as it was composed: what it takes from the environment (a server's password) is not recorded.
     """
     runtime = OmegaConf.to_container(composed.runtime, resolve=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
     plain = _renamed({**to_plain(config), "runtime": runtime}, {name: MARK + name for name in NOT_IN_KEYS})
-    path.write_text(yaml.safe_dump(plain, sort_keys=False), encoding="utf-8")
+    with while_writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(yaml.safe_dump(plain, sort_keys=False), encoding="utf-8")
 
 
 def _renamed(node: Any, names: Mapping[str, str]) -> Any:

@@ -259,6 +259,7 @@ class RuntimeConfig(Section):
     num_workers: NonNegativeInt
     progress_bar: bool
     checkpoint_seconds: NonNegativeFloat
+    stall_minutes: PositiveFloat  # without progress on several devices
     tracking_uri: str | None
     mlflow_experiment: str
     lightning: dict[str, Any]

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
 
 from finespun.errors import DataError
 from finespun.files import read_json
+from finespun.kept import damage
 
 REMEDY = "run `dvc repro --force prepare`"
 
@@ -21,6 +22,17 @@ class PreparedData:
     """The folder of `prepare`: `train.arrow`, `val.arrow`, `test.arrow`, `schema.json`, `profile.json`."""
 
     folder: Path
+
+    def verified(self, *splits: str) -> Self:
+        """Makes sure that the schema and some splits are what `prepare` wrote.
+
+        Raises:
+            DataError: a file is not there, cut short or changed.
+        """
+        reason = damage(self.folder, "schema.json", *(self.path(split).name for split in splits))
+        if reason:
+            raise DataError(f"{self.folder}: is not what `prepare` wrote ({reason}); {REMEDY}")
+        return self
 
     @cached_property
     def schema(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 from finespun.data.cells import NUMBER
 from finespun.data.sources import TABS, Row, chunks, format_of
 from finespun.errors import BusyError, DataError, listed
+from finespun.failures import while_writing
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -98,8 +99,9 @@ def write(rows: Iterable[Row], path: Path, *, like: Sequence[Row] = ()) -> int:
         except BlockingIOError as error:
             raise BusyError(f"{path}: another process is writing it; wait for its end, or name another file") from error
         try:
-            count = _write(rows, partial, kind, path, like)
-            partial.replace(target)
+            with while_writing(path):
+                count = _write(rows, partial, kind, path, like)
+                partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)
     return count

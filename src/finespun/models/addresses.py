@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import os
-import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from finespun.artifacts import Artifacts
@@ -15,6 +13,7 @@ from finespun.config.check import named_classes
 from finespun.config.sections import ModelConfig
 from finespun.errors import ModelError
 from finespun.files import read_json
+from finespun.kept import file_digest, in_one_move
 
 WEIGHT_FILES = ("*.safetensors", "*.bin", "*.pth", "*.pt")
 SAFE, PICKLED = "model*.safetensors*", "pytorch_model*.bin*"  # with `*.index.json` where a checkpoint is in shards
@@ -172,24 +171,6 @@ def store(project: Path, kind: str) -> Path:
     return Artifacts(project=project, out=project).state / kind
 
 
-def in_one_move(folder: Path, fill: Callable[[Path], object]) -> Path:
-    """Fills a folder that is then there as a whole, or not at all; one that is there already holds the same."""
-    if folder.is_dir():
-        return folder
-    partial = folder.with_name(f"{folder.name}.{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        fill(partial)
-        partial.rename(folder)
-    except OSError:
-        if not folder.is_dir():  # otherwise another process was quicker
-            raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return folder
-
-
 def require_consent(folder: Path, *, trusted: bool, remedy: str) -> None:
     """Makes sure that a class of somebody's that a checkpoint names is imported only where it is trusted.
 
@@ -216,9 +197,3 @@ def weights_digest(folder: Path) -> str:
     for path in sorted(files):
         digest.update(f"{path.name}:{file_digest(path)}\n".encode())
     return digest.hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    """Returns the sha256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -21,13 +21,12 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from finespun.config.sections import KERAS, ModelConfig, Target
 from finespun.errors import ModelError, did_you_mean, listed
+from finespun.kept import file_digest, in_one_move
 from finespun.models.adapters import merged
 from finespun.models.addresses import (
     PICKLED,
     SAFE,
     base_of,
-    file_digest,
-    in_one_move,
     is_adapter,
     processor_files,
     require_consent,

@@ -15,7 +15,7 @@ from finespun.artifacts import Artifacts, find_project
 from finespun.errors import FinespunError
 from finespun.failures import bug_report, explained
 from finespun.masking import mask_streams
-from finespun.training.launch import die_with_parent, dvc_has_ended, rank, report_exit
+from finespun.training.launch import die_with_parent, dvc_has_ended, rank, reporting
 
 RARELY = (50_000, 20, 100)  # objects, collections of the young, of the middle-aged: imports make many that stay
 NAMES = ("configure", "prepare", "finetune", "evaluate", "test")
@@ -72,8 +72,9 @@ def main(names: tuple[str, ...], out: Path | None) -> None:
     except FinespunError as error:
         click.echo(f"finespun: {error}", err=True)
         sys.exit(error.exit_code)
-    code = run_stages(names, Artifacts(project=project, out=(out or project).resolve()))
-    report_exit(code)
+    with reporting() as report:
+        code = run_stages(names, Artifacts(project=project, out=(out or project).resolve()))
+        report(code)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # interpreter shutdown of torch and its friends takes a second and does nothing for us

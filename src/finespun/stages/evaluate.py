@@ -7,6 +7,7 @@ from finespun.config import targets
 from finespun.config.sections import RunConfig
 from finespun.errors import ModelError
 from finespun.evaluation.predictor import RESTORE
+from finespun.failures import while_writing
 from finespun.files import read_table
 from finespun.report import plots
 from finespun.stages.measuring import log_report, on_devices_exactly, predict_and_measure, write_report
@@ -26,12 +27,11 @@ def evaluate(config: RunConfig, artifacts: Artifacts) -> None:
         return
     folder = artifacts.report("evaluate")
     write_report(measured, folder, confidence=config.evaluation.confidence)
-    plots.evaluation(
-        judged=measured.judgement,
-        history=read_table(artifacts.finetuned / "history.csv", COLUMNS, error=ModelError, remedy=RESTORE),
-        monitor=targets.build("task", config.task).monitor,
-        folder=folder,
-        config=config.report,
-    )
+    history = read_table(artifacts.finetuned / "history.csv", COLUMNS, error=ModelError, remedy=RESTORE)
+    with while_writing(folder):
+        plots.evaluation(
+            judged=measured.judgement, history=history, monitor=targets.build("task", config.task).monitor, folder=folder,
+            config=config.report,
+        )  # fmt: skip
     with open_run_of_model(config, artifacts) as tracked:
         log_report(tracked, measured, folder, prefix="evaluation")

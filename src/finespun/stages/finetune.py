@@ -20,7 +20,9 @@ from finespun.config import targets
 from finespun.config.compose import declared_sections, read_for_stage, to_plain
 from finespun.config.sections import RunConfig
 from finespun.data.prepared import PreparedData
+from finespun.errors import DivergedError
 from finespun.evaluation.predict import predict_split
+from finespun.failures import require_writable, while_writing
 from finespun.masking import recorded
 from finespun.models.addresses import weights_digest
 from finespun.models.compatibility import add_embeddings, fitted_together, require_size
@@ -42,7 +44,7 @@ from finespun.tracking.earlier import localised
 from finespun.tracking.lineage import input_digests, require_unchanged, stage_digest, tags
 from finespun.tracking.model_run import log_fine_tuned
 from finespun.training import target_units
-from finespun.training.checkpoints import Store
+from finespun.training.checkpoints import Store, size_of
 from finespun.training.entering import few_rows
 from finespun.training.fit import Fitted, fit
 from finespun.training.hardware import Hardware, choose
@@ -59,21 +61,27 @@ def run(artifacts: Artifacts) -> None:
     hardware = choose(config.runtime, config.trainer.precision, images=images)
     if not is_worker() and finished.take(artifacts, "finetune", lambda: _digest(config, artifacts, hardware)):
         return
-    on_devices("finetune", artifacts, hardware, lambda: finetune(config, artifacts, hardware))
+    stall_minutes = config.runtime.stall_minutes
+    on_devices("finetune", artifacts, hardware, lambda: finetune(config, artifacts, hardware), stall_minutes=stall_minutes)
 
 
 def finetune(config: RunConfig, artifacts: Artifacts, hardware: Hardware) -> None:
     """Does the stage in one of its processes; rank zero holds the lock, writes, and talks to MLflow."""
-    prepared = PreparedData(artifacts.prepared)
     folder, inputs = _inputs(config, artifacts)
+    prepared = PreparedData(artifacts.prepared).verified("train", "val")
     store = Store(artifacts.state / "checkpoints" / stage_digest(artifacts, "finetune", config, inputs, **hardware.arithmetic))
     train = partial(_train, config, folder, prepared, hardware, store, features=_features(artifacts, inputs, hardware))
     if rank():
         train(sink=lambda _metrics, _step: None)
         return
+    require_writable(store.folder, artifacts.finetuned)
     with store.lock():
         with _open_run(config, artifacts, prepared, store, inputs, hardware) as tracked:
-            fitted, processor, loaded, finish = train(sink=tracked.log)
+            try:
+                fitted, processor, loaded, finish = train(sink=tracked.log)
+            except DivergedError:
+                store.remove()  # who starts again changes something; the same would end in the same
+                raise
             record: dict[str, Any] = {"run_id": tracked.id, "tracking_uri": recorded(config.runtime.tracking_uri)}
             record |= {"columns": prepared.schema["columns"], "trust_remote_code": config.model.trust_remote_code}
             record["reading"] = {name: prepared.schema["settings"][name] for name in ("delimiter", "encoding", "quoting")}
@@ -228,13 +236,15 @@ def _start_run(
 def _save(
     fitted: Fitted, processor: Any, finish: Callable[[Any], None], store: Store, folder: Path, record: dict[str, Any]
 ) -> None:  # fmt: skip
-    folder.mkdir(parents=True, exist_ok=True)
     model: Any = fitted.tuning.model
-    if fitted.tuning.merge:
-        model = fitted.tuning.merge(model, folder)
-    finish(model)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    shutil.copyfile(store.folder / "history.csv", folder / "history.csv")
-    best = {"trained": fitted.phases, "best_epoch": fitted.best_epoch, "best_score": fitted.best_score, "steps": fitted.steps}
-    (folder / "run.json").write_text(json.dumps(record | best, indent=2) + "\n", encoding="utf-8")
+    with while_writing(folder, needed=size_of(model.state_dict())):
+        folder.mkdir(parents=True, exist_ok=True)
+        if fitted.tuning.merge:
+            model = fitted.tuning.merge(model, folder)
+        finish(model)
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+        shutil.copyfile(store.folder / "history.csv", folder / "history.csv")
+        best = {"best_epoch": fitted.best_epoch, "best_score": fitted.best_score, "steps": fitted.steps}
+        whole = record | {"trained": fitted.phases} | best
+        (folder / "run.json").write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")

@@ -15,7 +15,7 @@ from typing import Any
 
 from finespun.artifacts import Artifacts
 from finespun.files import copy_or_link
-from finespun.models.addresses import file_digest, in_one_move
+from finespun.kept import file_digest, in_one_move
 
 NOTE, FILES = "note.json", "files"
 

@@ -10,18 +10,21 @@ from finespun.training.hardware import Hardware
 from finespun.training.launch import is_worker, torchrun
 
 
-def on_devices(stage: str, artifacts: Artifacts, hardware: Hardware, work: Callable[[], None]) -> None:
+def on_devices(
+    stage: str, artifacts: Artifacts, hardware: Hardware, work: Callable[[], None], *, stall_minutes: float
+) -> None:  # fmt: skip
     """Does `work` here if this process has a device of its own; otherwise starts the stage again, once a device.
 
     Raises:
         FinespunError: the workers failed; it has their exit code, and they have said why.
+        MachineError: one of them was silent for `stall_minutes`.
     """
     if not is_worker():
         print(f"{stage}: {hardware}", flush=True)  # noqa: T201
     if is_worker() or hardware.devices == 1:
         work()
         return
-    code = torchrun(["finespun.stages", stage, "--out", str(artifacts.out)], hardware.devices)
+    code = torchrun(["finespun.stages", stage, "--out", str(artifacts.out)], hardware.devices, stall_minutes=stall_minutes)
     if code:
         failed = FinespunError(f"{hardware.devices} processes ended with exit code {code}; the reason stands above")
         failed.exit_code = code

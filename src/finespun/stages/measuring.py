@@ -18,6 +18,7 @@ from finespun.data.prepared import PreparedData
 from finespun.errors import first_of
 from finespun.evaluation.measure import Measured, headline, measure
 from finespun.evaluation.predict import predict_split
+from finespun.failures import while_writing
 from finespun.models.pretrained import load_model
 from finespun.stages import finished
 from finespun.stages.launching import on_devices
@@ -38,7 +39,7 @@ def on_devices_exactly(stage: str, artifacts: Artifacts, work: Callable[[RunConf
     if recorded and finished.take(artifacts, stage, lambda: digest):
         return
     hardware = choose(config.runtime, "32-true", why="that of plain transformers")
-    on_devices(stage, artifacts, hardware, lambda: work(config, artifacts))
+    on_devices(stage, artifacts, hardware, lambda: work(config, artifacts), stall_minutes=config.runtime.stall_minutes)
     if recorded and _digest(stage, artifacts, config) == digest:  # nobody has changed what it read
         finished.keep(artifacts, stage, digest)
 
@@ -49,7 +50,7 @@ def _digest(stage: str, artifacts: Artifacts, config: RunConfig) -> str:
 
 def predict_and_measure(config: RunConfig, artifacts: Artifacts, split: str) -> Measured | None:
     """Returns what was found on rank zero, None on the others."""
-    prepared = PreparedData(artifacts.prepared)
+    prepared = PreparedData(artifacts.prepared).verified("train", split)
     model, task, encoder = from_rank_zero(partial(_read, config, artifacts), choose(config.runtime, "32-true"))
     outputs = predict_split(
         model=model, task=task, encoder=encoder, prepared=prepared, split=split, runtime=config.runtime
@@ -69,7 +70,6 @@ def _read(config: RunConfig, artifacts: Artifacts) -> tuple[Any, Task, Encoder]:
 
 def write_report(measured: Measured, folder: Path, *, confidence: float, **more: int) -> None:
     """Writes `metrics.json` (a few numbers, for `dvc metrics`), `details.json` and the predictions, and says the numbers."""
-    folder.mkdir(parents=True, exist_ok=True)
     rows = measured.predictions.num_rows
     details = {
         "confidence": confidence,
@@ -81,9 +81,11 @@ def write_report(measured: Measured, folder: Path, *, confidence: float, **more:
         "constant_targets": list(measured.judgement.constant),
         "names_in_mlflow": changed(measured.scores),  # of scores that cannot keep their own
     }
-    for name, content in (("metrics", {"rows": rows, **headline(measured.scores), **more}), ("details", details)):
-        (folder / f"{name}.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    pq.write_table(measured.predictions, folder / "predictions.parquet")
+    with while_writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in (("metrics", {"rows": rows, **headline(measured.scores), **more}), ("details", details)):
+            (folder / f"{name}.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        pq.write_table(measured.predictions, folder / "predictions.parquet")
     said = ", ".join(f"{name} {value:.4f}" for name, value in headline(measured.scores).items())
     print(f"{folder.name}: {rows:,} rows, {said}")  # noqa: T201
     for warning in _unknown(measured.judgement):

@@ -21,7 +21,9 @@ from finespun.data.prepared import PreparedData
 from finespun.data.splits import SPLITS
 from finespun.data.writing import CsvWriter
 from finespun.errors import DataError, first_of, listed
-from finespun.models.addresses import file_digest, in_one_move, resolve
+from finespun.failures import while_writing
+from finespun.kept import file_digest, in_one_move, seal
+from finespun.models.addresses import resolve
 from finespun.stages import finished
 from finespun.tracking.earlier import localised
 from finespun.tracking.lineage import input_digests, path_digest, require_unchanged, stage_digest
@@ -35,7 +37,9 @@ def run(artifacts: Artifacts) -> None:
     if finished.take(artifacts, "prepare", lambda: digest):
         return
     if artifacts.out == artifacts.project:
-        prepare(config, artifacts, artifacts.prepared)
+        with while_writing(artifacts.prepared):
+            prepare(config, artifacts, artifacts.prepared)
+            seal(artifacts.prepared)
     else:
         shared = artifacts.state / "prepared" / digest
         in_one_move(shared, lambda partial: prepare(config, artifacts, partial))

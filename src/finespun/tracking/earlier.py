@@ -9,7 +9,8 @@ from typing import Any
 from finespun.artifacts import Artifacts
 from finespun.config.sections import ModelConfig, RuntimeConfig
 from finespun.errors import ModelError
-from finespun.models.addresses import in_one_move, store
+from finespun.kept import in_one_move
+from finespun.models.addresses import store
 
 SCHEMES = ("runs:/", "models:/")
 

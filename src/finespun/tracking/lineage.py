@@ -15,7 +15,7 @@ from finespun.config.compose import declared_dependencies, declared_sections, to
 from finespun.config.sections import RunConfig
 from finespun.errors import DataError, MachineError
 from finespun.files import read_yaml
-from finespun.models.addresses import file_digest
+from finespun.kept import file_digest
 
 PACKAGES = (
     "finespun", "torch", "pytorch-lightning", "transformers", "tokenizers", "torchmetrics", "numpy", "pyarrow", "pillow",

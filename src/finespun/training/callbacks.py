@@ -21,8 +21,9 @@ from finespun.tasks.base import Batch
 from finespun.training.checkpoints import Signals, Store
 from finespun.training.fine_tuner import FineTuner
 from finespun.training.history import Recorder
+from finespun.training.pulse import at_rest, progressed
 
-AGREE_EVERY = 10  # batches between two agreements of several processes on whether to save
+AGREE_SECONDS = 1.0  # between two agreements of several processes on whether to save
 
 
 class StepLog(Callback):
@@ -65,6 +66,37 @@ class StepLog(Callback):
         self.recorder.validated(metrics, trainer.global_step, epoch=trainer.current_epoch, padding_share=share)
 
 
+class Alive(Callback):
+    """Lets the launcher of several processes hear that this one gets on, and how far it is."""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        progressed()
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        progressed()
+
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: torch.Tensor) -> None:
+        progressed()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        progressed()
+
+    def on_validation_batch_start(self, *_: Any) -> None:
+        progressed()
+
+    def on_validation_batch_end(self, *_: Any) -> None:
+        progressed()
+
+    def on_test_batch_start(self, *_: Any) -> None:
+        progressed()
+
+    def on_test_batch_end(self, *_: Any) -> None:
+        progressed()
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        at_rest()
+
+
 class Progress(TQDMProgressBar):
     """One line: epoch, batches, rate, time left, the recent training loss and the last validation metrics."""
 
@@ -91,7 +123,7 @@ class StoreIO(CheckpointIO):
         self.store = store
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        self.store.write(checkpoint, Path(path).name)
+        self.store.write(checkpoint, Path(path).name, best=storage_options or "")
 
     def load_checkpoint(self, path: Any, map_location: Any | None = None, weights_only: bool | None = None) -> dict[str, Any]:
         return dict(self.store.read(Path(path)))
@@ -112,7 +144,8 @@ class Saver(Checkpoint):
         self.monitor, self.sign, self.seconds = monitor, 1 if mode == "max" else -1, seconds
         self.best_score, self.best_epoch, self.best_file = float("-inf"), -1, ""
         self.epoch_ended = False
-        self.saved_at = time.monotonic()
+        self.saved_at = self.agreed_at = time.monotonic()
+        self.steps, self.agree_after = 0, 1  # since the last agreement; the next one, as rank zero has said
         self.signals = Signals()
         self.average: WeightAveraging | None = None  # whose weights are validated, where there is one
 
@@ -151,16 +184,20 @@ class Saver(Checkpoint):
         due = self.epoch_ended or self.signals.heard is not None or time.monotonic() - self.saved_at >= self.seconds
         if trainer.world_size == 1:
             return due
-        steps = done // trainer.accumulate_grad_batches
-        return bool((self.seconds == 0 or steps == 1 or steps % AGREE_EVERY == 0) and trainer.strategy.broadcast(due))
+        self.steps += 1
+        if done and self.seconds and self.steps < self.agree_after:
+            return False
+        passed, self.agreed_at = time.monotonic() - self.agreed_at, time.monotonic()
+        after = max(1, min(2 * self.agree_after, int(self.steps * AGREE_SECONDS / max(passed, 1e-3))))
+        self.steps = 0
+        due, self.agree_after = trainer.strategy.broadcast((due, after))
+        return bool(due)
 
     def save(self, trainer: pl.Trainer) -> None:
         """Saves the training state; never one whose loss is not a number."""
         self.flush()
         path = self.store.folder / f"state-{trainer.global_step:09d}.ckpt"
-        if trainer.is_global_zero:
-            path.with_suffix(".best").write_text(self.best_file)
-        trainer.save_checkpoint(path)
+        trainer.save_checkpoint(path, storage_options=self.best_file)
         if trainer.is_global_zero:
             self.store.prune()
         self.epoch_ended, self.saved_at = False, time.monotonic()

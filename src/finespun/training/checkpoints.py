@@ -14,16 +14,30 @@ import pickle
 import shutil
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any, cast
 
 import torch
 
-from finespun.errors import BusyError, MachineError, ModelError
+from finespun.errors import BusyError, ModelError
+from finespun.failures import while_writing
+from finespun.kept import file_digest, write_whole
+from finespun.training.launch import is_worker
 
 KEPT = 2
+PARTIAL = ".partial"
+
+
+class DamagedError(ModelError):
+    """A file is not what was written."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        self.what = f"{path}: is damaged ({reason.lower()})"
+        super().__init__(
+            f"{self.what}; start again: training goes on from an older checkpoint, or begins anew, to the same result"
+        )
 
 
 class Store:
@@ -31,6 +45,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.known: dict[str, str] = {}  # digests of what was written, or taken up
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -54,27 +69,25 @@ class Store:
             file.flush()
             yield
 
-    def write(self, state: Any, name: str) -> Path:
-        """Writes a file that exists whole or not at all.
+    def write(self, state: Any, name: str, *, best: str = "") -> Path:
+        """Writes a file that exists whole or not at all; the digests beside it are its own and that of the `best` it names.
 
         Raises:
             MachineError: the disk is full or refuses.
         """
         path = self.folder / name
-        partial = path.with_name(name + ".partial")
+        partial = path.with_name(name + PARTIAL)
         try:
-            with partial.open("wb") as file:
+            with while_writing(path, needed=size_of(state)), partial.open("wb") as file:
                 digested = _Digested(file)
                 torch.save(state, cast("IO[bytes]", digested))
                 file.flush()
                 os.fsync(file.fileno())
-            path.with_name(name + ".sha256").write_text(digested.digest.hexdigest())
+            self.known[name] = digested.digest.hexdigest()
+            write_whole(_list_of(path), "".join(f"{self.known[each]}  {each}\n" for each in (name, best) if each))
             partial.replace(path)
-        except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
+        finally:
             partial.unlink(missing_ok=True)
-            raise MachineError(
-                f"{path}: cannot be written ({error}); free space or mend the permission, then start again"
-            ) from error
         return path
 
     def read(self, path: Path) -> Any:
@@ -83,59 +96,103 @@ class Store:
         Raises:
             ModelError: its bytes are not those that were written.
         """
+        self._require_whole(path, path.name)
         try:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            if digest == path.with_name(path.name + ".sha256").read_text():
-                return torch.load(path, map_location="cpu", weights_only=True)
-            reason = "its sha256 is not the one written beside it"
+            return torch.load(path, map_location="cpu", weights_only=True)
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            reason = str(error)
-        raise ModelError(f"{path}: is damaged ({reason}); delete it to fall back to an older one")
+            raise DamagedError(path, str(error).splitlines()[0]) from error
+
+    def _require_whole(self, path: Path, *names: str) -> None:
+        """Raises a ModelError unless a checkpoint, and the best weights that it names, are what was written."""
+        try:
+            digests = self._digests(path)
+            for name in names or digests:
+                if file_digest(self.folder / name) != digests[name]:
+                    raise DamagedError(self.folder / name, "its sha256 is not the one written beside it")
+        except (OSError, ValueError, KeyError) as error:
+            named = Path(getattr(error, "filename", None) or _list_of(path))
+            raise DamagedError(named, getattr(error, "strerror", None) or "it is cut short") from error
+
+    def _digests(self, path: Path) -> dict[str, str]:
+        lines = _list_of(path).read_text(encoding="utf-8").splitlines()
+        return {name: digest for digest, name in (line.split("  ") for line in lines)}
 
     def states(self) -> list[Path]:
         """Checkpoints of the training state, newest first."""
         return sorted(self.folder.glob("state-*.ckpt"), reverse=True)
 
     def newest(self) -> Path | None:
-        """Returns the newest checkpoint that is whole; damaged ones are named and passed over."""
+        """Returns the newest checkpoint that is whole, as are the best weights that it names; others are passed over."""
         for path in self.states():
             try:
+                self._require_whole(path)
                 self.read(path)
-            except ModelError as error:
-                print(f"warning: {error}")  # noqa: T201  (a line for the terminal, on the way to the older one)
+            except DamagedError as error:
+                print(f"warning: {error.what}: {path.name} is passed over", flush=True)  # noqa: T201
                 continue
+            self.known |= self._digests(path)
             return path
         return None
 
     def prune(self) -> None:
-        """Keeps the newest checkpoints and the best weights that they name."""
-        for path in self.states()[KEPT:]:
-            self._remove(path)
-        named = set()
-        for path in self.states():
-            note = path.with_suffix(".best")
-            named.add(note.read_text() if note.exists() else "")
-        for path in self.folder.glob("best-*.ckpt"):
-            if path.name not in named:
-                self._remove(path)
+        """Keeps the newest states, one more if they all name the same best weights, and the best weights that they name."""
+        states = self.states()
+        kept, older = states[:KEPT], states[KEPT:]
+        named = {self._best_of(path) for path in kept}
+        if len(named) == 1:
+            kept += [path for path in older if self._best_of(path) not in named][:1]
+        named = {self._best_of(path) for path in kept}
+        left = [path for path in states if path not in kept]
+        left += [path for path in self.folder.glob("best-*.ckpt") if path.name not in named]
+        for path in left:
+            _list_of(path).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+        for path in self.folder.glob(f"*{PARTIAL}"):
+            path.unlink()  # of a process that was killed
 
-    def _remove(self, path: Path) -> None:
-        for each in (path, path.with_name(path.name + ".sha256"), path.with_suffix(".best")):
-            each.unlink(missing_ok=True)
+    def _best_of(self, path: Path) -> str:
+        with suppress(OSError, ValueError):
+            return next((name for name in self._digests(path) if name != path.name), "")
+        return ""
 
     def note(self, name: str, value: Any = None) -> Any:
         """Keeps (or, without a value, recalls) a small fact beside the checkpoints, such as the MLflow run's id."""
         path = self.folder / f"{name}.json"
-        if value is None:
-            return json.loads(path.read_text()) if path.exists() else None
-        path.with_suffix(".partial").write_text(json.dumps(value))
-        path.with_suffix(".partial").replace(path)
-        return value
+        if value is not None:
+            write_whole(path, json.dumps({"value": value, "sha256": _digest_of(value)}))
+            return value
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if found["sha256"] == _digest_of(found["value"]):
+                return found["value"]
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        print(f"warning: {path}: is damaged; training does without it", flush=True)  # noqa: T201
+        return None
 
     def remove(self) -> None:
         """Removes everything: the stage has succeeded."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def size_of(state: Any) -> int:
+    """Returns how many bytes the tensors of nested values take."""
+    if isinstance(state, torch.Tensor):
+        return state.numel() * state.element_size()
+    if isinstance(state, dict):
+        return sum(map(size_of, state.values()))
+    return sum(map(size_of, state)) if isinstance(state, list | tuple) else 0
+
+
+def _digest_of(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def _list_of(path: Path) -> Path:
+    """The digests of a checkpoint, as `sha256sum --check` reads them."""
+    return path.with_name(path.name + ".sha256")
 
 
 class _Digested:
@@ -168,6 +225,7 @@ class Signals:
                 signal.signal(number, handler)
 
     def remember(self, number: int, _frame: FrameType | None) -> None:
-        """Keeps a signal; a second one ends the process at once."""
+        """Keeps a signal; a second one ends the process at once, unless a launcher passes on what it is sent."""
         self.heard = number
-        signal.signal(number, signal.SIG_DFL)
+        if not is_worker():
+            signal.signal(number, signal.SIG_DFL)

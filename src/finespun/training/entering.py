@@ -19,7 +19,7 @@ from torch import nn
 from finespun.data.batches import Batches, Part
 from finespun.data.loader import BatchLoader
 from finespun.errors import ConfigError
-from finespun.models.addresses import in_one_move
+from finespun.kept import in_one_move
 from finespun.models.attention import quick_attention
 from finespun.models.first_token import reads_first_token_alone
 from finespun.tasks.base import Batch, Task

@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 from finespun.data.batches import Batches, Part
 from finespun.data.loader import BatchLoader
 from finespun.errors import ModelError
-from finespun.models.addresses import in_one_move
+from finespun.kept import in_one_move
 from finespun.models.attention import REFUSALS
 from finespun.models.first_token import reads_first_token_alone
 from finespun.strategies.anatomy import Anatomy, dissect

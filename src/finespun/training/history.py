@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 from finespun.errors import DivergedError
+from finespun.failures import while_writing
 from finespun.training.launch import rank, world_size
 
 COLUMNS = ("step", "epoch", "name", "value", "time")
@@ -29,25 +30,38 @@ class History:
     def cut_back(self, step: int) -> None:
         """Forgets what came after `step`: it will be trained again."""
         kept = [row for row in self.rows() if int(row["step"]) <= step]
-        with self.path.open("w", newline="") as file:
+        with while_writing(self.path), self.path.open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(kept)
 
     def rows(self) -> list[dict[str, str]]:
-        """Returns what was recorded."""
+        """Returns what was recorded; lines that a kill or a power cut has torn are left out."""
         if not self.path.exists():
             return []
-        with self.path.open(newline="") as file:
-            return [row for row in csv.DictReader(file) if row["time"]]
+        rows = csv.DictReader(self.path.read_text(encoding="utf-8", errors="replace").replace("\0", "").splitlines(), COLUMNS)
+        found = list(rows)
+        good = [row for row in found if _is_point(row)]
+        torn = len(found) - len(good) - (found[:1] == [dict(zip(COLUMNS, COLUMNS, strict=True))])
+        if torn or not found:
+            print(f"warning: {self.path}: {torn} lines are damaged; the record of steps has gaps", flush=True)  # noqa: T201
+        return good
 
     def add(self, points: Iterable[tuple[int, Mapping[str, float]]], *, epoch: int) -> None:
         """Appends the metrics of some steps."""
         now = f"{time.time():.3f}"
-        with self.path.open("a", newline="") as file:
+        with while_writing(self.path), self.path.open("a", newline="") as file:
             csv.writer(file).writerows(
                 [step, epoch, name, repr(value), now] for step, metrics in points for name, value in metrics.items()
             )
+
+
+def _is_point(row: Mapping[str | None, str]) -> bool:
+    try:
+        float(row["value"])
+        return int(row["step"]) >= 0 and int(row["epoch"]) >= 0 and bool(row["name"]) and float(row["time"]) > 0
+    except (ValueError, TypeError):
+        return False
 
 
 class Recorder:

@@ -8,11 +8,18 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 from finespun.errors import MachineError
+from finespun.training.pulse import SECONDS, Pulse, Watch
 
-EXIT_FILE = "FINESPUN_EXIT_FILE"
+LAUNCH_FOLDER = "FINESPUN_LAUNCH_FOLDER"  # in which processes say how they are
+EXIT_FILE = "exit_code"
 PR_SET_PDEATHSIG = 1
 REAPERS = {"systemd", "init", "tini", "dumb-init", "docker-init", "catatonit", "containerd-shim"}  # who adopts orphans
 
@@ -32,10 +39,14 @@ def is_worker() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
-def torchrun(arguments: list[str], processes: int) -> int:
-    """Runs `python -m ARGUMENTS` in several processes and returns the exit code of rank zero."""
-    with tempfile.TemporaryDirectory() as folder:
-        exit_file = Path(folder) / "exit_code"
+def torchrun(arguments: list[str], processes: int, *, stall_minutes: float) -> int:
+    """Runs `python -m ARGUMENTS` in several processes and returns the exit code of rank zero.
+
+    Raises:
+        MachineError: one of them was silent for `stall_minutes`; all are ended.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         command = [
             sys.executable,
             "-m",
@@ -46,24 +57,64 @@ def torchrun(arguments: list[str], processes: int) -> int:
             *arguments,
         ]
         threads = str(max(1, (os.cpu_count() or 1) // processes))
-        code = run_and_wait(command, environment={"OMP_NUM_THREADS": threads, **os.environ, EXIT_FILE: str(exit_file)})
+        environment = {"OMP_NUM_THREADS": threads, **os.environ, LAUNCH_FOLDER: name}
+        watch = Watch(folder, stall_minutes=stall_minutes)
+        heard, code = _run_and_watch(command, environment, watch)
+        exit_file = folder / EXIT_FILE
         said = exit_file.read_text() if exit_file.exists() else ""
         if said.isdigit():
             return int(said)
-        return MachineError.exit_code if code == 1 else code  # rank zero was ended before it could say anything
+        return 128 + heard if heard else MachineError.exit_code if code == 1 else code  # rank zero could not say anything
 
 
-def run_and_wait(command: list[str], *, folder: Path | None = None, environment: dict[str, str] | None = None) -> int:
+def _run_and_watch(command: list[str], environment: dict[str, str], watch: Watch) -> tuple[int, int]:
+    """Returns the signal that was received meanwhile, and the exit code.
+
+    The processes are a session of their own: what reaches this group reaches them once, through `passed_on`.
+    """
+    with _started(command, env=environment) as process, passed_on(process, send=watch.send) as heard:
+        while process.poll() is None:
+            watch.require_progress()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(SECONDS)
+        return (heard[0] if heard else 0), process.returncode
+
+
+def _started(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command, start_new_session=True, preexec_fn=die_with_parent, **options)  # noqa: PLW1509
+
+
+def run_and_wait(command: list[str], *, folder: Path | None = None) -> int:
     """Runs a command to its end and returns its exit code.
 
-    Ctrl-C reaches it too: it is given the time to save a checkpoint (`subprocess.run` would kill it after a quarter second).
+    Ctrl-C and SIGTERM reach it too: it is given the time to save a checkpoint.
     """
-    with subprocess.Popen(command, cwd=folder, env=environment, preexec_fn=die_with_parent) as process:  # noqa: PLW1509
-        while True:
-            try:
-                return process.wait()
-            except KeyboardInterrupt:
-                continue
+    with _started(command, cwd=folder) as process, passed_on(process):
+        return process.wait()
+
+
+@contextmanager
+def passed_on(process: subprocess.Popen[bytes], send: Callable[[int], bool] | None = None) -> Iterator[list[int]]:
+    """While it lasts, Ctrl-C and SIGTERM are for a process, and its own; yields the list of those that came.
+
+    The first one goes through `send`, if that reaches anybody; further ones to the process itself, which ends its own at once.
+    """
+    heard: list[int] = []
+
+    def receive(number: int, _frame: FrameType | None) -> None:
+        heard.append(number)
+        if len(heard) > 1 or send is None or not send(number):
+            process.send_signal(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield heard  # Python hears signals in its main thread alone; the process dies with this one
+        return
+    before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield heard
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def die_with_parent() -> None:
@@ -84,7 +135,24 @@ def dvc_has_ended() -> bool:
     return "dvc" not in command and (parent.name == "1" or name in REAPERS)
 
 
-def report_exit(code: int) -> None:
-    """Tells the launcher how this process ends: torchrun itself only knows success and failure."""
-    if rank() == 0 and EXIT_FILE in os.environ:
-        Path(os.environ[EXIT_FILE]).write_text(str(code))
+@contextmanager
+def reporting() -> Iterator[Callable[[int], None]]:
+    """Lets the launcher, if there is one, hear from this process; yields what tells it the exit code.
+
+    torchrun itself only knows success and failure.
+    """
+    folder = os.environ.get(LAUNCH_FOLDER)
+    if not is_worker() or folder is None:
+        yield lambda _code: None
+        return
+    pulse = Pulse(Path(folder), rank())
+    pulse.start()
+
+    def report(code: int) -> None:
+        if rank() == 0:
+            (Path(folder) / EXIT_FILE).write_text(str(code))
+
+    try:
+        yield report
+    finally:
+        pulse.stop()

@@ -21,7 +21,7 @@ from finespun.config.sections import RunConfig, Target
 from finespun.data.loader import BatchLoader
 from finespun.errors import ConfigError, InterruptError, MachineError
 from finespun.tasks.base import Task
-from finespun.training.callbacks import Progress, Saver, StepLog, StoreIO
+from finespun.training.callbacks import Alive, Progress, Saver, StepLog, StoreIO
 from finespun.training.data_module import FineTuningData
 from finespun.training.fine_tuner import FineTuner
 from finespun.training.hardware import Hardware
@@ -47,6 +47,8 @@ def make_trainer(hardware: Hardware, *, progress_bar: bool, find_unused_paramete
     logging.getLogger("pytorch_lightning.profilers.profiler").setLevel(logging.INFO)  # what was asked for is shown
     logging.getLogger("pytorch_lightning.callbacks.model_summary").setLevel(logging.INFO)
     settings: dict[str, Any] = {"enable_model_summary": False, **options}
+    if world_size() > 1:
+        settings["callbacks"] = [*settings.get("callbacks", []), Alive()]
     try:
         return _trainer(hardware, strategy, progress_bar=progress_bar, **settings)
     except (MisconfigurationException, TypeError, ValueError) as error:

@@ -11,7 +11,7 @@ import pytest
 from finespun.artifacts import Artifacts
 from finespun.data.prepared import PreparedData
 from finespun.errors import DataError
-from finespun.models.addresses import file_digest
+from finespun.kept import file_digest
 from finespun.stages.prepare import prepare
 from helpers import real_rows, write_csv
 from small_run import LABELS, small_config

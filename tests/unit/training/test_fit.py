@@ -104,7 +104,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_bits_stay(
     kill_after(9)
     with pytest.raises(KilledError):
         train(tmp_path / "killed")
-    newest, older = Store(tmp_path / "killed").states()
+    newest, older, *_ = Store(tmp_path / "killed").states()
     damaged = bytearray(newest.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     newest.write_bytes(damaged)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from finespun.training.launch import EXIT_FILE, is_worker, rank, report_exit, torchrun, world_size
+from finespun.training.launch import LAUNCH_FOLDER, is_worker, rank, reporting, torchrun, world_size
 
 CHILD = """
 import signal, sys, time
@@ -65,21 +65,22 @@ def test_the_exit_code_is_that_of_rank_zero(tmp_path: Path) -> None:
     module = tmp_path / "ends.py"
     module.write_text(
         "import os, sys\n"
-        "from finespun.training.launch import rank, report_exit, world_size, is_worker\n"
+        "from finespun.training.launch import rank, reporting, world_size, is_worker\n"
         "assert is_worker() and world_size() == 2\n"
-        "report_exit(6 + rank())\n"
+        "with reporting() as report: report(6 + rank())\n"
         "sys.exit(6 + rank())\n"
     )
     here = os.environ.get("PYTHONPATH", "")
     os.environ["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{here}"
     try:
-        assert torchrun(["ends"], 2) == 6
+        assert torchrun(["ends"], 2, stall_minutes=1) == 6
     finally:
         os.environ["PYTHONPATH"] = here
 
 
 def test_alone_a_process_is_rank_zero_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (rank(), world_size(), is_worker()) == (0, 1, False)
-    monkeypatch.setenv(EXIT_FILE, str(tmp_path / "code"))
-    report_exit(75)
-    assert (tmp_path / "code").read_text() == "75"
+    monkeypatch.setenv(LAUNCH_FOLDER, str(tmp_path))
+    with reporting() as report:
+        report(75)
+    assert not list(tmp_path.iterdir()), "nobody waits for it"

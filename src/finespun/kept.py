@@ -1,0 +1,153 @@
+"""Files that are kept and trusted later: listed with their digests, verified when opened, made anew when damaged."""
+
+from __future__ import annotations
+
+import fcntl
+import glob
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from finespun.failures import while_writing
+
+SEAL = "digests.json"  # beside the files that it lists
+MAKING = ".making-"  # and the process
+
+
+def file_digest(path: Path) -> str:
+    """Returns the sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a small file that exists whole or not at all, also after a power cut."""
+    partial = path.with_name(f"{path.name}.partial")
+    with while_writing(path, needed=len(text)):
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+
+
+def seal(folder: Path) -> None:
+    """Lists all files of a folder with their digests, in the folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SEAL)
+    digests = {path.relative_to(folder).as_posix(): file_digest(path) for path in files}
+    write_whole(folder / SEAL, json.dumps(digests, indent=2) + "\n")
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Returns what `seal` has listed.
+
+    Raises:
+        OSError, ValueError: the list is not there or not what was written.
+    """
+    found = json.loads((folder / SEAL).read_text(encoding="utf-8"))
+    if not isinstance(found, dict) or not found:
+        raise ValueError(f"{SEAL} is damaged")
+    return found
+
+
+def damage(folder: Path, *names: str) -> str | None:
+    """Returns what is wrong with the files of a sealed folder, or with those named; None where they are whole."""
+    try:
+        listed = digests(folder)
+        for name in names or listed:
+            if name not in listed:
+                return f"{SEAL} does not list {name}"
+            if file_digest(folder / name) != listed[name]:
+                return f"the sha256 of {name} is not the one in {SEAL}"
+    except OSError as error:
+        return f"{Path(error.filename or folder).name}: {(error.strerror or str(error)).lower()}"
+    except ValueError:
+        return f"{SEAL} is damaged or cut short"
+    return None
+
+
+def in_one_move(folder: Path, fill: Callable[[Path], object], *, needed: int | None = None) -> Path:
+    """Fills a folder that is then there as a whole, or not at all; one that is there is taken if it is whole.
+
+    Args:
+        folder: named by all that its content is a function of.
+        fill: is given an empty folder beside it.
+        needed: bytes that it will take, for the message where the disk is full.
+
+    Raises:
+        MachineError: the disk is full, or the place cannot be written to.
+    """
+    if folder.is_dir() and damage(folder) is None:
+        return folder
+    with _begun(folder) as partial, while_writing(partial, needed=needed):
+        fill(partial)
+        seal(partial)
+        try:
+            partial.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # otherwise another process was quicker
+                raise
+    return folder
+
+
+@contextmanager
+def _begun(folder: Path) -> Iterator[Path]:
+    """Yields an empty folder beside a place that is then free; it is held, so that no other process takes it for a leftover."""
+    partial = folder.with_name(f"{folder.name}{MAKING}{os.getpid()}")
+    with ExitStack() as stack:
+        with while_writing(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with _held(folder.parent):
+                _clear(folder)
+                partial.mkdir()
+                stack.enter_context(_held(partial))
+        try:
+            yield partial
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _clear(folder: Path) -> None:
+    """Removes what is damaged, and what killed processes have left half filled."""
+    for left in folder.parent.glob(f"{glob.escape(folder.name)}{MAKING}*"):
+        if not _in_use(left):
+            shutil.rmtree(left, ignore_errors=True)
+    reason = damage(folder) if folder.is_dir() else "it is no folder"
+    if os.path.lexists(folder) and reason:  # of several processes the first finds it so
+        print(f"warning: {folder}: is damaged ({reason}); it is made anew", flush=True)  # noqa: T201
+        aside = folder.with_name(f"{folder.name}{MAKING}{os.getpid()}")  # who has it open may read on
+        folder.rename(aside)
+        _remove(aside)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink()
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Holds a folder against other processes."""
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)
+
+
+def _in_use(folder: Path) -> bool:
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(held)
+    return False
