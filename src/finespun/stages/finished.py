@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from finespun.artifacts import Artifacts
+from finespun.errors import MachineError
 from finespun.files import copy_or_link
 from finespun.kept import file_digest, in_one_move
 
@@ -63,8 +64,8 @@ def keep(artifacts: Artifacts, stage: str, digest: str, *, checkpoints: str = ""
 
     try:
         in_one_move(kept, fill)
-    except OSError as error:  # the result itself is where it belongs
-        print(f"warning: {stage}: its result is not kept until DVC has recorded it: {kept}: {error.strerror}")  # noqa: T201
+    except (OSError, MachineError) as error:  # the result itself is where it belongs
+        print(f"warning: {stage}: its result is not kept until DVC has recorded it: {kept}: {error}")  # noqa: T201
 
 
 def by_dvc(artifacts: Artifacts) -> bool:
