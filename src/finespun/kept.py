@@ -32,7 +32,14 @@ def write_whole(path: Path, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
+        make_way(path)
         partial.replace(path)
+
+
+def make_way(path: Path) -> None:
+    """Removes a folder that lies where a file will be."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
 
 
 def seal(folder: Path) -> None:
@@ -121,14 +128,8 @@ def _clear(folder: Path) -> None:
         print(f"warning: {folder}: is damaged ({reason}); it is made anew", flush=True)  # noqa: T201
         aside = folder.with_name(f"{folder.name}{MAKING}{os.getpid()}")  # who has it open may read on
         folder.rename(aside)
-        _remove(aside)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink()
+        make_way(aside)
+        aside.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from unit.conftest import prepared, train
+
+__all__ = ["prepared", "train"]  # fixtures
+
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Prints how many inputs and faults were tried, and how many held."""

@@ -23,7 +23,7 @@ import torch
 
 from finespun.errors import BusyError, ModelError
 from finespun.failures import while_writing
-from finespun.kept import file_digest, write_whole
+from finespun.kept import file_digest, make_way, write_whole
 from finespun.training.launch import is_worker
 
 KEPT = 2
@@ -84,7 +84,8 @@ class Store:
                 file.flush()
                 os.fsync(file.fileno())
             self.known[name] = digested.digest.hexdigest()
-            write_whole(_list_of(path), "".join(f"{self.known[each]}  {each}\n" for each in (name, best) if each))
+            write_whole(_list_of(path), "".join(f"{self.known[each]}  {each}\n" for each in (best, name) if each))
+            make_way(path)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
@@ -114,8 +115,12 @@ class Store:
             raise DamagedError(named, getattr(error, "strerror", None) or "it is cut short") from error
 
     def _digests(self, path: Path) -> dict[str, str]:
-        lines = _list_of(path).read_text(encoding="utf-8").splitlines()
-        return {name: digest for digest, name in (line.split("  ") for line in lines)}
+        """Returns what stands in the list beside a checkpoint: first the best weights that it names, last itself."""
+        *lines, end = _list_of(path).read_text(encoding="utf-8").split("\n")
+        found = {name: digest for digest, name in (line.split("  ") for line in lines)}
+        if end or list(found)[-1:] != [path.name]:
+            raise ValueError
+        return found
 
     def states(self) -> list[Path]:
         """Checkpoints of the training state, newest first."""
@@ -145,8 +150,9 @@ class Store:
         left = [path for path in states if path not in kept]
         left += [path for path in self.folder.glob("best-*.ckpt") if path.name not in named]
         for path in left:
-            _list_of(path).unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
+            for each in (_list_of(path), path):
+                make_way(each)
+                each.unlink(missing_ok=True)
         for path in self.folder.glob(f"*{PARTIAL}"):
             path.unlink()  # of a process that was killed
 

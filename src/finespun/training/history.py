@@ -6,6 +6,7 @@ import csv
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from io import StringIO
 from pathlib import Path
 from statistics import fmean
 
@@ -14,6 +15,7 @@ import torch.distributed as dist
 
 from finespun.errors import DivergedError
 from finespun.failures import while_writing
+from finespun.kept import write_whole
 from finespun.training.launch import rank, world_size
 
 COLUMNS = ("step", "epoch", "name", "value", "time")
@@ -30,17 +32,21 @@ class History:
     def cut_back(self, step: int) -> None:
         """Forgets what came after `step`: it will be trained again."""
         kept = [row for row in self.rows() if int(row["step"]) <= step]
-        with while_writing(self.path), self.path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(kept)
+        text = StringIO(newline="")
+        writer = csv.DictWriter(text, COLUMNS)
+        writer.writeheader()
+        writer.writerows(kept)
+        write_whole(self.path, text.getvalue())
 
     def rows(self) -> list[dict[str, str]]:
         """Returns what was recorded; lines that a kill or a power cut has torn are left out."""
-        if not self.path.exists():
+        try:
+            text = self.path.read_text(encoding="utf-8", errors="replace").replace("\0", "")
+        except FileNotFoundError:
             return []
-        rows = csv.DictReader(self.path.read_text(encoding="utf-8", errors="replace").replace("\0", "").splitlines(), COLUMNS)
-        found = list(rows)
+        except OSError as error:
+            text = f"{error}\n"
+        found = list(csv.DictReader(text.splitlines(), COLUMNS))
         good = [row for row in found if _is_point(row)]
         torn = len(found) - len(good) - (found[:1] == [dict(zip(COLUMNS, COLUMNS, strict=True))])
         if torn or not found:
