@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
 import socket
+import sys
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -19,7 +21,7 @@ def together(processes: int, work: Callable[[], Any], *, seconds: float = 240) -
     context, ends, children = multiprocessing.get_context("fork"), [], []
     for rank in range(processes):
         mine, theirs = context.Pipe(duplex=False)
-        children.append(context.Process(target=_child, args=(theirs, work, rank, processes, port), daemon=True))
+        children.append(context.Process(target=_child, args=(theirs, work, rank, processes, port)))
         children[-1].start()
         theirs.close()
         ends.append(mine)
@@ -48,6 +50,7 @@ def _child(end: Connection, work: Callable[[], Any], rank: int, processes: int, 
         "LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
         "TORCHELASTIC_RUN_ID": "test",
     }  # fmt: skip
+    faulthandler.enable(sys.__stderr__)  # of a crash in a library, the test shows the place
     try:
         end.send(work())
     except BaseException:  # noqa: BLE001  (whatever it is, the test shows it)

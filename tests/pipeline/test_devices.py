@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
 
-from helpers import Project
+from helpers import Project, real_rows, write_csv
 
 STAGES = ("python", "-m", "finespun.stages", "configure", "prepare", "finetune", "evaluate", "test", "--out")
 
@@ -56,6 +56,35 @@ def test_two_processes_end_like_one(project: Project, tmp_path: Path, strategy: 
         metrics = [json.loads((tmp_path / name / "reports" / report / "metrics.json").read_text()) for name in ("one", "two")]
         assert metrics[0]["rows"] == metrics[1]["rows"]
         assert abs(metrics[0]["log_loss"] - metrics[1]["log_loss"]) < 1e-3
+
+
+@pytest.mark.slow
+def test_tasks_that_finish_their_model_do_so_with_shards(project: Project, tmp_path: Path) -> None:
+    """Numbers are folded into the head, thresholds chosen by one more validation: both after the shards are one again."""
+    path = project.folder / "data" / "tiny-bert" / "config.json"
+    path.write_text(
+        json.dumps({**json.loads(path.read_text()), "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0})
+    )
+    rows = [{"text": row["text"], "labels": "long|film" if len(row["text"]) > 110 else "film"} for row in real_rows(200)]
+    write_csv(project.folder / "data" / "raw" / "tagged.csv", rows)
+    (project.folder / "conf" / "data" / "tagged.yaml").write_text(
+        "path: data/raw/tagged.csv\ncolumns: {text: text, labels: labels}\n"
+    )
+    project.edit("conf/trainer/default.yaml", precision="32-true")
+    for data, task in (("movie_ratings", "text_regression"), ("tagged", "multi_label")):
+        project.edit("params.yaml", data=data, task=task)
+        project.edit(f"conf/task/{task}.yaml", max_length=48)
+        reports = []
+        for devices in (1, 2):
+            project.edit("conf/runtime/default.yaml", devices=devices, strategy="fsdp")
+            out = tmp_path / f"{task}-{devices}"
+            project.run(*STAGES[:6], "evaluate", "--out", str(out))
+            reports.append(json.loads((out / "reports" / "evaluation" / "metrics.json").read_text()))
+            config = json.loads((out / "models" / "finetuned" / "config.json").read_text())
+            assert config["architectures"] == ["BertForSequenceClassification"]
+            assert ("label_thresholds" in config) == (task == "multi_label")
+        assert reports[0].keys() == reports[1].keys()
+        assert all(abs(reports[0][name] - reports[1][name]) < 1e-3 for name in reports[0]), reports
 
 
 def test_a_failure_of_a_worker_has_its_exit_code(project: Project, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from finespun.training.loading import EVALUATION_ROWS, make_loader
 from finespun.training.optimization import Plan, batches_of_epoch, make_optimizer, make_scheduler
 from finespun.training.phases import begin_epoch, describe, freeze_all_but
 from finespun.training.rehearsal import rehearse
-from finespun.training.sharding import Shards
+from finespun.training.sharding import Shards, require_steps
 from finespun.training.solving import solve
 
 
@@ -100,6 +100,8 @@ def fit(
         plan=_plan(config, tuning, task, steps_an_epoch=-(-batches_of_epoch(len(train), config.trainer.lightning) // passes)),
         features=features if runtime.feature_cache_gb and task.deterministic and world_size() == 1 else None,
     )  # fmt: skip
+    if shards:
+        require_steps(job.plan.optimizer, config.optimizer.target, hardware)
     if tuning.solution:
         model, best_score = solve(job, tuning.solution, train, val)
         return Fitted(replace(tuning, model=model), phases, best_epoch=0, best_score=best_score, steps=1)
@@ -175,7 +177,7 @@ def _head_alone(job: Job, train: BatchLoader, val: BatchLoader, tried: Batch) ->
 def _drops(tuning: Tuning, tried: Batch) -> bool:
     begin_epoch(tuning.model, tuning.groups, 0)
     buffers = {name: buffer.clone() for name, buffer in tuning.model.named_buffers()}  # moving statistics stay as they are
-    with torch.inference_mode():
+    with torch.no_grad():  # what shards are first gathered into in inference mode could not be trained on
         one, other = (functional_call(tuning.model, buffers, kwargs=tried.inputs).logits for _ in range(2))
     return not torch.equal(one, other)
 

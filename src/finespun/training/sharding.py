@@ -18,17 +18,19 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from transformers.dynamic_module_utils import init_hf_modules
 
-from finespun.errors import ConfigError, ModelError
-from finespun.strategies.anatomy import dissect
-from finespun.strategies.base import Tuning
+from finespun.errors import ConfigError
+from finespun.models.attention import REFUSALS
+from finespun.strategies.base import Group, Tuning
 from finespun.training.hardware import Hardware
 from finespun.training.launch import rank, world_size
+from finespun.training.optimization import OptimizerFactory
 
 Made = TypeVar("Made")
+BLOCKS_SHARE = 0.1  # of a model's parameters that a list of blocks holds at least
 
 
 def connect(hardware: Hardware) -> None:
@@ -158,17 +160,48 @@ def _refuse(model: nn.Module) -> None:
         raise ConfigError([f"runtime.strategy: fsdp: {kind} has {scalar}, a single number; set runtime.strategy: ddp"])
 
 
-def _blocks(model: nn.Module) -> list[str]:
-    """Returns names of the blocks that are gathered one at a time; none where there are none, or where they share weights."""
+def require_steps(make: OptimizerFactory, name: str, hardware: Hardware) -> None:
+    """Makes sure, on a matrix and a vector, that an optimizer's step can be computed on shards.
+
+    Raises:
+        ConfigError: torch knows no way to do so.
+    """
+    mesh = init_device_mesh(hardware.device.type, (world_size(),))
+    tensors = {"matrix": torch.ones(2 * world_size(), 4), "vector": torch.ones(4)}
+    parameters = {
+        key: nn.Parameter(distribute_tensor(each.to(hardware.device), mesh, [Shard(0)])) for key, each in tensors.items()
+    }
+    for parameter in parameters.values():
+        parameter.grad = parameter.detach().clone()
+    optimizer = make([Group(name="tried", parameters=parameters)])
     try:
-        names = dissect(model).block_names
-    except ModelError:
-        return []
+        optimizer.step(lambda: 0.0)
+    except (*REFUSALS, ArithmeticError) as error:
+        reason = " ".join(str(error).split()).partition(". ")[0][:150]
+        remedy = "take adamw, adam or sgd, or set runtime.strategy: ddp"
+        raise ConfigError([f"optimizer: {name} cannot take a step of a model in shards ({reason}); {remedy}"]) from error
+
+
+def _blocks(model: nn.Module) -> list[str]:
+    """Returns names of the blocks that are gathered one at a time; none where there are none, or where they share weights.
+
+    They are what the outermost lists of modules hold, of which a model with encoder and decoder has two.
+    """
+    enough = BLOCKS_SHARE * _size(model)
+    names: list[str] = []
+    for path, module in model.named_modules():
+        listed = isinstance(module, nn.ModuleList | nn.Sequential) and len(module) > 1 and _size(module) >= enough
+        if path and listed and not any(path.startswith(f"{name}.") for name in names):
+            names += [f"{path}.{child}" for child, each in module.named_children() if _size(each)]
     units: dict[int, set[str]] = {}
     for full, parameter in model.named_parameters(remove_duplicate=False):
         unit = next((name for name in names if full.startswith(f"{name}.")), "")
         units.setdefault(id(parameter), set()).add(unit)
     return names if all(len(unit) == 1 for unit in units.values()) else []
+
+
+def _size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _shard(part: nn.Module, mesh: DeviceMesh, device: torch.device) -> None:

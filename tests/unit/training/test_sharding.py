@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from omegaconf import OmegaConf
 from torch import nn
 
@@ -18,19 +19,24 @@ from finespun.training.callbacks import Saver
 from finespun.training.checkpoints import Store
 from finespun.training.hardware import choose
 from finespun.training.launch import rank
-from finespun.training.sharding import Shards, from_rank_zero
+from finespun.training.sharding import Shards, from_rank_zero, whole
 from helpers import ROOT
 from several import together
 from small_run import STEADY, Train, small_config
 
 RUN = {"dropout": 0.0, "trainer__batch_size": 15, "trainer__max_epochs": 3, "runtime__checkpoint_seconds": 1e6, **STEADY}
 CLOSE = 1e-5
+OPTIMIZERS = ("SGD", "Adam", "RMSprop", "NAdam", "RAdam", "Adagrad", "Adamax", "Adadelta", "ASGD")
 SLOW = pytest.mark.slow
 PLATEAU = {"_target_": "torch.optim.lr_scheduler.ReduceLROnPlateau"}
 
 
 def strategy(name: str) -> Any:
     return OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "strategy" / f"{name}.yaml"))
+
+
+def optimizer(name: str) -> dict[str, Any]:
+    return {"_target_": f"torch.optim.{name}", "lr": 1e-3}
 
 
 def curve(folder: Path, *names: str) -> dict[tuple[str, int], float]:
@@ -88,6 +94,10 @@ def test_several_devices_have_the_loss_curve_of_one(train: Train, tmp_path: Path
         pytest.param({"trainer__imbalance": "class_weights", "trainer__gradient_clip_norm": None}, id="no-clip", marks=SLOW),
         pytest.param({"trainer__precision": "bf16-mixed"}, id="bf16", marks=SLOW),
         pytest.param({"optimizer__fused": False, "scheduler": PLATEAU}, id="plateau", marks=SLOW),
+        pytest.param({"runtime__num_workers": 1, "trainer__early_stopping_patience": 0}, id="workers", marks=SLOW),
+        pytest.param({"trainer__lightning": {"limit_train_batches": 3, "limit_val_batches": 1}}, id="limits", marks=SLOW),
+        pytest.param({"runtime__lightning": {"detect_anomaly": True}, "strategy": strategy("lp_ft")}, id="lp-ft", marks=SLOW),
+        *(pytest.param({"optimizer": optimizer(name)}, id=name, marks=SLOW) for name in OPTIMIZERS),
     ],
 )
 def test_what_else_may_be_set_works_with_shards(train: Train, tmp_path: Path, changes: dict[str, Any]) -> None:
@@ -131,6 +141,25 @@ def test_a_killed_run_goes_on_with_other_devices(
     assert Store(tmp_path / "killed").newest()
     assert same(whole, trained(train, tmp_path / "killed", *then, **options))
     assert_same_curve(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_two_passes_of_a_row_with_other_dropout_work_with_shards(train: Train, tmp_path: Path) -> None:
+    many = trained(train, tmp_path, 2, "fsdp", trainer__r_drop=1.0, dropout=0.1)
+    assert many["best"] >= 0
+    assert all(np.isfinite(list(curve(tmp_path).values())))
+
+
+@pytest.mark.parametrize("name", ["Adafactor", pytest.param("Rprop", marks=SLOW)])
+def test_an_optimizer_that_cannot_take_a_step_of_shards_is_refused(train: Train, tmp_path: Path, name: str) -> None:
+    def work() -> str:
+        options = RUN | {"runtime__devices": 2, "runtime__strategy": "fsdp", "optimizer": optimizer(name)}
+        with pytest.raises(ConfigError) as found:
+            train(tmp_path, **options)
+        return str(found.value)
+
+    for message in together(2, work):
+        assert f"optimizer: torch.optim.{name} cannot take a step of a model in shards (aten." in message
+        assert "take adamw, adam or sgd, or set runtime.strategy: ddp" in message
 
 
 def config_problem(**changes: Any) -> str:
@@ -225,3 +254,59 @@ def test_rank_zero_alone_reads_and_gets_the_whole_back(tmp_path: Path) -> None:
     assert all(each[2] for each in found)
     assert all(each[4] == whole.offset.tolist() for each in found)
     assert all(np.array_equal(found[0][3][name], tensor.numpy()) for name, tensor in whole.state_dict().items())
+
+
+SMALL = {"vocab_size": 60, "num_labels": 3, "max_position_embeddings": 32, "pad_token_id": 0, "eos_token_id": 2}
+BERT = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+BART = {f"{part}_{name}": 2 for part in ("encoder", "decoder") for name in ("layers", "attention_heads")}
+ARCHITECTURES: dict[str, tuple[dict[str, Any], int]] = {  # its options, how many blocks are gathered one at a time
+    "bert": (BERT, 2),
+    "albert": (BERT | {"embedding_size": 8}, 0),  # its blocks share their weights
+    "llama": (BERT | {"num_key_value_heads": 1}, 2),  # positions in a buffer that no file holds
+    "bart": (BART | {"d_model": 16, "encoder_ffn_dim": 24, "decoder_ffn_dim": 24}, 4),
+    "t5": ({"d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 2, "num_heads": 2, "decoder_start_token_id": 0}, 4),
+    "gpt2": ({"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32}, 2),
+    "deberta-v2": (BERT | {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]}, 2),
+    "modernbert": (BERT, 2),
+}
+
+
+def without_dropout(kind: str) -> Any:
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model(kind, **SMALL, **ARCHITECTURES[kind][0])
+    for name, value in list(vars(config).items()):
+        if "drop" in name and isinstance(value, float):
+            setattr(config, name, 0.0)
+    return transformers.AutoModelForSequenceClassification.from_config(config).train()
+
+
+def two_steps(model: Any) -> torch.Tensor:
+    inputs = {
+        "input_ids": torch.tensor([[5, 6, 7, 8, 2], [9, 3, 4, 6, 2]]),
+        "attention_mask": torch.ones(2, 5, dtype=torch.long),
+    }
+    for _ in range(2):
+        logits: torch.Tensor = model(**inputs).logits
+        (logits * torch.tensor([1.0, 2.0, 3.0])).sum().backward()
+    return logits.detach()
+
+
+@pytest.mark.filterwarnings("ignore:.*returned a view tensor")  # of T5, which adds nothing to it in place
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_architectures_have_the_gradients_of_the_whole_model(kind: str) -> None:
+    hardware = choose(small_config(runtime__strategy="fsdp", runtime__devices=2).runtime)
+    plain = without_dropout(kind)
+    expected = two_steps(plain).numpy()
+    gradients = {name: p.grad.numpy() for name, p in plain.named_parameters() if p.grad is not None}
+
+    def work() -> Any:
+        shards = Shards(from_rank_zero(lambda: Tuning(model=without_dropout(kind), groups=()), hardware), hardware)
+        logits = two_steps(shards.tuning.model).numpy()
+        parameters = shards.tuning.model.named_parameters()
+        return logits, {name: whole(p.grad).numpy() for name, p in parameters if p.grad is not None}, len(shards.units)
+
+    logits, found, units = together(2, work)[0]
+    assert units == ARCHITECTURES[kind][1]
+    assert np.allclose(logits, expected, atol=1e-5)
+    assert found.keys() == gradients.keys()
+    assert all(np.allclose(found[name], gradients[name], atol=1e-4) for name in gradients)
