@@ -65,7 +65,7 @@ def test_exactly_the_intended_parameters_change(
     train: Train, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: dict[str, Any],
     trained: tuple[str, ...],
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(Saver, "load_best", lambda _self, _module: None)  # the last epoch's weights, not the best's
+    monkeypatch.setattr(Saver, "load_best", lambda *_: None)  # the last epoch's weights, not the best's
     before = {name: p.clone() for name, p in fresh(tiny_bert).state_dict().items()}
     fitted = train(tmp_path, strategy=strategy, trainer__max_epochs=2, optimizer__lr=1e-2)
     fitted_names = changed(before, fitted.tuning.model.state_dict())
