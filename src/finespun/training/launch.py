@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ from finespun.training.pulse import SECONDS, Pulse, Watch
 
 LAUNCH_FOLDER = "FINESPUN_LAUNCH_FOLDER"  # in which processes say how they are
 EXIT_FILE = "exit_code"
+SPEAKS_FIRST_SECONDS = 10.0
 PR_SET_PDEATHSIG = 1
 REAPERS = {"systemd", "init", "tini", "dumb-init", "docker-init", "catatonit", "containerd-shim"}  # who adopts orphans
 
@@ -149,8 +151,13 @@ def reporting() -> Iterator[Callable[[int], None]]:
     pulse.start()
 
     def report(code: int) -> None:
-        if rank() == 0:
-            (Path(folder) / EXIT_FILE).write_text(str(code))
+        said = Path(folder) / EXIT_FILE
+        if rank() and code:  # torchrun ends the others as soon as one has failed: rank zero, which may fail alike, speaks first
+            until = time.monotonic() + SPEAKS_FIRST_SECONDS
+            while not said.exists() and time.monotonic() < until:
+                time.sleep(0.05)
+        if rank() == 0 or (code and not said.exists()):
+            said.write_text(str(code))
 
     try:
         yield report
