@@ -74,7 +74,7 @@ def finetune(config: RunConfig, artifacts: Artifacts, hardware: Hardware) -> Non
     if rank():
         train(sink=lambda _metrics, _step: None)
         return
-    require_writable(store.folder, artifacts.finetuned)
+    require_writable(store.folder, artifacts.finetuned, artifacts.mlruns)
     with store.lock():
         with _open_run(config, artifacts, prepared, store, inputs, hardware) as tracked:
             try:
