@@ -1,4 +1,8 @@
-"""Several processes of one training run, forked from the test: what torchrun would start, without its imports."""
+"""Several processes of one training run: what torchrun would start, without its imports.
+
+They are forked from a server that has imported everything and computed nothing: a fork of the test's own process hangs
+in OpenMP as soon as that process has computed with two threads.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +16,21 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
+import cloudpickle
+
+_SERVER = multiprocessing.get_context("forkserver")
+_SERVER.set_forkserver_preload(["finespun.training.fit", "finespun.training.sharding", "several"])
+
 
 def together(processes: int, work: Callable[[], Any], *, seconds: float = 240) -> list[Any]:
     """Returns what `work` returns in each process (something to be pickled), or the traceback of the first that failed."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    context, ends, children = multiprocessing.get_context("fork"), [], []
+    packed, ends, children = _packed(work), [], []
     for rank in range(processes):
-        mine, theirs = context.Pipe(duplex=False)
-        children.append(context.Process(target=_child, args=(theirs, work, rank, processes, port)))
+        mine, theirs = _SERVER.Pipe(duplex=False)
+        children.append(_SERVER.Process(target=_child, args=(theirs, packed, rank, processes, port)))
         children[-1].start()
         theirs.close()
         ends.append(mine)
@@ -36,6 +45,14 @@ def together(processes: int, work: Callable[[], Any], *, seconds: float = 240) -
     return found
 
 
+def _packed(work: Callable[[], Any]) -> bytes:
+    """Returns the function and what it closes over; the modules of the tests travel by value, for nobody can import them."""
+    tests = [module for name, module in list(sys.modules.items()) if name.startswith("tests.") and hasattr(module, "__file__")]
+    for module in tests:
+        cloudpickle.register_pickle_by_value(module)
+    return bytes(cloudpickle.dumps(work))
+
+
 def _received(end: Connection, seconds: float) -> Any:
     assert end.poll(seconds), f"a process is silent after {seconds} s"
     try:
@@ -44,7 +61,7 @@ def _received(end: Connection, seconds: float) -> Any:
         return "Traceback: ended without a word"
 
 
-def _child(end: Connection, work: Callable[[], Any], rank: int, processes: int, port: int) -> None:
+def _child(end: Connection, packed: bytes, rank: int, processes: int, port: int) -> None:
     os.environ |= {
         "RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0", "WORLD_SIZE": str(processes),
         "LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
@@ -52,7 +69,7 @@ def _child(end: Connection, work: Callable[[], Any], rank: int, processes: int, 
     }  # fmt: skip
     faulthandler.enable(sys.__stderr__)  # of a crash in a library, the test shows the place
     try:
-        end.send(work())
+        end.send(cloudpickle.loads(packed)())
     except BaseException:  # noqa: BLE001  (whatever it is, the test shows it)
         end.send(traceback.format_exc())
     end.close()

@@ -37,7 +37,7 @@ class Pulse(threading.Thread):
 
     def run(self) -> None:
         """Beats until the process ends."""
-        partial = self.path.with_suffix(f".{os.getpid()}")
+        partial = self.path.with_name(f".{self.path.name}.{os.getpid()}")  # no name that a watch looks for
         while not self.ended.is_set():
             self.beats += 1
             with suppress(OSError):  # a full disk is not this thread's affair

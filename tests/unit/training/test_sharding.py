@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from finespun.training.launch import rank
 from finespun.training.sharding import Shards, from_rank_zero, whole
 from helpers import ROOT
 from several import together
+from small_models import Scaled, Tied
 from small_run import STEADY, Train, small_config
 
 RUN = {"dropout": 0.0, "trainer__batch_size": 15, "trainer__max_epochs": 3, "runtime__checkpoint_seconds": 1e6, **STEADY}
@@ -46,17 +50,37 @@ def curve(folder: Path, *names: str) -> dict[tuple[str, int], float]:
         return {(row["name"], int(row["step"])): float(row["value"]) for row in csv.DictReader(file) if row["name"] in names}
 
 
-def trained(train: Train, folder: Path, processes: int, kind: str, **changes: Any) -> dict[str, Any]:
-    """Trains on so many devices and returns what rank zero has in the end: weights by name, and the best epoch."""
+def trained(
+    train: Train, folder: Path, processes: int, kind: str, *, die_after: int | None = None, **changes: Any
+) -> dict[str, Any]:
+    """Trains on so many devices and returns what rank zero has in the end: weights by name, and the best epoch.
+
+    With `die_after`, each process dies after so many checkpoints.
+    """
     options = {**RUN, "runtime__devices": processes, "runtime__strategy": kind, **changes}
 
     def work() -> Any:
-        fitted = train(folder, **options)
+        with dying_after(die_after):
+            fitted = train(folder, **options)
         state = {name: tensor.numpy() for name, tensor in fitted.tuning.model.state_dict().items() if not tensor.is_meta}
         trains = [group.from_epoch for group in fitted.tuning.groups]
         return None if rank() and kind == "fsdp" else {**state, "best": fitted.best_epoch, "groups": trains}
 
     return work() if processes == 1 else together(processes, work)[0]
+
+
+@contextmanager
+def dying_after(checkpoints: int | None) -> Iterator[None]:
+    save, done = Saver.save, itertools.count(1)
+
+    def save_then_die(self: Saver, trainer: Any) -> None:
+        save(self, trainer)
+        if next(done) == checkpoints:
+            raise KeyError("killed")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Saver, "save", save_then_die)
+        yield
 
 
 def same(one: dict[str, Any], other: dict[str, Any], atol: float = CLOSE) -> bool:
@@ -121,23 +145,13 @@ def test_what_else_may_be_set_works_with_shards(train: Train, tmp_path: Path, ch
     ],
 )
 def test_a_killed_run_goes_on_with_other_devices(
-    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: tuple[int, str], then: tuple[int, str], kind: str
+    train: Train, tmp_path: Path, first: tuple[int, str], then: tuple[int, str], kind: str
 ) -> None:
     options = {"strategy": {**strategy(kind), **({"regression_head_lr_scale": 1.0} if kind == "full" else {})}}
     options["runtime__checkpoint_seconds"] = 0.0
     whole = trained(train, tmp_path / "whole", 1, "ddp", **options)
-    save = Saver.save
-    done = iter(range(100))
-
-    def save_then_die(self: Saver, trainer: Any) -> None:
-        save(self, trainer)
-        if next(done) == 9:
-            raise KeyError("killed")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Saver, "save", save_then_die)
-        with pytest.raises((KeyError, AssertionError), match="killed"):
-            trained(train, tmp_path / "killed", *first, **options)
+    with pytest.raises((KeyError, AssertionError), match="killed"):
+        trained(train, tmp_path / "killed", *first, die_after=10, **options)
     assert Store(tmp_path / "killed").newest()
     assert same(whole, trained(train, tmp_path / "killed", *then, **options))
     assert_same_curve(tmp_path / "whole", tmp_path / "killed")
@@ -188,12 +202,6 @@ def test_half_precision_with_a_scaler_is_refused() -> None:
     assert not choose(small_config(runtime__strategy="fsdp").runtime, "16-mixed").sharded, "one device has no shards"
 
 
-class Scaled(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer, self.scale = nn.Linear(3, 3), nn.Parameter(torch.tensor(1.0))
-
-
 @pytest.mark.parametrize(
     ("model", "reason"),
     [(nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)), "running statistics"), (Scaled(), "has scale, a single number")],
@@ -209,18 +217,6 @@ def test_a_model_whose_results_shards_would_change_is_refused(model: nn.Module, 
     for message in together(2, work):
         assert reason in message
         assert "set runtime.strategy: ddp" in message
-
-
-class Tied(nn.Module):
-    """Two blocks that share a weight, and a head that shares the embeddings'."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embeddings, self.blocks = nn.Embedding(7, 4), nn.ModuleList(nn.Linear(4, 4) for _ in range(2))
-        self.head = nn.Linear(4, 7, bias=False)
-        self.blocks[1].weight = self.blocks[0].weight
-        self.head.weight = self.embeddings.weight
-        self.register_buffer("offset", torch.arange(4.0), persistent=False)
 
 
 def test_rank_zero_alone_reads_and_gets_the_whole_back(tmp_path: Path) -> None:
