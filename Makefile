@@ -65,7 +65,8 @@ bench: setup ## measure speed, side by side (benchmarks/README.md)
 	python benchmarks/step_cost.py
 	python benchmarks/scaling.py
 
+EXTRAS := dev demo images keras bench generation audio detection retrieval hub s3 postgresql joblib slurm ray explain label-errors
 lock: setup ## resolve pyproject.toml anew into the lock files (needs uv)
-	uv pip compile pyproject.toml --extra dev --extra demo --extra images --extra keras --extra bench --universal --python-version 3.11 \
+	uv pip compile pyproject.toml $(EXTRAS:%=--extra %) --universal --python-version 3.11 \
 	  --generate-hashes --no-annotate --no-header --no-emit-index-url --quiet | python .ci/split_lock.py
 	python .ci/wheels.py requirements.lock requirements-cuda.lock # each package for each Python and system
