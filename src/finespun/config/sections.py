@@ -104,6 +104,7 @@ class DataConfig(Section):
     filters: Annotated[tuple[Filter, ...], Field(strict=False)] = ()
     split: Split = Split()
     limit: Limit | None = None
+    slices: Annotated[tuple[Name, ...], Field(strict=False)] = ()  # columns by whose values scores are reported, too
     checks: Checks = Checks()
 
     @field_validator("columns")
