@@ -257,6 +257,10 @@ class Run:
         except (*FAILURES, MachineError):
             return None
 
+    def looks(self, test_digest: str) -> int | None:
+        """Returns how often other runs have evaluated a test split; None where the store does not answer."""
+        return self.tracker.count_looks(test_digest, but=self.id)
+
     def log_folder(self, folder: Path, to: str) -> None:
         """Copies a folder's files among the run's artifacts."""
         self.outbox.add("folder", {"folder": str(folder), "to": to, "fingerprint": fingerprint(folder)})
