@@ -7,7 +7,7 @@ from finespun.config import targets
 from finespun.config.sections import RunConfig
 from finespun.errors import ModelError
 from finespun.evaluation import label_errors
-from finespun.evaluation.predictor import RESTORE
+from finespun.evaluation.record import RESTORE
 from finespun.failures import while_writing
 from finespun.files import read_table
 from finespun.report import plots

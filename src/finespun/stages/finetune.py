@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import torch
 import transformers
+import yaml
 
 from finespun.artifacts import Artifacts
 from finespun.config import targets
@@ -39,17 +41,20 @@ from finespun.stages import finished
 from finespun.stages.launching import on_devices
 from finespun.strategies.base import Tuning
 from finespun.tasks.base import Encoder, Task
-from finespun.tracking.client import Run, Tracker, new_key, run_name
+from finespun.tracking.client import Run, Tracker, new_key
+from finespun.tracking.described import command, run_title
 from finespun.tracking.earlier import localised
-from finespun.tracking.lineage import input_digests, require_unchanged, stage_digest, tags
+from finespun.tracking.lineage import input_digests, lineage, require_unchanged, stage_digest, tags
 from finespun.tracking.model_run import log_fine_tuned
+from finespun.tracking.system_metrics import watched
 from finespun.tracking.untracked import Untracked
 from finespun.training import target_units
 from finespun.training.checkpoints import Store, size_of
+from finespun.training.cost import training_cost
 from finespun.training.entering import few_rows
 from finespun.training.fit import Fitted, fit
 from finespun.training.hardware import Hardware, choose
-from finespun.training.history import Sink
+from finespun.training.history import History, Sink
 from finespun.training.launch import is_worker, rank
 from finespun.training.loading import EVALUATION_ROWS, make_loader
 from finespun.training.sharding import from_rank_zero
@@ -77,13 +82,19 @@ def finetune(config: RunConfig, artifacts: Artifacts, hardware: Hardware) -> Non
         return
     require_writable(store.folder, artifacts.finetuned, *([artifacts.mlruns] if config.runtime.tracking else []))
     with store.lock():
-        with _open_run(config, artifacts, prepared, store, inputs, hardware) as tracked:
+        settings = _settings(config, artifacts, prepared, hardware)
+        known = lineage(artifacts, inputs, settings)
+        with _open_run(config, artifacts, prepared, store, known, settings, hardware) as tracked:
             try:
-                fitted, processor, loaded, finish = train(sink=tracked.log)
+                began = time.perf_counter()
+                with watched(tracked, config.runtime):
+                    fitted, processor, loaded, finish = train(sink=tracked.log)
             except DivergedError:
                 store.remove()  # who starts again changes something; the same would end in the same
                 raise
+            cost = training_cost(fitted.tuning.model, History(store.folder / "history.csv").rows(), time.perf_counter() - began)
             record: dict[str, Any] = {"run_id": tracked.id, "tracking_uri": recorded(config.runtime.tracking_uri)}
+            record |= {"name": run_title(config, artifacts, prepared.schema["name"]), "lineage": known, "settings": settings}
             record |= {"columns": prepared.schema["columns"], "trust_remote_code": config.model.trust_remote_code}
             record["reading"] = {name: prepared.schema["settings"][name] for name in ("delimiter", "encoding", "quoting")}
             _save(
@@ -92,11 +103,12 @@ def finetune(config: RunConfig, artifacts: Artifacts, hardware: Hardware) -> Non
                 finish,
                 store,
                 artifacts.finetuned,
-                record | {"task": to_plain(config, ["task"])["task"], "loaded": str(loaded), "inputs": inputs},
+                record | {"task": to_plain(config, ["task"])["task"], "loaded": str(loaded), "inputs": inputs, "cost": cost},
             )
             require_unchanged(artifacts, "finetune", inputs)
             tracked.set_tags({"trained": "; ".join(fitted.phases), "loaded": str(loaded)})
             tracked.log({"best_epoch": fitted.best_epoch, "best_score": fitted.best_score}, fitted.steps)
+            tracked.log({f"perf/{name}": float(value) for name, value in cost.items()}, fitted.steps)
             log_fine_tuned(tracked, artifacts.finetuned, config, prepared)
         digest = stage_digest(artifacts, "finetune", config, inputs, on=hardware.precision)
         finished.keep(artifacts, "finetune", digest, checkpoints=store.folder.name)
@@ -208,8 +220,9 @@ def _digest_of_frozen(drawn: dict[str, torch.Tensor], tuning: Tuning) -> str:
 
 
 def _open_run(
-    config: RunConfig, artifacts: Artifacts, prepared: PreparedData, store: Store, inputs: dict[str, str], hardware: Hardware
-) -> Run:
+    config: RunConfig, artifacts: Artifacts, prepared: PreparedData, store: Store, known: dict[str, Any],
+    settings: dict[str, Any], hardware: Hardware,
+) -> Run:  # fmt: skip
     if not config.runtime.tracking:
         return Untracked()
     tracker = Tracker(config.runtime, artifacts)
@@ -218,22 +231,20 @@ def _open_run(
     if again is None:
         key = new_key()
         store.note("run", key)
-        again = _start_run(config, artifacts, prepared, inputs, hardware, tracker, key)
+        started = tags(known, prepared.schema, command=command(artifacts)) | {"hardware": str(hardware)}
+        again = tracker.start(run_title(config, artifacts, prepared.schema["name"]), tags=started, params=settings, key=key)
+        again.log_texts({"lineage.json": json.dumps(known, indent=2), "config.yaml": yaml.safe_dump(settings, sort_keys=False)})
+        for split in ("train", "val"):
+            again.log_data(split, prepared.schema)
     store.note("run_id", again.id)
     return again
 
 
-def _start_run(
-    config: RunConfig, artifacts: Artifacts, prepared: PreparedData, inputs: dict[str, str], hardware: Hardware,
-    tracker: Tracker, key: str,
-) -> Run:  # fmt: skip
+def _settings(config: RunConfig, artifacts: Artifacts, prepared: PreparedData, hardware: Hardware) -> dict[str, Any]:
+    """Returns all that was chosen, as MLflow's parameters show it."""
     settings = to_plain(config, declared_sections(artifacts.pipeline, "finetune"))
-    settings |= {"data": prepared.schema["settings"], "precision": hardware.precision}
-    lineage = tags(artifacts, inputs, settings) | {"hardware": str(hardware)}
-    started = tracker.start(run_name(prepared.schema["name"]), tags=lineage, params=settings, key=key)
-    for split in ("train", "val"):
-        started.log_data(split, prepared.schema)
-    return started
+    return settings | {"data": prepared.schema["settings"], "precision": hardware.precision}
+
 
 
 def _save(
