@@ -32,6 +32,7 @@ class Measured:
     calibration: dict[str, Any] | None  # None where a task has no probability a row
     slices: list[dict[str, Any]]
     shown: tuple[str, ...]  # scores for a summary
+    seconds: float = 0.0  # that predicting took
 
 
 def headline(scores: Mapping[str, float]) -> dict[str, float]:

@@ -82,7 +82,9 @@ class Chart:
         if line.marks:
             for (x, y), (value, height) in zip(placed, thinned(line.points), strict=True):
                 said = f"{line.name}: {self.y.label(height)} at {self.x.label(value)}"
-                self.parts.append(f'<circle class="dot {line.kind}" cx="{x}" cy="{y}" r="3.5"><title>{escape(said)}</title></circle>')
+                self.parts.append(
+                    f'<circle class="dot {line.kind}" cx="{x}" cy="{y}" r="3.5"><title>{escape(said)}</title></circle>'
+                )
 
     def points(self, points: Sequence[Point], kind: str = "a") -> None:
         """Draws a dot for each point."""

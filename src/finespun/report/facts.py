@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,13 +58,13 @@ class Facts:
         return str(self.record.get("name") or self.schema["name"])
 
 
-def read(artifacts: Artifacts) -> Facts:
-    """Reads the results in an output folder: the project itself, or one of `finespun run`.
+def read(artifacts: Artifacts, *, stages: Sequence[str] = (*SPLITS,)) -> Facts:
+    """Reads the results of some stages in an output folder: the project itself, or one of `finespun run`.
 
     Raises:
         MachineError: nothing is evaluated yet, or a file is torn.
     """
-    splits = tuple(found for stage in SPLITS if (found := _split(artifacts, stage)) is not None)
+    splits = tuple(found for stage in stages if (found := _split(artifacts, stage)) is not None)
     if not splits:
         raise MachineError(f"{artifacts.report('evaluate')}: holds no metrics yet; `dvc repro` makes them")
     folder, errors = artifacts.finetuned, artifacts.report("evaluate") / "label_errors.csv"
@@ -102,4 +103,3 @@ def _json(path: Path, *keys: str) -> dict[str, Any]:
     if not path.is_file():
         raise MachineError(f"{path}: is not there; {REMEDY}")
     return read_json(path, error=MachineError, remedy=REMEDY, keys=keys)
-

@@ -63,14 +63,13 @@ def _ranked(predictions: pa.Table, mistakes: Iterator[Mistake], weighed: str) ->
 
 
 def _text(row: Mapping[str, Any]) -> str:
-    whole = " ⁄ ".join(str(row[name]) for name in TEXTS if row.get(name) is not None)
+    whole = " | ".join(str(row[name]) for name in TEXTS if row.get(name) is not None)
     return whole if len(whole) <= LONGEST else f"{whole[:LONGEST]}…"
 
 
 def _rows(predictions: pa.Table, *names: str) -> Iterator[tuple[int, dict[str, Any]]]:
     kept = [name for name in ("row", *TEXTS, *names) if name in predictions.column_names]
-    for place, row in enumerate(predictions.select(kept).to_pylist()):
-        yield place, row
+    yield from enumerate(predictions.select(kept).to_pylist())
 
 
 def _one_label(predictions: pa.Table) -> Iterator[Mistake]:

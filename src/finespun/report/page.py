@@ -175,10 +175,15 @@ def calibration_charts(found: Mapping[str, Any] | None) -> list[Markup]:
     chart.line(Line("confidence as it should be", [(0, 0), (1, 1)], "rule"))
     points = [(each["coverage"], each["accuracy"]) for each in found["coverage"]]
     lowest = min(height for _, height in points)
-    curve = Chart("Accuracy when only the surest predictions are taken", Axis("share of rows that are predicted", 0, 1, percent=True),
-                  Axis("accuracy", max(0.0, lowest - 0.05), 1, percent=True))  # fmt: skip
+    curve = Chart(
+        "Accuracy when only the surest predictions are taken", Axis("share of rows that are predicted", 0, 1, percent=True),
+        Axis("accuracy", max(0.0, lowest - 0.05), 1, percent=True),
+    )  # fmt: skip
     curve.line(Line("accuracy", points, "c"))
-    return [chart.svg(said=f"Expected calibration error {found['ece']:.3f}"), curve.svg(said=f"{points[-1][1]:.1%} for all rows")]
+    return [
+        chart.svg(said=f"Expected calibration error {found['ece']:.3f}"),
+        curve.svg(said=f"{points[-1][1]:.1%} for all rows"),
+    ]
 
 
 def goals(found: Mapping[str, Any] | None) -> list[dict[str, Any]]:
@@ -212,8 +217,8 @@ def cost_table(facts: Facts) -> list[tuple[str, str]]:
         lines.append(("Training", f"{minutes(max(times) - min(times))}, {record.get('steps', '?')} steps"))
     if "train_rows_per_second" in cost:
         lines.append(("Training speed", f"{cost['train_rows_per_second']:,.0f} rows a second"))
-    if "peak_memory_bytes" in cost:
-        lines.append(("Peak memory of training", size(cost["peak_memory_bytes"])))
+    if "peak_memory_mb" in cost:
+        lines.append(("Peak memory of training", size(cost["peak_memory_mb"] * 1e6)))
     if "latency_ms_p50" in cost:
         said = f"{cost['latency_ms_p50']:.1f} ms (median), {cost['latency_ms_p99']:.1f} ms (99th percentile)"
         lines.append(("Latency of one row", said))
@@ -231,6 +236,8 @@ def lineage_table(facts: Facts) -> list[tuple[str, str]]:
     inputs = lineage.pop("inputs", {})
     lines = [("MLflow run", str(record.get("run_id", ""))), ("Data", f"{schema['source']['path']}"),
              ("Data, sha256", schema["source"]["sha256"]), ("Weights", str(record.get("loaded", "")))]  # fmt: skip
-    lines += [(name.replace("_", " ").capitalize(), str(value)) for name, value in lineage.items() if isinstance(value, str) and value]
+    lines += [
+        (name.replace("_", " ").capitalize(), str(value)) for name, value in lineage.items() if isinstance(value, str) and value
+    ]
     lines += [(f"Input {name}, sha256", str(digest)) for name, digest in inputs.items()]
     return [line for line in lines if line[1]]

@@ -8,7 +8,7 @@ from typing import Any
 NAMES = {
     "accuracy": "Accuracy", "f1_macro": "F1 (macro)", "f1_micro": "F1 (micro)", "f1_samples": "F1 (samples)", "f1": "F1",
     "log_loss": "Log loss", "r2": "R²", "rmse": "RMSE", "mse": "MSE", "mae": "MAE", "pearson": "Pearson's r",
-    "spearman": "Spearman's ρ", "average_precision": "Average precision", "exact_match": "Exact match",
+    "spearman": "Spearman's rank correlation", "average_precision": "Average precision", "exact_match": "Exact match",
 }  # fmt: skip
 METHODS = {
     "majority_class": "majority class", "tfidf_logistic": "TF-IDF + logistic regression", "tfidf_ridge": "TF-IDF + ridge",
@@ -81,5 +81,7 @@ def verdict(details: Mapping[str, Any], *, rows: int, split: str) -> str:
     if how == "even":
         return f"{result}: no different from the baseline {name} ({number(details['baselines'][best][score])}) within noise."
     low, high = sorted((abs(gap["low"]), abs(gap["high"])))
-    span = f"{sure} interval {difference(score, low).removesuffix(' points')} to {difference(score, high).removesuffix(' points')}"
+    span = (
+        f"{sure} interval {difference(score, low).removesuffix(' points')} to {difference(score, high).removesuffix(' points')}"
+    )
     return f"{result}: {difference(score, gap['value'])} {how} than the baseline {name} ({span})."

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from finespun.data.prepared import PreparedData
 from finespun.errors import DivergedError
 from finespun.evaluation.predict import predict_split
 from finespun.failures import require_writable, while_writing
-from finespun.masking import recorded
+from finespun.masking import masked, recorded
 from finespun.models.addresses import weights_digest
 from finespun.models.compatibility import add_embeddings, fitted_together, require_size
 from finespun.models.conversion import ready
@@ -37,6 +37,7 @@ from finespun.models.pretrained import (
     require_same_tokens,
     with_head_dropout,
 )
+from finespun.report import card
 from finespun.stages import finished
 from finespun.stages.launching import on_devices
 from finespun.strategies.base import Tuning
@@ -81,38 +82,51 @@ def finetune(config: RunConfig, artifacts: Artifacts, hardware: Hardware) -> Non
         train(sink=lambda _metrics, _step: None)
         return
     require_writable(store.folder, artifacts.finetuned, *([artifacts.mlruns] if config.runtime.tracking else []))
+    settings = _settings(config, artifacts, prepared, hardware)
+    known = lineage(artifacts, inputs, settings)
     with store.lock():
-        settings = _settings(config, artifacts, prepared, hardware)
-        known = lineage(artifacts, inputs, settings)
         with _open_run(config, artifacts, prepared, store, known, settings, hardware) as tracked:
+            began = time.perf_counter()
             try:
-                began = time.perf_counter()
                 with watched(tracked, config.runtime):
                     fitted, processor, loaded, finish = train(sink=tracked.log)
             except DivergedError:
                 store.remove()  # who starts again changes something; the same would end in the same
                 raise
-            cost = training_cost(fitted.tuning.model, History(store.folder / "history.csv").rows(), time.perf_counter() - began)
-            record: dict[str, Any] = {"run_id": tracked.id, "tracking_uri": recorded(config.runtime.tracking_uri)}
-            record |= {"name": run_title(config, artifacts, prepared.schema["name"]), "lineage": known, "settings": settings}
-            record |= {"columns": prepared.schema["columns"], "trust_remote_code": config.model.trust_remote_code}
-            record["reading"] = {name: prepared.schema["settings"][name] for name in ("delimiter", "encoding", "quoting")}
-            _save(
-                fitted,
-                processor,
-                finish,
-                store,
-                artifacts.finetuned,
-                record | {"task": to_plain(config, ["task"])["task"], "loaded": str(loaded), "inputs": inputs, "cost": cost},
-            )
+            history = History(store.folder / "history.csv").rows()
+            cost = training_cost(fitted.tuning.model, history, time.perf_counter() - began)
+            record = {
+                "run_id": tracked.id,
+                "name": run_title(config, artifacts, prepared.schema["name"]),
+                "loaded": str(loaded),
+            }
+            record |= _record(config, prepared) | {"inputs": inputs, "cost": cost, "lineage": known, "settings": settings}
+            _save(fitted, processor, finish, store, artifacts.finetuned, record, prepared.schema)
             require_unchanged(artifacts, "finetune", inputs)
-            tracked.set_tags({"trained": "; ".join(fitted.phases), "loaded": str(loaded)})
-            tracked.log({"best_epoch": fitted.best_epoch, "best_score": fitted.best_score}, fitted.steps)
-            tracked.log({f"perf/{name}": float(value) for name, value in cost.items()}, fitted.steps)
+            _tell(tracked, fitted, loaded, cost)
             log_fine_tuned(tracked, artifacts.finetuned, config, prepared)
         digest = stage_digest(artifacts, "finetune", config, inputs, on=hardware.precision)
         finished.keep(artifacts, "finetune", digest, checkpoints=store.folder.name)
         store.remove()
+
+
+def _tell(tracked: Run, fitted: Fitted, loaded: Loaded, cost: Mapping[str, float]) -> None:
+    """Adds to the run what came of training."""
+    tracked.set_tags({"trained": "; ".join(fitted.phases), "loaded": str(loaded)})
+    best = {"best_epoch": fitted.best_epoch, "best_score": fitted.best_score}
+    tracked.log(best | {f"perf/{name}": value for name, value in cost.items()}, fitted.steps)
+
+
+def _record(config: RunConfig, prepared: PreparedData) -> dict[str, Any]:
+    """Returns what is needed to use the model: its task, its columns, how its rows were read."""
+    return {
+        "tracking_uri": recorded(config.runtime.tracking_uri),
+        "columns": prepared.schema["columns"],
+        "trust_remote_code": config.model.trust_remote_code,
+        "reading": {name: prepared.schema["settings"][name] for name in ("delimiter", "encoding", "quoting")},
+        "task": to_plain(config, ["task"])["task"],
+        "auto_class": targets.build("task", config.task).auto_class,
+    }
 
 
 def _inputs(config: RunConfig, artifacts: Artifacts) -> tuple[Path, dict[str, str]]:
@@ -246,9 +260,9 @@ def _settings(config: RunConfig, artifacts: Artifacts, prepared: PreparedData, h
     return settings | {"data": prepared.schema["settings"], "precision": hardware.precision}
 
 
-
 def _save(
-    fitted: Fitted, processor: Any, finish: Callable[[Any], None], store: Store, folder: Path, record: dict[str, Any]
+    fitted: Fitted, processor: Any, finish: Callable[[Any], None], store: Store, folder: Path, record: dict[str, Any],
+    schema: Mapping[str, Any] | None = None,
 ) -> None:  # fmt: skip
     model: Any = fitted.tuning.model
     with while_writing(folder, needed=size_of(model.state_dict())):
@@ -261,4 +275,6 @@ def _save(
         shutil.copyfile(store.folder / "history.csv", folder / "history.csv")
         best = {"best_epoch": fitted.best_epoch, "best_score": fitted.best_score, "steps": fitted.steps}
         whole = record | {"trained": fitted.phases} | best
-        (folder / "run.json").write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
+        (folder / "run.json").write_text(masked(json.dumps(whole, indent=2)) + "\n", encoding="utf-8")
+        if schema is not None:
+            (folder / "README.md").write_text(masked(card.render(whole, schema)), encoding="utf-8")

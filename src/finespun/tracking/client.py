@@ -282,7 +282,9 @@ class Run:
         """Records metrics as those of the run's model on a split: MLflow shows them with the model and the data, too."""
         now, recorded = int(time.time() * 1000), self.outbox.recorded
         points = [
-            [legal(name), float(value), step, now] for name, value in metrics.items() if step not in recorded.get(legal(name), ())
+            [legal(name), float(value), step, now]
+            for name, value in metrics.items()
+            if step not in recorded.get(legal(name), ())
         ]
         dataset = {"name": legal(f"{schema['name']}-{split}"), "digest": schema["digests"][split][:36]}
         self.outbox.add("results", {"dataset": dataset, "points": points})

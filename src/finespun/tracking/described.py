@@ -10,7 +10,14 @@ import yaml
 from finespun.artifacts import Artifacts
 from finespun.config.sections import ModelConfig, RunConfig
 
-SAYS_NOTHING = {"model", "checkpoint", "weights", "finetuned", "pytorch_model", "."}  # names of folders and files inside packages
+SAYS_NOTHING = {
+    "model",
+    "checkpoint",
+    "weights",
+    "finetuned",
+    "pytorch_model",
+    ".",
+}  # names of folders and files inside packages
 LONGEST = 100  # characters of what differs
 DOT = " \N{MIDDLE DOT} "
 
@@ -25,7 +32,9 @@ def run_title(config: RunConfig, artifacts: Artifacts, data: str) -> str:
 
 def model_name(model: ModelConfig) -> str:
     """Returns the telling part of where a model's weights come from."""
-    address = model.checkpoint or (model.config or {}).get("model_type") or (model.module and model.module.target) or model.weights
+    address = (
+        model.checkpoint or (model.config or {}).get("model_type") or (model.module and model.module.target) or model.weights
+    )
     scheme, _, path = str(address).rpartition("://")
     parts = [part for part in PurePosixPath(path).parts if part.lower() not in SAYS_NOTHING and part != "/"]
     if not scheme and "/" not in str(address) and model.module:

@@ -22,7 +22,7 @@ def training_cost(model: Any, history: Iterable[Mapping[str, str]], seconds: flo
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "train_minutes": seconds / 60,
         "train_steps_per_second": steps / seconds,
-        "peak_memory_bytes": peak_memory(),
+        "peak_memory_mb": peak_memory() / 1e6,
     }
     return found | ({"train_rows_per_second": fmean(speeds)} if speeds else {})
 
