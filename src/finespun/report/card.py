@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -62,7 +63,7 @@ def _metadata(record: Mapping[str, Any], schema: Mapping[str, Any], splits: list
     found: dict[str, Any] = {"library_name": "transformers"}
     if pipeline:
         found["pipeline_tag"] = pipeline
-    if base and HUB_NAME.fullmatch(str(base)):
+    if base and HUB_NAME.fullmatch(str(base)) and not Path(base).is_dir():
         found["base_model"] = base
     found["tags"] = ["finespun", "generated_from_trainer"]
     results = [

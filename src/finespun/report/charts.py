@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 520, 300
-LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 44
+LEFT, RIGHT, TOP, BOTTOM = 56, 14, 28, 44
 MOST_POINTS = 400  # of a line: more than there are pixels to draw them on
 Point = tuple[float, float]
 
@@ -115,8 +115,7 @@ class Chart:
         yield f'<line class="axis" x1="{LEFT}" x2="{right}" y1="{bottom}" y2="{bottom}"/>'
         middle = (LEFT + right) / 2
         yield f'<text class="name" x="{middle}" y="{self.height - 6}" text-anchor="middle">{escape(self.x.title)}</text>'
-        turned = f'transform="translate(13 {(TOP + bottom) / 2}) rotate(-90)"'
-        yield f'<text class="name" {turned} text-anchor="middle">{escape(self.y.title)}</text>'
+        yield f'<text class="name" x="4" y="13">{escape(self.y.title)}</text>'
 
 
 def lines(title: str, found: Sequence[Line], *, x: str, y: str, zero: bool = False) -> Markup | None:

@@ -46,7 +46,9 @@ def render(facts: Facts) -> str:
         goals=goals(best.details.get("calibration")),
         slices=slices_table(best.details),
         mistakes=mistakes.found(best.predictions, best.details["labels"]),
-        suspects=facts.label_errors[:SUSPECTS],
+        suspects=facts.label_errors[:SUSPECTS]
+        if words.standing(best.details) != "worse"
+        else [],  # a bad model suspects the good labels
         cost=cost_table(facts),
         lineage=lineage_table(facts),
         settings=flat(facts.record.get("settings", {})),

@@ -42,13 +42,11 @@ def evaluate(config: RunConfig, artifacts: Artifacts) -> None:
     cost = {**latency(artifacts.finetuned, prepared, "val", config), **speed}
     with while_writing(folder):
         (folder / "cost.json").write_text(json.dumps(cost, indent=2) + "\n", encoding="utf-8")
-        suspects = label_errors.write(measured.judgement, folder / "label_errors.csv")
+        label_errors.write(measured.judgement, folder / "label_errors.csv")
         plots.evaluation(
             judged=measured.judgement, history=history, monitor=targets.build("task", config.task).monitor, folder=folder,
             config=config.report,
         )  # fmt: skip
-    if suspects:
-        print(f"evaluation: the labels of {suspects:,} rows are suspected to be wrong: {folder / 'label_errors.csv'}")  # noqa: T201
     with open_run_of_model(config, artifacts) as tracked:
         tracked.log({f"perf/{name}": value for name, value in cost.items() if isinstance(value, float)}, 0)
         log_report(tracked, measured, artifacts, stage="evaluate", split="val")
