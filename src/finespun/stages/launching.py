@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from finespun.artifacts import Artifacts
 from finespun.errors import FinespunError
-from finespun.training.hardware import Hardware
-from finespun.training.launch import is_worker, torchrun
+from finespun.training.lightning.devices import Hardware
+from finespun.training.lightning.launching import is_worker, torchrun
 
 
 def on_devices(

@@ -13,8 +13,8 @@ from finespun.config.sections import RunConfig
 from finespun.data.prepared import PreparedData
 from finespun.evaluation.predictor import Predictor, read_record
 from finespun.masking import masked
-from finespun.tracking import leftovers
 from finespun.tracking.client import Run, Tracker
+from finespun.tracking.outbox import leftovers
 
 
 def open_run_of_model(config: RunConfig, artifacts: Artifacts) -> Run:
