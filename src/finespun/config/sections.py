@@ -104,6 +104,7 @@ class DataConfig(Section):
     filters: Annotated[tuple[Filter, ...], Field(strict=False)] = ()
     split: Split = Split()
     limit: Limit | None = None
+    slices: Annotated[tuple[Name, ...], Field(strict=False)] = ()  # columns by whose values scores are reported, too
     checks: Checks = Checks()
 
     @field_validator("columns")
@@ -260,6 +261,7 @@ class RuntimeConfig(Section):
     progress_bar: bool
     checkpoint_seconds: NonNegativeFloat
     stall_minutes: PositiveFloat  # without progress on several devices
+    tracking: bool
     tracking_uri: str | None
     mlflow_experiment: str
     lightning: dict[str, Any]
