@@ -17,8 +17,8 @@ from finespun.files import read_table
 from finespun.report import facts, notes, plots
 from finespun.stages.measuring import log_report, on_devices_exactly, predict_and_measure, write_report
 from finespun.tracking.model_run import open_run_of_model
-from finespun.training.hardware import choose
 from finespun.training.history import COLUMNS
+from finespun.training.lightning.devices import choose
 
 
 def run(artifacts: Artifacts) -> None:
