@@ -54,7 +54,6 @@ EXCEPTED = {
     "finespun.tracking.names": "watches from the side",
     "finespun.report.card": "words beside the model",
     "finespun.report.words": "words beside the model",
-    "finespun.tracking.described": "watches from the side",
     "finespun.tracking.system_metrics": "watches from the side",
     "finespun.tracking.outbox.outbox": "watches from the side",
     "finespun.tracking.earlier": "fetches what build/config.yaml names",

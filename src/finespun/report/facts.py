@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from finespun.artifacts import Artifacts
 from finespun.errors import MachineError
-from finespun.evaluation import label_errors
+from finespun.evaluation.analysis import label_errors
 from finespun.files import read_json, read_table
 
 REMEDY = "make it anew with `dvc repro --force`, or restore it with `dvc checkout --force`"

@@ -10,8 +10,8 @@ import pyarrow as pa
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from finespun.evaluation.calibration import reaching
-from finespun.evaluation.slices import worst_first
+from finespun.evaluation.analysis.calibration import reaching
+from finespun.evaluation.analysis.slices import worst_first
 from finespun.report import charts, mistakes, words
 from finespun.report.charts import Axis, Chart, Line
 from finespun.report.facts import Facts, SplitFacts

@@ -9,8 +9,8 @@ from finespun.config import targets
 from finespun.config.sections import RunConfig
 from finespun.data.prepared import PreparedData
 from finespun.errors import ModelError
-from finespun.evaluation import label_errors
-from finespun.evaluation.latency import latency
+from finespun.evaluation.analysis import label_errors
+from finespun.evaluation.analysis.latency import latency
 from finespun.evaluation.record import RESTORE
 from finespun.failures import while_writing
 from finespun.files import read_table

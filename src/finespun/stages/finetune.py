@@ -43,10 +43,10 @@ from finespun.stages.launching import on_devices
 from finespun.strategies.base import Tuning
 from finespun.tasks.base import Encoder, Task
 from finespun.tracking.client import Run, Tracker, new_key
-from finespun.tracking.described import command, run_title
 from finespun.tracking.earlier import localised
 from finespun.tracking.lineage import input_digests, lineage, require_unchanged, stage_digest, tags
 from finespun.tracking.model_run import log_fine_tuned
+from finespun.tracking.names import command, run_title
 from finespun.tracking.system_metrics import watched
 from finespun.tracking.untracked import Untracked
 from finespun.training import target_units
