@@ -47,8 +47,9 @@ def _run_again(commit: str, artifacts: Artifacts, folder: Path) -> Artifacts:
     _do("git", "clone", "--quiet", "--shared", "--no-checkout", str(artifacts.project), str(folder), where=artifacts.project)
     _do("git", "checkout", "--quiet", "--detach", commit, where=folder)
     _do("dvc", "config", "--local", "cache.dir", str((artifacts.dvc / "cache").resolve()), where=folder)
-    if any(folder.rglob("*.dvc")):
-        _do("dvc", "checkout", "--quiet", *(str(path) for path in folder.rglob("*.dvc")), where=folder)
+    kept = [str(path.relative_to(folder)) for path in folder.rglob("?*.dvc") if path.is_file()]  # data that DVC keeps
+    if kept:
+        _do("dvc", "checkout", "--quiet", *kept, where=folder)
     for name in ("configure", "prepare", "finetune"):  # not by `dvc repro`, which would take results from its cache
         _do(sys.executable, "-m", "finespun.stages", name, where=folder)
     return Artifacts(project=folder, out=folder)

@@ -19,7 +19,7 @@ from finespun.errors import DataError, MachineError
 from finespun.files import read_yaml
 from finespun.kept import file_digest
 
-BUT_RESULTS = ("--", ":/", ":(exclude)dvc.lock", ":(exclude,glob)**/.gitignore", ":(exclude)reports")
+BUT_RESULTS = ("--", ":/", ":(exclude)dvc.lock", ":(exclude,glob)**/.gitignore", ":(exclude)reports", ":(exclude)build")
 LOGIN = re.compile(r"^(https?://)[^@/]+@")  # user and password in the address of a repository
 SHORT = 12  # hexadecimal digits of a digest that a tag shows
 PACKAGES = (

@@ -135,16 +135,14 @@ def _model(run: mlflow.entities.Run, tracker: Tracker, artifacts: Artifacts, *, 
         recorded = read_record(artifacts.finetuned).get("weights_files", {})
         for name, digest in recorded.items():
             yield _file("model", artifacts.finetuned / name, f"models/finetuned/{name}", digest, strict=True)
-    for model in tracker.client.search_logged_models(
-        [run.info.experiment_id], filter_string=f"source_run_id = '{run.info.run_id}'"
-    ):
+    for model in _models(run, tracker):
         yield from _logged(model)
 
 
 def _logged(model: Any) -> Iterator[Link]:
     said = f"models:/{model.model_id}"
     try:
-        folder = _copy(said)
+        folder = _copy(model)
     except Exception as error:  # noqa: BLE001  (whatever keeps the files from being read)
         yield Link("model in MLflow", said, "differs", f"its files cannot be read ({' '.join(str(error).split())[:100]})")
         return
@@ -187,13 +185,21 @@ def weights_of(run_id: str, artifacts: Artifacts, runtime: RuntimeConfig) -> dic
     Raises:
         MachineError: MLflow does not have its model.
     """
-    run = _run(Tracker(runtime, artifacts), run_id)
+    tracker = Tracker(runtime, artifacts)
+    models = _models(_run(tracker, run_id), tracker)
+    if not models:
+        raise MachineError(f"run {run_id}: MLflow has no model of it; `finespun ui` shows the runs that there are")
     with needed(f"run {run_id}: its model cannot be read", "its files are gone"):
-        return dict(read_record(_copy(f"runs:/{run.info.run_id}/model")).get("weights_files", {}))
+        return dict(read_record(_copy(models[0])).get("weights_files", {}))
 
 
-def _copy(model: str) -> Path:
-    return Path(mlflow.artifacts.download_artifacts(f"{model}/artifacts/finetuned"))
+def _models(run: mlflow.entities.Run, tracker: Tracker) -> list[Any]:
+    rule = f"source_run_id = '{run.info.run_id}'"
+    return list(tracker.client.search_logged_models([run.info.experiment_id], filter_string=rule))
+
+
+def _copy(model: Any) -> Path:
+    return Path(mlflow.artifacts.download_artifacts(f"{model.artifact_location}/artifacts/finetuned"))
 
 
 def trace(given: str, artifacts: Artifacts, runtime: RuntimeConfig) -> Iterator[tuple[str, list[Link]]]:
