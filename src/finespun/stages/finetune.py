@@ -37,6 +37,7 @@ from finespun.models.pretrained import (
 )
 from finespun.stages import finished
 from finespun.stages.launching import on_devices
+from finespun.stages.slurm import hand_over
 from finespun.strategies.base import Tuning
 from finespun.tasks.base import Encoder, Task
 from finespun.tracking.client import Run, Tracker, new_key, run_name
@@ -58,6 +59,8 @@ from finespun.training.sharding import from_rank_zero
 def run(artifacts: Artifacts) -> None:
     """Trains from the pretrained weights, or from the newest checkpoint of the very same inputs."""
     config = read_for_stage(artifacts, "finetune")
+    if hand_over("finetune", artifacts, config.runtime):
+        return
     images = targets.build("task", config.task).processor == "AutoImageProcessor"
     hardware = choose(config.runtime, config.trainer.precision, images=images)
     if not is_worker() and finished.take(artifacts, "finetune", lambda: _digest(config, artifacts, hardware)):
