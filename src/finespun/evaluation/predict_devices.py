@@ -11,12 +11,12 @@ from typing import Any
 
 import click
 
-from finespun.errors import FinespunError
+from finespun.errors import FinespunError, LostPeerError
 from finespun.evaluation.predict_file import predict_file
 from finespun.failures import bug_report, explained
 from finespun.masking import mask_streams
 from finespun.training.hardware import require_devices
-from finespun.training.launch import die_with_parent, launch, rank, reporting, world_size
+from finespun.training.launch import LOST, die_with_parent, first_has_said, launch, rank, reporting, world_size
 
 STALL_MINUTES = 10.0
 COUNTS = "counts.json"
@@ -69,14 +69,14 @@ def _predict(counts: Path, given: dict[str, Any]) -> int:
 
 
 def _said(error: Exception) -> int:
-    known = explained(error)
+    known, said = explained(error), first_has_said()
     if known is None:
         nothing = Path(os.devnull)
         click.echo(bug_report(error, stage="predict", config=nothing, folder=Path(tempfile.gettempdir())), err=True)
         return FinespunError.exit_code
-    if rank() == 0 or not isinstance(error, FinespunError):
+    if not (said and isinstance(error, FinespunError)):
         click.echo(f"finespun predict: {known}", err=True)
-    return known.exit_code
+    return LOST if isinstance(known, LostPeerError) else known.exit_code
 
 
 if __name__ == "__main__":

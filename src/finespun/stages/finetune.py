@@ -53,7 +53,7 @@ from finespun.training.hardware import Hardware, choose
 from finespun.training.history import Sink
 from finespun.training.launch import is_worker, rank
 from finespun.training.loading import EVALUATION_ROWS, make_loader
-from finespun.training.sharding import from_rank_zero
+from finespun.training.sharding import from_rank_zero, require_same_inputs
 
 
 def run(artifacts: Artifacts) -> None:
@@ -65,13 +65,13 @@ def run(artifacts: Artifacts) -> None:
     hardware = choose(config.runtime, config.trainer.precision, images=images)
     if not is_worker() and finished.take(artifacts, "finetune", lambda: _digest(config, artifacts, hardware)):
         return
-    stall_minutes = config.runtime.stall_minutes
-    on_devices("finetune", artifacts, hardware, lambda: finetune(config, artifacts, hardware), stall_minutes=stall_minutes)
+    on_devices("finetune", artifacts, hardware, lambda: finetune(config, artifacts, hardware), runtime=config.runtime)
 
 
 def finetune(config: RunConfig, artifacts: Artifacts, hardware: Hardware) -> None:
     """Does the stage in one of its processes; rank zero holds the lock, writes, and talks to MLflow."""
     folder, inputs = _inputs(config, artifacts)
+    require_same_inputs(inputs, hardware)
     prepared = PreparedData(artifacts.prepared).verified("train", "val")
     store = Store(artifacts.state / "checkpoints" / stage_digest(artifacts, "finetune", config, inputs, **hardware.arithmetic))
     train = partial(_train, config, folder, prepared, hardware, store, features=_features(artifacts, inputs, hardware))

@@ -42,7 +42,7 @@ def on_devices_exactly(stage: str, artifacts: Artifacts, work: Callable[[RunConf
     if recorded and finished.take(artifacts, stage, lambda: digest):
         return
     hardware = choose(config.runtime, "32-true", why="that of plain transformers")
-    on_devices(stage, artifacts, hardware, lambda: work(config, artifacts), stall_minutes=config.runtime.stall_minutes)
+    on_devices(stage, artifacts, hardware, lambda: work(config, artifacts), runtime=config.runtime)
     if recorded and _digest(stage, artifacts, config) == digest:  # nobody has changed what it read
         finished.keep(artifacts, stage, digest)
 

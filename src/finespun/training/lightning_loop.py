@@ -23,10 +23,11 @@ from finespun.errors import ConfigError, InterruptError, MachineError
 from finespun.tasks.base import Task
 from finespun.training.callbacks import Alive, Progress, Saver, StepLog, StoreIO
 from finespun.training.data_module import FineTuningData
+from finespun.training.far_copies import FarCopies
 from finespun.training.fine_tuner import FineTuner
 from finespun.training.hardware import Hardware
 from finespun.training.job import Job
-from finespun.training.launch import rank, world_size
+from finespun.training.launch import node_count, rank, world_size
 from finespun.training.sharding import from_rank_zero
 
 
@@ -59,7 +60,8 @@ def _strategy(hardware: Hardware, backend: str, *, find_unused_parameters: bool)
     if world_size() == 1:
         return "auto"
     if not hardware.sharded:
-        return DDPStrategy(process_group_backend=backend, find_unused_parameters=find_unused_parameters)
+        kind = DDPStrategy if hardware.nodes == 1 else FarCopies
+        return kind(process_group_backend=backend, find_unused_parameters=find_unused_parameters)
     from finespun.training.sharded_strategy import Sharded  # noqa: PLC0415  (0.3 s that copies need not pay)
 
     return Sharded(data_parallel_size=world_size(), tensor_parallel_size=1, process_group_backend=backend)
@@ -68,7 +70,8 @@ def _strategy(hardware: Hardware, backend: str, *, find_unused_parameters: bool)
 def _trainer(hardware: Hardware, strategy: Strategy | str, *, progress_bar: bool, **settings: Any) -> pl.Trainer:
     return pl.Trainer(
         accelerator="gpu" if hardware.accelerator in {"cuda", "mps"} else "cpu",
-        devices=world_size(),
+        devices=world_size() // node_count(),
+        num_nodes=node_count(),
         strategy=strategy,
         precision=hardware.precision,  # type: ignore[arg-type]  # a Literal of Lightning's; our section checks it
         logger=False,
