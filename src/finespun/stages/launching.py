@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from finespun.artifacts import Artifacts
 from finespun.config.sections import RuntimeConfig
-from finespun.training.hardware import Hardware
-from finespun.training.launch import is_worker, launch
-from finespun.training.nodes import Nodes
+from finespun.training.lightning.devices import Hardware
+from finespun.training.lightning.launching import is_worker, launch
+from finespun.training.lightning.nodes import Nodes
 
 
 def on_devices(

@@ -16,8 +16,8 @@ from typing import Any
 from finespun.artifacts import Artifacts
 from finespun.config.sections import RuntimeConfig, SlurmConfig
 from finespun.errors import FinespunError, MachineError
-from finespun.training.launch import run_and_wait
-from finespun.training.nodes import NODES, RENDEZVOUS, Nodes
+from finespun.training.lightning.launching import run_and_wait
+from finespun.training.lightning.nodes import NODES, RENDEZVOUS, Nodes
 
 PORTS = (20_000, 10_000)  # the first, and how many: jobs that share a node take different ones
 POLL_SECONDS = 1.0

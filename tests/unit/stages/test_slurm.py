@@ -15,7 +15,7 @@ from finespun.artifacts import Artifacts
 from finespun.config.sections import RuntimeConfig, SlurmConfig
 from finespun.errors import FinespunError, MachineError
 from finespun.stages import slurm
-from finespun.training.nodes import NODES, RENDEZVOUS, Nodes
+from finespun.training.lightning.nodes import NODES, RENDEZVOUS, Nodes
 from small_run import small_config
 
 ALONE = {"SLURM_JOB_ID", "SLURM_JOB_NUM_NODES", "SLURM_NNODES", "SLURM_JOB_NODELIST", "SLURM_CPUS_ON_NODE", NODES, RENDEZVOUS}
