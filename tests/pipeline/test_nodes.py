@@ -1,4 +1,4 @@
-"""Two nodes: two of torchrun's agents with one process each on this machine, which share no folder."""
+"""Two nodes: two of torchrun's agents with one process each on this machine, which share a folder or not."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ TRAIN = ("python", "-m", "finespun.stages", "finetune", "evaluate")
 
 
 class Node:
-    """A copy of the project in which the same command is started as in the others."""
+    """The project, or a copy of it, in which the same command is started as on the others."""
 
-    def __init__(self, project: Project, folder: Path) -> None:
-        self.project = project.copy(folder)
-        self.output = folder / "said.txt"
+    def __init__(self, project: Project, folder: Path, *, shared: bool) -> None:
+        self.project = project if shared else project.copy(folder)
+        self.output = folder.with_suffix(".txt")
 
     def start(self, *command: str) -> None:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -56,12 +56,12 @@ class Node:
 
 
 @contextmanager
-def two_nodes(project: Project, tmp_path: Path, nodes: int | str) -> Iterator[tuple[Node, Node]]:
+def two_nodes(project: Project, tmp_path: Path, nodes: int | str, *, shared: bool = False) -> Iterator[tuple[Node, Node]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         place = f"127.0.0.1:{free.getsockname()[1]}"
     project.edit("build/config.yaml", runtime__nodes=nodes, runtime__rendezvous=place, runtime__devices=1)
-    one, other = (Node(project, tmp_path / name) for name in ("one", "other"))
+    one, other = (Node(project, tmp_path / name, shared=shared) for name in ("one", "other"))
     try:
         yield one, other
     finally:
@@ -99,14 +99,13 @@ def until(found: Callable[[], bool], *nodes: Node) -> None:
         time.sleep(0.05)
 
 
-def checkpoints(*nodes: Node) -> list[Path]:
-    return [path for node in nodes for path in (node.project.folder / ".finespun").glob("checkpoints/*/state-*.ckpt")]
+def checkpoints(project: Project) -> list[Path]:
+    return list((project.folder / ".finespun").glob("checkpoints/*/state-*.ckpt"))
 
 
-def first_and_other(*nodes: Node) -> tuple[Node, Node]:
-    """The node of rank zero, which alone writes, and the other."""
-    one, other = nodes
-    return (one, other) if checkpoints(one) or has(one, "models/finetuned") else (other, one)
+def runs(node: Node) -> list[mlflow.entities.Run]:
+    mlflow.set_tracking_uri(f"sqlite:///{node.project.folder}/mlruns/mlflow.db")
+    return list(mlflow.search_runs(search_all_experiments=True, output_format="list"))
 
 
 def test_two_nodes_end_like_one_and_rank_zero_alone_writes(
@@ -114,47 +113,49 @@ def test_two_nodes_end_like_one_and_rank_zero_alone_writes(
 ) -> None:
     with two_nodes(project, tmp_path, 2) as nodes:
         for node in nodes:
-            node.start(*TRAIN)
+            node.start(*TRAIN[:-1])
         assert [node.ended() for node in nodes] == [0, 0], [node.said for node in nodes]
-        first, other = first_and_other(*nodes)
+        first, other = nodes if has(nodes[0], "models/finetuned") else reversed(nodes)
         assert same(first, whole)
         assert "DDP, 2 processes on 2 nodes" in first.said
-        for made in ("models/finetuned", "reports/evaluation", "mlruns"):
+        for made in ("models/finetuned", "mlruns"):
             assert has(first, made)
             assert not has(other, made), "rank zero alone writes"
-        mlflow.set_tracking_uri(f"sqlite:///{first.project.folder}/mlruns/mlflow.db")
-        [run] = mlflow.search_runs(search_all_experiments=True, output_format="list")
+        [run] = runs(first)
         assert run.info.status == "FINISHED"
 
 
+@pytest.mark.parametrize("which", ["first", "other"])
 def test_a_node_that_is_lost_is_waited_for_and_training_goes_on(
-    project: Project, tmp_path: Path, whole: dict[str, np.ndarray]
+    project: Project, tmp_path: Path, whole: dict[str, np.ndarray], which: str
 ) -> None:
-    with two_nodes(project, tmp_path, 2) as nodes:
+    with two_nodes(project, tmp_path, 2, shared=True) as nodes:
         for node in nodes:
             node.start(*TRAIN)
-        until(lambda: len(checkpoints(*nodes)) == 2, *nodes)
-        first, other = first_and_other(*nodes)
-        other.lose()
-        until(lambda: "a node is lost" in first.said, first)
-        other.start(*TRAIN)
-        assert [node.ended() for node in (first, other)] == [0, 0], [node.said for node in nodes]
-        assert "taking up state-" in first.said
-        assert same(first_and_other(*nodes)[0], whole)
+        until(lambda: len(checkpoints(project)) == 2, *nodes)
+        left, lost = sorted(nodes, key=lambda node: ("weights: " in node.said) == (which == "first"))
+        lost.lose()
+        until(lambda: "a node is lost" in left.said, left)
+        lost.start(*TRAIN)
+        assert [node.ended() for node in nodes] == [0, 0], [node.said for node in nodes]
+        assert "taking up state-" in left.said + lost.said
+        assert same(left, whole)
+        [run] = runs(left)
+        assert run.info.status == "FINISHED"
 
 
 def test_with_fewer_nodes_allowed_the_others_go_on_alone(
     project: Project, tmp_path: Path, whole: dict[str, np.ndarray]
 ) -> None:
-    with two_nodes(project, tmp_path, "1:2") as nodes:
+    with two_nodes(project, tmp_path, "1:2", shared=True) as nodes:
         for node in nodes:
             node.start(*TRAIN)
-        until(lambda: len(checkpoints(*nodes)) == 2, *nodes)
-        first, other = first_and_other(*nodes)
-        other.lose()
-        assert first.ended() == 0, first.said
-        assert "taking up state-" in first.said
-        assert same(first, whole, atol=1e-5)
+        until(lambda: len(checkpoints(project)) == 2, *nodes)
+        left, lost = nodes
+        lost.lose()
+        assert left.ended() == 0, left.said
+        assert "taking up state-" in left.said
+        assert same(left, whole, atol=1e-5)
 
 
 def test_nodes_that_read_something_else_are_told(project: Project, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ EXIT_FILE = "exit_code"
 LOST, UNMET = 76, 77  # codes among ourselves: another process of the run is gone; nodes did not meet
 MEET_AGAIN_SECONDS = 1.0
 ONE_NODE = Nodes()
+AGENT = "finespun.training.lightning.agent"
 SPEAKS_FIRST_SECONDS = 10.0
 PR_SET_PDEATHSIG = 1
 REAPERS = {"systemd", "init", "tini", "dumb-init", "docker-init", "catatonit", "containerd-shim"}  # who adopts orphans
@@ -105,7 +106,7 @@ def _attempt(arguments: list[str], processes: int, meeting: list[str], stall_min
     """Runs this node's processes once; the code is UNMET if they never began, LOST if they missed those of another node."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        starting = [sys.executable, "-m", "torch.distributed.run", *meeting, f"--nproc-per-node={processes}", "-m"]
+        starting = [sys.executable, "-m", AGENT, *meeting, f"--nproc-per-node={processes}", "-m"]
         threads = str(max(1, (os.cpu_count() or 1) // processes))
         environment = {"OMP_NUM_THREADS": threads, **os.environ, LAUNCH_FOLDER: place}
         watch = Watch(folder, stall_minutes=stall_minutes)
