@@ -11,12 +11,20 @@ from typing import Any
 
 import click
 
-from finespun.errors import FinespunError, LostPeerError
+from finespun.errors import FinespunError
 from finespun.evaluation.predict_file import predict_file
 from finespun.failures import bug_report, explained
 from finespun.masking import mask_streams
 from finespun.training.lightning.devices import require_devices
-from finespun.training.lightning.launching import LOST, die_with_parent, first_has_said, launch, rank, reporting, world_size
+from finespun.training.lightning.launching import (
+    die_with_parent,
+    exit_code,
+    first_fails_too,
+    launch,
+    rank,
+    reporting,
+    world_size,
+)
 
 STALL_MINUTES = 10.0
 COUNTS = "counts.json"
@@ -69,14 +77,16 @@ def _predict(counts: Path, given: dict[str, Any]) -> int:
 
 
 def _said(error: Exception) -> int:
-    known, said = explained(error), first_has_said()
+    known = explained(error)
+    code = exit_code(known)
+    said = first_fails_too(code)
     if known is None:
         nothing = Path(os.devnull)
         click.echo(bug_report(error, stage="predict", config=nothing, folder=Path(tempfile.gettempdir())), err=True)
-        return FinespunError.exit_code
+        return code
     if not (said and isinstance(error, FinespunError)):
         click.echo(f"finespun predict: {known}", err=True)
-    return LOST if isinstance(known, LostPeerError) else known.exit_code
+    return code
 
 
 if __name__ == "__main__":

@@ -12,11 +12,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from finespun.errors import FinespunError, MachineError
+from finespun.errors import FinespunError, LostPeerError, MachineError
 from finespun.training.lightning.heartbeat import SECONDS, Pulse, Watch
 from finespun.training.lightning.nodes import RESTARTS, Nodes
 
@@ -26,7 +27,7 @@ LOST, UNMET = 76, 77  # codes among ourselves: another process of the run is gon
 MEET_AGAIN_SECONDS = 1.0
 ONE_NODE = Nodes()
 AGENT = "finespun.training.lightning.agent"
-SPEAKS_FIRST_SECONDS = 10.0
+SPEAKS_FIRST_SECONDS, REASON_SECONDS = 10.0, 1.0
 PR_SET_PDEATHSIG = 1
 REAPERS = {"systemd", "init", "tini", "dumb-init", "docker-init", "catatonit", "containerd-shim"}  # who adopts orphans
 
@@ -211,30 +212,41 @@ def reporting() -> Iterator[Callable[[int], None]]:
     pulse = Pulse(folder, rank())
     pulse.start()
 
-    def report(code: int) -> None:
-        partial = folder / f".exit.{rank()}"
-        partial.write_text(str(code), encoding="utf-8")
-        partial.replace(_exit_file(folder, rank()))
-
     try:
-        yield report
+        yield partial(_report, folder)
     finally:
         pulse.stop()
 
 
-def first_has_said() -> bool:
-    """Whether this node's first process has failed too, and has said why: the others give it some seconds.
+def exit_code(known: FinespunError | None) -> int:
+    """Returns that of a failure (None: one that nothing explains), or among workers the one that says that it is another's."""
+    if known is None:
+        return FinespunError.exit_code
+    return LOST if isinstance(known, LostPeerError) and is_worker() else known.exit_code
 
-    torchrun ends all as soon as one has ended.
+
+def first_fails_too(code: int) -> bool:
+    """Says with which exit code this process fails; returns whether this node's first process fails of itself, too.
+
+    That one says why for all, and is given some seconds to do so: torchrun ends all as soon as one has ended.
     """
     folder = _launch_folder()
-    if folder is None or local_rank() == 0:
+    if folder is None:
         return False
+    _report(folder, code)
     first = _exit_file(folder, rank() - local_rank())
     until = time.monotonic() + SPEAKS_FIRST_SECONDS
     while not first.exists() and time.monotonic() < until:
         time.sleep(0.05)
-    return first.exists()
+    if code == LOST:
+        time.sleep(REASON_SECONDS)  # whoever was the reason says it meanwhile
+    return local_rank() > 0 and first.exists() and first.read_text(encoding="utf-8") not in {"0", str(LOST)}
+
+
+def _report(folder: Path, code: int) -> None:
+    partial_file = folder / f".exit.{rank()}"
+    partial_file.write_text(str(code), encoding="utf-8")
+    partial_file.replace(_exit_file(folder, rank()))
 
 
 def _launch_folder() -> Path | None:

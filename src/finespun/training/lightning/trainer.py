@@ -10,6 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Callback, EarlyStopping, WeightAveraging
 from pytorch_lightning.strategies import DDPStrategy, Strategy
@@ -27,7 +28,7 @@ from finespun.training.lightning.data_module import FineTuningData
 from finespun.training.lightning.devices import Hardware
 from finespun.training.lightning.far_copies import FarCopies
 from finespun.training.lightning.fine_tuner import FineTuner
-from finespun.training.lightning.launching import node_count, rank, world_size
+from finespun.training.lightning.launching import is_worker, node_count, rank, world_size
 from finespun.training.lightning.sharding import from_rank_zero
 
 
@@ -48,6 +49,8 @@ def make_trainer(hardware: Hardware, *, progress_bar: bool, find_unused_paramete
     logging.getLogger("pytorch_lightning.profilers.profiler").setLevel(logging.INFO)  # what was asked for is shown
     logging.getLogger("pytorch_lightning.callbacks.model_summary").setLevel(logging.INFO)
     settings: dict[str, Any] = {"enable_model_summary": False, **options}
+    if not is_worker():  # Lightning would take a SLURM job that this process is in for its own, and requeue it
+        settings["plugins"] = [*settings.get("plugins", []), LightningEnvironment()]
     if world_size() > 1:
         settings["callbacks"] = [*settings.get("callbacks", []), Alive()]
     try:
