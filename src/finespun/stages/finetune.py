@@ -102,8 +102,9 @@ def finetune(config: RunConfig, artifacts: Artifacts, hardware: Hardware) -> Non
                 "run_id": tracked.id,
                 "name": run_title(config, artifacts, prepared.schema["name"]),
                 "loaded": str(loaded),
+                **_record(config, prepared),
+                **{"inputs": inputs, "cost": cost, "lineage": known, "settings": settings},
             }
-            record |= _record(config, prepared) | {"inputs": inputs, "cost": cost, "lineage": known, "settings": settings}
             _save(fitted, processor, finish, store, artifacts.finetuned, record, prepared.schema)
             require_unchanged(artifacts, "finetune", inputs)
             _tell(tracked, fitted, loaded, cost)
