@@ -196,16 +196,17 @@ def _ready(
         folder, auto_class=task.auto_class, options=task.model_options(prepared.labels) | dropout, new_head=True,
         allow_partial=config.model.allow_partial, trust_remote_code=trust,
     )  # fmt: skip
-    grown: list[str] = []
-    if task.processor == "AutoTokenizer":
+    tokens = task.processor == "AutoTokenizer"
+    changes, grown = add_embeddings(model, processor, folder) if tokens else ([], [])
+    if tokens and task.from_logits:
         require_same_tokens(processor, task, prepared.examples("train", 16), folder)
-        changes, grown = add_embeddings(model, processor, folder)
         rows = pa.concat_tables([prepared.telling("train"), prepared.telling("val")], promote_options="permissive")
         encoder, more = fitted_together(model, processor, task=task, encoder=encoder, rows=rows, folder=folder)
-        loaded = replace(loaded, changes=[*changes, *more])
-    else:
+        changes = [*changes, *more]
+    elif task.processor == "AutoImageProcessor" and task.from_logits:
         require_same_pixels(processor, encoder, folder)
         require_size(model, encoder.size, folder)
+    loaded = replace(loaded, changes=changes) if tokens else loaded
     drawn = {name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if name in {*loaded.new, *grown}}
     return model, encoder, processor, loaded, drawn
 
