@@ -103,7 +103,10 @@ def finetune(config: RunConfig, artifacts: Artifacts, hardware: Hardware) -> Non
                 "name": run_title(config, artifacts, prepared.schema["name"]),
                 "loaded": str(loaded),
                 **_record(config, prepared),
-                **{"inputs": inputs, "cost": cost, "lineage": known, "settings": settings},
+                "inputs": inputs,
+                "cost": cost,
+                "lineage": known,
+                "settings": settings,
             }
             _save(fitted, processor, finish, store, artifacts.finetuned, record, prepared.schema)
             require_unchanged(artifacts, "finetune", inputs)
