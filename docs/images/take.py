@@ -1,4 +1,4 @@
-"""Takes the screenshots of README.md and docs/: `python docs/images/take.py` in a project that has run, with Chromium installed."""
+"""Takes the screenshots of README.md and docs/: run it in a project that has run, with Chromium and its driver installed."""
 
 from __future__ import annotations
 
