@@ -51,7 +51,7 @@ from finespun.tracking.model_run import log_fine_tuned
 from finespun.tracking.names import command, run_title
 from finespun.tracking.system_metrics import watched
 from finespun.tracking.untracked import Untracked
-from finespun.training import target_units
+from finespun.training import target_units, temperature
 from finespun.training.checkpoints import Store, size_of
 from finespun.training.cost import training_cost
 from finespun.training.data_loaders import EVALUATION_ROWS, make_loader
@@ -279,6 +279,7 @@ def _save(
         if fitted.tuning.merge:
             model = fitted.tuning.merge(model, folder)
         finish(model)
+        temperature.fold(model)
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
         shutil.copyfile(store.folder / "history.csv", folder / "history.csv")

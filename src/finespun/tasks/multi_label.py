@@ -34,7 +34,6 @@ class MultiLabel(TextInput):
     headline: ClassVar[tuple[str, ...]] = ("f1_macro", "f1_micro", "average_precision", "exact_match")
     problem_type: ClassVar[str | None] = "multi_label_classification"
     cannot_keep: ClassVar[tuple[str, ...]] = ("bad_target",)
-    decides: ClassVar[bool] = True
 
     delimiter: Annotated[str, Field(min_length=1)]
     monitor: Literal["val/f1_macro", "val/f1_micro", "val/average_precision", "val/loss"]
@@ -94,6 +93,10 @@ class MultiLabel(TextInput):
 
     def decide(self, rows: pa.Table, outputs: Outputs, labels: Sequence[str]) -> dict[str, Any]:
         return {"label_thresholds": best_thresholds(_targets(rows), np.stack(outputs)).tolist()}
+
+    @property
+    def decides(self) -> bool:
+        return True
 
     def settled(self, config: Mapping[str, Any]) -> Self:
         chosen = config.get("label_thresholds")
