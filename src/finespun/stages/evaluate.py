@@ -5,13 +5,15 @@ from __future__ import annotations
 from finespun.artifacts import Artifacts
 from finespun.config import targets
 from finespun.config.sections import RunConfig
+from finespun.data.prepared import PreparedData
 from finespun.errors import ModelError
 from finespun.evaluation.predictor import RESTORE
 from finespun.failures import while_writing
 from finespun.files import read_table
 from finespun.report import plots
 from finespun.stages.measuring import log_report, on_devices_exactly, predict_and_measure, write_report
-from finespun.tracking.model_run import open_run_of_model
+from finespun.tracking.model_run import log_fine_tuned, open_run_of_model
+from finespun.tracking.trial import Trial
 from finespun.training.history import COLUMNS
 
 
@@ -35,3 +37,5 @@ def evaluate(config: RunConfig, artifacts: Artifacts) -> None:
         )  # fmt: skip
     with open_run_of_model(config, artifacts) as tracked:
         log_report(tracked, measured, folder, prefix="evaluation")
+        if Trial.of(artifacts):  # of a sweep's trials only the best are measured, and have their model logged
+            log_fine_tuned(tracked, artifacts.finetuned, config, PreparedData(artifacts.prepared))

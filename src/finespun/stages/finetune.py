@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,7 +21,7 @@ from finespun.config import targets
 from finespun.config.compose import declared_sections, read_for_stage, to_plain
 from finespun.config.sections import RunConfig
 from finespun.data.prepared import PreparedData
-from finespun.errors import DivergedError
+from finespun.errors import DivergedError, PrunedError
 from finespun.evaluation.predict import predict_split
 from finespun.failures import require_writable, while_writing
 from finespun.masking import recorded
@@ -43,6 +44,7 @@ from finespun.tracking.client import Run, Tracker, new_key, run_name
 from finespun.tracking.earlier import localised
 from finespun.tracking.lineage import input_digests, require_unchanged, stage_digest, tags
 from finespun.tracking.model_run import log_fine_tuned
+from finespun.tracking.trial import Trial, Watch
 from finespun.training import target_units
 from finespun.training.checkpoints import Store, size_of
 from finespun.training.entering import few_rows
@@ -75,28 +77,30 @@ def finetune(config: RunConfig, artifacts: Artifacts, hardware: Hardware) -> Non
         train(sink=lambda _metrics, _step: None)
         return
     require_writable(store.folder, artifacts.finetuned, artifacts.mlruns)
+    trial = Trial.of(artifacts)
     with store.lock():
-        with _open_run(config, artifacts, prepared, store, inputs, hardware) as tracked:
+        with _open_run(config, artifacts, prepared, store, inputs, hardware, trial) as tracked:
+            watch = Watch(trial, artifacts, tracked.log) if trial else None
             try:
-                fitted, processor, loaded, finish = train(sink=tracked.log)
-            except DivergedError:
+                fitted, processor, loaded, finish = train(sink=watch or tracked.log)
+            except (DivergedError, PrunedError) as error:
+                tracked.set_tags({"ended": str(error)})
                 store.remove()  # who starts again changes something; the same would end in the same
                 raise
             record: dict[str, Any] = {"run_id": tracked.id, "tracking_uri": recorded(config.runtime.tracking_uri)}
             record |= {"columns": prepared.schema["columns"], "trust_remote_code": config.model.trust_remote_code}
             record["reading"] = {name: prepared.schema["settings"][name] for name in ("delimiter", "encoding", "quoting")}
-            _save(
-                fitted,
-                processor,
-                finish,
-                store,
-                artifacts.finetuned,
-                record | {"task": to_plain(config, ["task"])["task"], "loaded": str(loaded), "inputs": inputs},
-            )
+            record |= {"task": to_plain(config, ["task"])["task"], "loaded": str(loaded), "inputs": inputs}
+            if watch is None or watch.is_among_the_best(fitted.best_score):
+                _save(fitted, processor, finish, store, artifacts.finetuned, record)
             require_unchanged(artifacts, "finetune", inputs)
             tracked.set_tags({"trained": "; ".join(fitted.phases), "loaded": str(loaded)})
             tracked.log({"best_epoch": fitted.best_epoch, "best_score": fitted.best_score}, fitted.steps)
-            log_fine_tuned(tracked, artifacts.finetuned, config, prepared)
+            if watch is None:
+                log_fine_tuned(tracked, artifacts.finetuned, config, prepared)
+            else:
+                size = sum(p.numel() for group in fitted.tuning.groups for p in group.parameters.values())
+                watch.close(best_score=fitted.best_score, trained_parameters=size, run_id=tracked.id, steps=fitted.steps)
         digest = stage_digest(artifacts, "finetune", config, inputs, on=hardware.precision)
         finished.keep(artifacts, "finetune", digest, checkpoints=store.folder.name)
         store.remove()
@@ -207,27 +211,30 @@ def _digest_of_frozen(drawn: dict[str, torch.Tensor], tuning: Tuning) -> str:
 
 
 def _open_run(
-    config: RunConfig, artifacts: Artifacts, prepared: PreparedData, store: Store, inputs: dict[str, str], hardware: Hardware
-) -> Run:
+    config: RunConfig, artifacts: Artifacts, prepared: PreparedData, store: Store, inputs: dict[str, str], hardware: Hardware,
+    trial: Trial | None,
+) -> Run:  # fmt: skip
     tracker = Tracker(config.runtime, artifacts)
     key, run_id = store.note("run"), store.note("run_id")
     again = tracker.resume(run_id) if run_id else tracker.find(key) if key else None
     if again is None:
         key = new_key()
         store.note("run", key)
-        again = _start_run(config, artifacts, prepared, inputs, hardware, tracker, key)
+        again = _start_run(config, artifacts, prepared, inputs, hardware, tracker, key, trial)
     store.note("run_id", again.id)
     return again
 
 
 def _start_run(
     config: RunConfig, artifacts: Artifacts, prepared: PreparedData, inputs: dict[str, str], hardware: Hardware,
-    tracker: Tracker, key: str,
+    tracker: Tracker, key: str, trial: Trial | None,
 ) -> Run:  # fmt: skip
     settings = to_plain(config, declared_sections(artifacts.pipeline, "finetune"))
     settings |= {"data": prepared.schema["settings"], "precision": hardware.precision}
-    lineage = tags(artifacts, inputs, settings) | {"hardware": str(hardware)}
-    started = tracker.start(run_name(prepared.schema["name"]), tags=lineage, params=settings, key=key)
+    lineage = tags(artifacts, inputs, settings) | {"hardware": str(hardware)} | (dict(trial.tags) if trial else {})
+    lineage["folder"] = os.path.relpath(artifacts.out, artifacts.project)
+    name = trial.name if trial else run_name(prepared.schema["name"])
+    started = tracker.start(name, tags=lineage, params=settings, key=key)
     for split in ("train", "val"):
         started.log_data(split, prepared.schema)
     return started

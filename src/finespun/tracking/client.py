@@ -27,7 +27,7 @@ from finespun.artifacts import Artifacts
 from finespun.config.check import flatten
 from finespun.config.sections import RuntimeConfig
 from finespun.data.checks import named_columns
-from finespun.errors import InterruptError, MachineError
+from finespun.errors import InterruptError, MachineError, PrunedError
 from finespun.masking import masked, without_login
 from finespun.tracking import leftovers
 from finespun.tracking.addresses import database_path, database_uri, remove_strays
@@ -35,11 +35,11 @@ from finespun.tracking.delivery import FAILURES, Delivery
 from finespun.tracking.journal import fingerprint
 from finespun.tracking.names import legal
 from finespun.tracking.outbox import Outbox
+from finespun.tracking.trial import PARENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PARENT = "FINESPUN_PARENT_RUN"  # set by the sweep that a run belongs to
 KEY = "finespun.key"  # tag of a run that is given before the run exists: by it a run is found whose id a kill has lost
 
 for _noisy in ("alembic", "mlflow"):
@@ -202,7 +202,7 @@ def needed(what: str, remedy: str) -> Iterator[None]:
 
 
 class Run:
-    """An open run; use it as a context: it ends FINISHED, KILLED on an interrupt, FAILED on any other error."""
+    """An open run; use it as a context: it ends FINISHED, KILLED on an interrupt or by a pruner, FAILED on any other error."""
 
     def __init__(self, tracker: Tracker, run_id: str) -> None:
         self.tracker, self.id = tracker, run_id
@@ -218,7 +218,7 @@ class Run:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        interrupted = kind is not None and issubclass(kind, InterruptError | KeyboardInterrupt)
+        interrupted = kind is not None and issubclass(kind, InterruptError | PrunedError | KeyboardInterrupt)
         self.outbox.add("status", "FINISHED" if kind is None else "KILLED" if interrupted else "FAILED")
         failure = self.outbox.wait()
         if failure is None:

@@ -1,0 +1,215 @@
+"""A sweep from its command line to its end: checked, begun or gone on with, run, closed."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra.core.plugins import Plugins
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from finespun.artifacts import Artifacts, find_project
+from finespun.config.check import check_sweep, flatten
+from finespun.config.compose import read_dials, to_plain
+from finespun.config.sections import RunConfig, SweepConfig
+from finespun.errors import BusyError, ConfigError
+from finespun.masking import holds_secret
+from finespun.sweeps import automatic
+from finespun.sweeps.composing import Composer
+from finespun.sweeps.loop import Loop, Plan
+from finespun.sweeps.record import ParentRun
+from finespun.sweeps.space import Space, parse
+from finespun.sweeps.study import Goal, Study
+from finespun.sweeps.table import table
+from finespun.sweeps.workers import LocalWorkers, PublishedWorkers, Workers, gpus_here
+from finespun.tracking.lineage import path_digest
+from finespun.tracking.studies import address_in, build, open_storage
+from finespun.tracking.trial import STORAGE
+
+DEFAULT_TRIALS = 20
+PRUNES_NOTHING = "NopPruner"
+OF_NO_IDENTITY = {"runtime", "report", "evaluation"}
+MODES = {"min": "minimize", "max": "maximize"}
+
+
+def search(whole: DictConfig, context: HydraContext, function: TaskFunction, arguments: Sequence[str]) -> None:
+    """Runs a sweep, or goes on with it.
+
+    Raises:
+        ConfigError: a trial's configuration is wrong, or the name is that of another sweep; nothing was trained.
+        BusyError: another process runs this sweep.
+        FinespunError: no trial succeeded, one failed for a reason of ours, or the sweep was interrupted.
+    """
+    artifacts = Artifacts(project=find_project(), out=find_project())
+    settings = _settings(whole)
+    composer = Composer(context.config_loader, whole, artifacts.conf)
+    space = _space(whole, composer, arguments, artifacts)
+    if settings.space == "auto":
+        space, settings = automatic.widened(space, settings, composer, artifacts)
+    base, composed = composer.checked(space.overrides({}))
+    sampler = _plain(whole.hydra.sweeper.get("sampler"))
+    composer.check_all(space.overrides(drawn) for drawn in (space.corners() if sampler else space.grid()))
+    goals = _goals(settings, base)
+    pruner = _pruner(whole, goals)
+    identity = _identity(space, base, goals, artifacts, adaptive=sampler is not None)
+    name = settings.name or f"{Path(base.data.path).stem}-{_digest(identity)[:8]}"
+    folder = artifacts.project / _folder(whole, name)
+    kept = artifacts.sweeps / name
+    kept.mkdir(parents=True, exist_ok=True)
+    address = settings.storage or address_in(kept)
+    with _alone(kept, name):
+        study = Study.open(
+            open_storage(address), name, goals=goals, space=space, sampler=sampler, seed=base.seed, identity=identity
+        )  # fmt: skip
+        if sampler:
+            build(sampler)  # its options are found wrong before the first trial
+        _note(kept, name, folder, settings, goals, artifacts)
+        environment = {STORAGE: address} if settings.storage and holds_secret(settings.storage) else {}
+        plan = Plan(
+            name=name, folder=folder, artifacts=artifacts, goals=goals, trials=_trials(settings, space, adaptive=sampler is not None),
+            settings=settings, monitor=str(base.task.options["monitor"]), mode=str(base.task.options["monitor_mode"]),
+            storage=None if pruner is None else "" if environment else address, pruner=pruner,
+        )  # fmt: skip
+        command = " ".join(["finespun run -m", *_said_by_user(arguments, artifacts)])
+        with ParentRun.opened(study, plan, base, artifacts, command) as run, table(plan, study) as shown:
+            workers = _workers(whole, context, function, settings, base, artifacts, environment | run.environment)
+            Loop(plan, study, composer, workers, run, shown).run()
+
+
+def _settings(whole: DictConfig) -> SweepConfig:
+    settings, problems = check_sweep(OmegaConf.to_container(whole.sweep, resolve=True))
+    if settings is None:
+        raise ConfigError([f"{key}: {problem}" for key, problem in problems])
+    return settings
+
+
+def _space(whole: DictConfig, composer: Composer, arguments: Sequence[str], artifacts: Artifacts) -> Space:
+    said = _said_by_user(arguments, artifacts)
+    beneath = list(arguments)[: len(arguments) - len(said)]
+    params = [f"{key}={value}" for key, value in (_plain(whole.hydra.sweeper.get("params")) or {}).items()]
+    overrides = composer.parser.parse_overrides([*beneath, *params, *said])
+    return parse(overrides, composer.groups, composer.keys_of)
+
+
+def _said_by_user(arguments: Sequence[str], artifacts: Artifacts) -> list[str]:
+    """Returns the arguments that are not the dials of params.yaml, which `finespun run` puts first."""
+    left = list(arguments)
+    for dial, value in read_dials(artifacts.params).items():
+        if left and left[0] == f"{dial}={value}":
+            left.pop(0)
+    return left
+
+
+def _plain(node: Any) -> Any:
+    return OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else node
+
+
+def _goals(settings: SweepConfig, base: RunConfig) -> list[Goal]:
+    monitor, mode = str(base.task.options["monitor"]), str(base.task.options["monitor_mode"])
+    metrics = settings.metrics or (monitor,)
+    directions = settings.direction or (MODES[mode],)
+    return [Goal(metric, direction) for metric, direction in zip(metrics, directions, strict=True)]
+
+
+def _pruner(whole: DictConfig, goals: Sequence[Goal]) -> dict[str, Any] | None:
+    """Returns the pruner's settings; several objectives have none, for Optuna cannot say which trial falls behind."""
+    settings = _plain(whole.hydra.sweeper.get("pruner"))
+    if not settings or len(goals) > 1 or str(settings["_target_"]).endswith(PRUNES_NOTHING):
+        return None
+    build(settings)
+    return dict(settings)
+
+
+def _identity(
+    space: Space, base: RunConfig, goals: Sequence[Goal], artifacts: Artifacts, *, adaptive: bool
+) -> dict[str, str]:  # fmt: skip
+    """Returns what a sweep of one name must have again: its space, its settings, its data and what it optimises."""
+    plain = {section: values for section, values in to_plain(base).items() if section not in OF_NO_IDENTITY}
+    searched = space.searched
+    found = {
+        key: str(value) for key, value in flatten(plain)
+        if not any(f"{key}.".startswith(f"{each}.") for each in searched)
+    }  # fmt: skip
+    found |= {f"searched {key}": space.described[key] for key in searched}
+    found["rows"] = path_digest(artifacts.project / base.data.path)
+    found["optimised"] = ", ".join(f"{goal.metric} ({goal.direction})" for goal in goals)
+    found["kind"] = "search" if adaptive else "grid"
+    return found
+
+
+def _digest(identity: dict[str, str]) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def _folder(whole: DictConfig, name: str) -> Path:
+    raw = OmegaConf.to_container(whole.hydra.sweep, resolve=False)
+    assert isinstance(raw, dict)
+    OmegaConf.set_readonly(whole, False)  # noqa: FBT003
+    OmegaConf.set_struct(whole, False)  # noqa: FBT003
+    whole.sweep.name = name
+    return Path(str(whole.hydra.sweep.dir))
+
+
+@contextmanager
+def _alone(kept: Path, name: str) -> Iterator[None]:
+    with (kept / "lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            raise BusyError(f"sweep {name}: process {lock.read().strip()} is running it; wait for it, or end it") from error
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def _note(
+    kept: Path, name: str, folder: Path, settings: SweepConfig, goals: Sequence[Goal], artifacts: Artifacts
+) -> None:  # fmt: skip
+    """Keeps what `finespun sweeps` and `finespun promote` need to find a sweep again; no address with a password."""
+    secret = settings.storage is not None and holds_secret(settings.storage)
+    note = {
+        "name": name, "folder": os.path.relpath(folder, artifacts.project), "storage": None if secret else settings.storage,
+        "elsewhere": settings.storage is not None, "goals": [vars(goal) for goal in goals],
+    }  # fmt: skip
+    (kept / "sweep.json").write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
+
+
+def _trials(settings: SweepConfig, space: Space, *, adaptive: bool) -> int:
+    if adaptive:
+        return settings.trials or DEFAULT_TRIALS
+    points = len(space.grid())
+    return min(points, settings.trials or points)
+
+
+def _workers(
+    whole: DictConfig, context: HydraContext, function: TaskFunction, settings: SweepConfig, base: RunConfig,
+    artifacts: Artifacts, environment: dict[str, str],
+) -> Workers:  # fmt: skip
+    target = str(whole.hydra.launcher._target_)  # noqa: SLF001  (Hydra's key)
+    if target.endswith((".LocalLauncher", ".BasicLauncher")):
+        gpus = gpus_here(base.runtime.accelerator)
+        if gpus and len(gpus) < settings.gpus_a_trial:
+            raise ConfigError([f"sweep.gpus_a_trial: is {settings.gpus_a_trial}, but {len(gpus)} GPUs are here; lower it"])
+        parallel = settings.parallel if settings.parallel != "auto" else max(1, len(gpus) // settings.gpus_a_trial)
+        if gpus and parallel > len(gpus) // settings.gpus_a_trial:
+            gpus = []  # more trials than GPUs: they share them
+        return LocalWorkers(
+            artifacts.project, parallel=parallel, gpus=gpus, gpus_a_trial=settings.gpus_a_trial, environment=environment
+        )  # fmt: skip
+    os.environ.update(environment)  # launchers hand it on
+    launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=function, config=whole)
+
+    def give(number: int, folder: Path, overrides: Sequence[str]) -> list[str]:
+        return [*overrides, f"hydra.sweep.dir={folder.parent}", f"hydra.sweep.subdir={number}"]
+
+    return PublishedWorkers(launcher, parallel=1 if settings.parallel == "auto" else settings.parallel, give=give)
+
