@@ -55,6 +55,8 @@ from finespun.training.launch import is_worker, rank
 from finespun.training.loading import EVALUATION_ROWS, make_loader
 from finespun.training.sharding import from_rank_zero
 
+TRIAL_QUIET_SECONDS = 20.0  # a shorter trial's record is sent by its sweep, which has the store open
+
 
 def run(artifacts: Artifacts) -> None:
     """Trains from the pretrained weights, or from the newest checkpoint of the very same inputs."""
@@ -215,29 +217,38 @@ def _open_run(
     trial: Trial | None,
 ) -> Run:  # fmt: skip
     tracker = Tracker(config.runtime, artifacts)
+    describe = partial(_describe, config, artifacts, prepared, inputs, hardware, trial)
     key, run_id = store.note("run"), store.note("run_id")
-    again = tracker.resume(run_id) if run_id else tracker.find(key) if key else None
-    if again is None:
-        key = new_key()
-        store.note("run", key)
-        again = _start_run(config, artifacts, prepared, inputs, hardware, tracker, key, trial)
+    if trial and trial.run_id:
+        again = Run(tracker, trial.run_id, quiet_seconds=TRIAL_QUIET_SECONDS)
+        if run_id != trial.run_id:
+            describe(again)
+    else:
+        found = tracker.resume(run_id) if run_id else tracker.find(key) if key else None
+        again = found or _start_run(prepared, tracker, store, describe)
     store.note("run_id", again.id)
     return again
 
 
-def _start_run(
+def _start_run(prepared: PreparedData, tracker: Tracker, store: Store, describe: Callable[[Run], None]) -> Run:
+    key = new_key()
+    store.note("run", key)
+    started = tracker.start(run_name(prepared.schema["name"]), tags={}, params={}, key=key)
+    describe(started)
+    return started
+
+
+def _describe(
     config: RunConfig, artifacts: Artifacts, prepared: PreparedData, inputs: dict[str, str], hardware: Hardware,
-    tracker: Tracker, key: str, trial: Trial | None,
-) -> Run:  # fmt: skip
+    trial: Trial | None, run: Run,
+) -> None:  # fmt: skip
     settings = to_plain(config, declared_sections(artifacts.pipeline, "finetune"))
     settings |= {"data": prepared.schema["settings"], "precision": hardware.precision}
-    lineage = tags(artifacts, inputs, settings) | {"hardware": str(hardware)} | (dict(trial.tags) if trial else {})
-    lineage["folder"] = os.path.relpath(artifacts.out, artifacts.project)
-    name = trial.name if trial else run_name(prepared.schema["name"])
-    started = tracker.start(name, tags=lineage, params=settings, key=key)
+    lineage = tags(artifacts, inputs, settings, trial.code if trial else None) | {"hardware": str(hardware)}
+    run.set_tags(lineage | {"folder": os.path.relpath(artifacts.out, artifacts.project)})
+    run.log_params(settings)
     for split in ("train", "val"):
-        started.log_data(split, prepared.schema)
-    return started
+        run.log_data(split, prepared.schema)
 
 
 def _save(

@@ -18,7 +18,11 @@ def left(study: Study, plan: Plan) -> list[tuple[dict[str, str], dict[str, Any]]
     if not plan.settings.finalists:
         return []
     trials = study.trials
-    had = {(trial.user_attrs["finalist_of"], trial.user_attrs["values"]["seed"]) for trial in trials if "finalist_of" in trial.user_attrs}
+    had = {
+        (trial.user_attrs["finalist_of"], trial.user_attrs["values"]["seed"])
+        for trial in trials
+        if "finalist_of" in trial.user_attrs
+    }
     found = []
     for trial in chosen(study, plan.settings.finalists):
         first = int(trial.user_attrs["values"].get("seed", study.seed))

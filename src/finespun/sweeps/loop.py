@@ -101,7 +101,9 @@ class Loop:
             yield None, {}
 
     def _settled(self) -> list[FrozenTrial]:
-        return [trial for trial in self.study.trials if trial.state in {TrialState.COMPLETE, TrialState.PRUNED} and _counts(trial)]
+        return [
+            trial for trial in self.study.trials if trial.state in {TrialState.COMPLETE, TrialState.PRUNED} and _counts(trial)
+        ]
 
     def _go_through(self, work: Iterator[tuple[FrozenTrial | Values | None, dict[str, Any]]]) -> None:
         more = True
@@ -116,8 +118,11 @@ class Loop:
                 self._stop()
             if not self.ids:
                 return
-            for ended in self.workers.wait(POLL_SECONDS):
+            found = self.workers.wait(POLL_SECONDS)
+            for ended in found:
                 self._settle(ended)
+            if found:
+                self.record.deliver()
             self.shown.refresh(self.study, self.seconds)
 
     def _late(self) -> bool:
@@ -134,10 +139,14 @@ class Loop:
         artifacts = Artifacts(project=self.plan.artifacts.project, out=folder)
         write(config, composed, artifacts.config)
         name = named(values)
+        tags = {"sweep.name": self.plan.name, "sweep.trial": str(number), "sweep.overrides": " ".join(overrides)}
+        run_id = self.study.storage.get_trial(trial_id).user_attrs.get("run_id") or self.record.child(name, tags)
+        if run_id:
+            self.study.note(trial_id, run_id=run_id)
         Trial(
             sweep=self.plan.name, number=number, name=name, parent=self.record.id, monitor=self.plan.monitor,
             mode=self.plan.mode, trial_id=trial_id, storage=self.plan.storage, pruner=self.plan.pruner,
-            tags={"sweep.name": self.plan.name, "sweep.trial": str(number), "sweep.overrides": " ".join(overrides)},
+            run_id=run_id, tags=tags, code=self.record.code,
         ).write(artifacts.trial)  # fmt: skip
         self.ids[number] = trial_id
         self.shown.begun(number, name)
@@ -267,7 +276,9 @@ class Loop:
             raise with_code(f"sweep {self.plan.name}: no trial succeeded: {reason}", codes[0] if codes else 1)
         if 1 in codes:
             number = failed[codes.index(1)].number
-            raise with_code(f"sweep {self.plan.name}: trial {number} failed by a bug: {self.plan.folder / str(number) / LOG}", 1)
+            raise with_code(
+                f"sweep {self.plan.name}: trial {number} failed by a bug: {self.plan.folder / str(number) / LOG}", 1
+            )
 
 
 def _counts(trial: FrozenTrial) -> bool:
@@ -280,5 +291,3 @@ def with_code(message: str, exit_code: int) -> FinespunError:
     error = FinespunError(message)
     error.exit_code = exit_code
     return error
-
-

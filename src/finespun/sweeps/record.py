@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finespun.artifacts import Artifacts
 from finespun.config.sections import RunConfig
+from finespun.errors import MachineError
 from finespun.sweeps import finalists
 from finespun.sweeps.study import Study
 from finespun.tracking.client import PARENT, Run, Tracker
+from finespun.tracking.lineage import code_tags
 
 if TYPE_CHECKING:
     from finespun.sweeps.loop import Plan
@@ -29,7 +31,7 @@ class ParentRun:
     def __init__(self, run: Run) -> None:
         self.run, self.id = run, run.id
         self.environment = {PARENT: run.id}
-        self.ended = False
+        self.code = code_tags(run.tracker.artifacts.project)
 
     @classmethod
     @contextmanager
@@ -55,9 +57,23 @@ class ParentRun:
         with run:
             yield cls(run)
 
+    def child(self, name: str, tags: Mapping[str, str]) -> str | None:
+        """Opens a trial's run; None where the server does not answer now: the trial tries again."""
+        try:
+            return self.run.tracker.begin(name, {**tags, "mlflow.parentRunId": self.id})
+        except MachineError:
+            return None
+
+    def deliver(self) -> None:
+        """Sends what trials that have ended left to be sent."""
+        with suppress(MachineError):
+            self.run.tracker.deliver_leftovers(but=self.id)
+
     def took(self, number: int, objectives: Sequence[float]) -> None:
         """Records a trial's objectives, the trial's number being the step."""
-        self.run.log({f"trial/objective_{n}" if n else "trial/objective": each for n, each in enumerate(objectives)}, step=number)
+        self.run.log(
+            {f"trial/objective_{n}" if n else "trial/objective": each for n, each in enumerate(objectives)}, step=number
+        )
 
     def interrupt(self) -> None:
         """The sweep goes on another time."""

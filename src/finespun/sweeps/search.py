@@ -19,8 +19,9 @@ from finespun.artifacts import Artifacts, find_project
 from finespun.config.check import check_sweep, flatten
 from finespun.config.compose import read_dials, to_plain
 from finespun.config.sections import RunConfig, SweepConfig
-from finespun.errors import BusyError, ConfigError
+from finespun.errors import BusyError, ConfigError, FinespunError
 from finespun.masking import holds_secret
+from finespun.models.addresses import resolve
 from finespun.sweeps import automatic
 from finespun.sweeps.composing import Composer
 from finespun.sweeps.loop import Loop, Plan
@@ -28,7 +29,8 @@ from finespun.sweeps.record import ParentRun
 from finespun.sweeps.space import Space, parse
 from finespun.sweeps.study import Goal, Study
 from finespun.sweeps.table import table
-from finespun.sweeps.workers import LocalWorkers, PublishedWorkers, Workers, gpus_here
+from finespun.sweeps.workers import MODEL, LocalWorkers, PublishedWorkers, Workers, gpus_here
+from finespun.tracking.earlier import localised
 from finespun.tracking.lineage import path_digest
 from finespun.tracking.studies import address_in, build, open_storage
 from finespun.tracking.trial import STORAGE
@@ -151,10 +153,19 @@ def _digest(identity: dict[str, str]) -> str:
 def _folder(whole: DictConfig, name: str) -> Path:
     raw = OmegaConf.to_container(whole.hydra.sweep, resolve=False)
     assert isinstance(raw, dict)
-    OmegaConf.set_readonly(whole, False)  # noqa: FBT003
-    OmegaConf.set_struct(whole, False)  # noqa: FBT003
+    OmegaConf.set_readonly(whole, False)
+    OmegaConf.set_struct(whole, False)
     whole.sweep.name = name
     return Path(str(whole.hydra.sweep.dir))
+
+
+def model_type(base: RunConfig, artifacts: Artifacts) -> str:
+    """Returns the kind of model that trials load, as transformers calls it; nothing where it is not said."""
+    try:
+        folder = resolve(localised(base.model, base.runtime, artifacts), artifacts.project, weights=False)
+        return str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"])
+    except (FinespunError, OSError, ValueError, KeyError):
+        return ""  # the trial will say what is wrong
 
 
 @contextmanager
@@ -194,7 +205,7 @@ def _workers(
     whole: DictConfig, context: HydraContext, function: TaskFunction, settings: SweepConfig, base: RunConfig,
     artifacts: Artifacts, environment: dict[str, str],
 ) -> Workers:  # fmt: skip
-    target = str(whole.hydra.launcher._target_)  # noqa: SLF001  (Hydra's key)
+    target = str(whole.hydra.launcher._target_)
     if target.endswith((".LocalLauncher", ".BasicLauncher")):
         gpus = gpus_here(base.runtime.accelerator)
         if gpus and len(gpus) < settings.gpus_a_trial:
@@ -202,6 +213,7 @@ def _workers(
         parallel = settings.parallel if settings.parallel != "auto" else max(1, len(gpus) // settings.gpus_a_trial)
         if gpus and parallel > len(gpus) // settings.gpus_a_trial:
             gpus = []  # more trials than GPUs: they share them
+        environment[MODEL] = model_type(base, artifacts)
         return LocalWorkers(
             artifacts.project, parallel=parallel, gpus=gpus, gpus_a_trial=settings.gpus_a_trial, environment=environment
         )  # fmt: skip
@@ -212,4 +224,3 @@ def _workers(
         return [*overrides, f"hydra.sweep.dir={folder.parent}", f"hydra.sweep.subdir={number}"]
 
     return PublishedWorkers(launcher, parallel=1 if settings.parallel == "auto" else settings.parallel, give=give)
-

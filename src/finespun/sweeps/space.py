@@ -89,7 +89,9 @@ class Space:
         endless = [each for each in self.dimensions if each.values is None]
         if endless:
             remedy = "search it with hydra/sweeper=optuna, or list its values"
-            raise ConfigError([f"command line: {each.key}={each.written}: a grid has no intervals; {remedy}" for each in endless])
+            raise ConfigError(
+                [f"command line: {each.key}={each.written}: a grid has no intervals; {remedy}" for each in endless]
+            )
         found = {}
         for values in itertools.product(*(each.values or () for each in self.dimensions)):
             point = self._applying(dict(zip((each.key for each in self.dimensions), values, strict=True)))
@@ -218,4 +220,6 @@ def _range(value: RangeSweep, values: tuple[str, ...]) -> BaseDistribution:
     step = abs(value.step)
     if all(isinstance(each, int) for each in (value.start, value.stop, value.step)):
         return IntDistribution(int(min(numbers)), int(max(numbers)), step=int(step))
-    return FloatDistribution(min(numbers), max(numbers), step=float(step)) if len(numbers) > 1 else CategoricalDistribution(values)
+    return (
+        FloatDistribution(min(numbers), max(numbers), step=float(step)) if len(numbers) > 1 else CategoricalDistribution(values)
+    )

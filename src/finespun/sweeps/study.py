@@ -56,7 +56,9 @@ class Study:
         before = study.user_attrs.get("identity")
         if before is None:
             if study.get_trials(deepcopy=False):
-                raise ConfigError([f"sweep.name: {name}: the storage has a study of this name that is not finespun's; choose another"])
+                raise ConfigError(
+                    [f"sweep.name: {name}: the storage has a study of this name that is not finespun's; choose another"]
+                )
             study.set_user_attr("identity", dict(identity))
         elif differences(before, identity):
             lines = [f"sweep.name: {name}: is a sweep of something else; choose another name, or undo:"]

@@ -138,7 +138,9 @@ def overview(study: Study, plan: Plan, *, seconds: float, rest: float | None, mo
     for trial in shown:
         style = "bold" if best is not None and trial.number == best.number else ""
         state = STATES[trial.state] + (" (best)" if style else "")
-        table.add_row(str(trial.number), named(trial.user_attrs.get("values", {})), *_numbers(trial, len(plan.goals)), state, style=style)
+        table.add_row(
+            str(trial.number), named(trial.user_attrs.get("values", {})), *_numbers(trial, len(plan.goals)), state, style=style
+        )
     return table
 
 

@@ -18,6 +18,7 @@ from finespun.sweeps import worker
 from finespun.sweeps.trials import Ended
 
 WARM = "finespun.sweeps.warm"
+MODEL = "FINESPUN_WARM_MODEL"  # the model_type of transformers that it imports too
 TRAINING = ("prepare", "finetune")
 
 
@@ -47,6 +48,7 @@ class LocalWorkers:
         self.free = [list(gpus[n : n + gpus_a_trial]) for n in range(0, len(gpus) - gpus_a_trial + 1, gpus_a_trial)]
         self.held: dict[int, list[str]] = {}
         self.running: dict[int, BaseProcess] = {}
+        os.environ[MODEL] = environment.get(MODEL, "")
         self.context: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
         if sys.platform == "linux":
             self.context.set_forkserver_preload([WARM])

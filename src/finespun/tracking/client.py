@@ -122,6 +122,18 @@ class Tracker:
         run.log_params(params)
         return run
 
+    def begin(self, name: str, tags: Mapping[str, str]) -> str:
+        """Creates a run for another process; returns its id.
+
+        Raises:
+            MachineError: the server does not answer.
+        """
+        with needed(f"MLflow at {masked(self.uri)} does not answer", "start it again"):
+            created = self.client.create_run(
+                self.experiment_id, tags={legal(k): masked(v) for k, v in tags.items()}, run_name=name
+            )
+        return str(created.info.run_id)
+
     def find(self, key: str) -> Run | None:
         """Goes on with the run that was started by a key; None where none was.
 
@@ -204,14 +216,15 @@ def needed(what: str, remedy: str) -> Iterator[None]:
 class Run:
     """An open run; use it as a context: it ends FINISHED, KILLED on an interrupt or by a pruner, FAILED on any other error."""
 
-    def __init__(self, tracker: Tracker, run_id: str) -> None:
+    def __init__(self, tracker: Tracker, run_id: str, *, quiet_seconds: float = 0.0) -> None:
+        """Work that ends within `quiet_seconds` leaves its sending to the process that started it."""
         self.tracker, self.id = tracker, run_id
 
         def connect(refused: Path) -> Delivery:
             tracker.deliver_leftovers(but=run_id)
             return tracker.delivery(run_id, refused)
 
-        self.outbox = Outbox(tracker.outbox, run_id, uri=tracker.uri, connect=connect)
+        self.outbox = Outbox(tracker.outbox, run_id, uri=tracker.uri, connect=connect, quiet_seconds=quiet_seconds)
         self.outbox.add("status", "RUNNING")
 
     def __enter__(self) -> Self:
@@ -220,6 +233,10 @@ class Run:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         interrupted = kind is not None and issubclass(kind, InterruptError | PrunedError | KeyboardInterrupt)
         self.outbox.add("status", "FINISHED" if kind is None else "KILLED" if interrupted else "FAILED")
+        if self.outbox.is_quiet:
+            self.outbox.wait()
+            self.outbox.close()
+            return
         failure = self.outbox.wait()
         if failure is None:
             with suppress(sqlite3.Error, OSError):

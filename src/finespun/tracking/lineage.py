@@ -6,6 +6,7 @@ import hashlib
 import json
 import subprocess
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -60,19 +61,31 @@ def require_unchanged(artifacts: Artifacts, stage: str, before: Mapping[str, str
 def stage_digest(artifacts: Artifacts, stage: str, config: RunConfig, inputs: Mapping[str, str], **more: str) -> str:
     """Returns what names a stage's inputs as a whole: its sections, the files it reads, and whatever else is given."""
     sections = to_plain(config, declared_sections(artifacts.pipeline, stage))
-    packages = {name: version(name) for name in PACKAGES}
-    text = json.dumps([stage, sections, dict(inputs), packages, more], sort_keys=True)
+    text = json.dumps([stage, sections, dict(inputs), packages(), more], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def tags(artifacts: Artifacts, inputs: Mapping[str, str], settings: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the lineage tags of a run."""
-    diff = _dirty(artifacts.project)
+@cache
+def packages() -> dict[str, str]:
+    """Returns the versions of the packages that can change a result."""
+    return {name: version(name) for name in PACKAGES}
+
+
+def code_tags(project: Path) -> dict[str, str]:
+    """Returns the tags that say which code is run."""
+    diff = _dirty(project)
+    commit = _git(project, "rev-parse", "HEAD").decode().strip()
+    return {"git.commit": commit, "git.dirty_diff": hashlib.sha256(diff).hexdigest() if diff else ""}
+
+
+def tags(
+    artifacts: Artifacts, inputs: Mapping[str, str], settings: Mapping[str, Any], code: Mapping[str, str] | None = None
+) -> dict[str, str]:  # fmt: skip
+    """Returns the lineage tags of a run; `code` are those of `code_tags`, where they are known already."""
     found = {
-        "git.commit": _git(artifacts.project, "rev-parse", "HEAD").decode().strip(),
-        "git.dirty_diff": hashlib.sha256(diff).hexdigest() if diff else "",
+        **(code_tags(artifacts.project) if code is None else code),
         "config.digest": hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(),
-        "packages": ", ".join(f"{name} {version(name)}" for name in PACKAGES),
+        "packages": ", ".join(f"{name} {number}" for name, number in packages().items()),
     }
     found |= {f"input.{name}": digest for name, digest in inputs.items()}
     found |= {f"dvc.{name}": digest for name, digest in _locked(artifacts.dvc_lock).items()}

@@ -37,7 +37,9 @@ class Trial:
     trial_id: int
     storage: str | None  # None: nothing is reported while it trains
     pruner: Mapping[str, Any] | None
+    run_id: str | None  # of the run that the sweep has opened for it; None: it opens one
     tags: Mapping[str, str] = field(default_factory=dict)
+    code: Mapping[str, str] | None = None  # the tags of the code that the sweep runs
 
     @classmethod
     def of(cls, artifacts: Artifacts) -> Trial | None:
@@ -98,7 +100,14 @@ class Watch:
         sign = 1 if self.trial.mode == "max" else -1
         ranked = [(sign * found[self.trial.monitor], -step) for step, found in self.found.items()]
         best = self.found[-max(ranked)[1]] if ranked else {}
-        values = {**best, self.trial.monitor: best_score, "seconds": self.seconds, "trained_parameters": float(trained_parameters), "steps": float(steps)}
+        values = {
+            **best,
+            self.trial.monitor: best_score,
+            "seconds": self.seconds,
+            "trained_parameters": float(trained_parameters),
+            "steps": float(steps),
+        }
+        values["cpu_seconds"] = time.process_time()
         write_whole(self.outcome, json.dumps({"values": values, "run_id": run_id}, indent=2) + "\n")
 
     def is_among_the_best(self, value: float) -> bool:
