@@ -127,7 +127,7 @@ def check_choices(conf: Path, dials: Mapping[str, Any], where: str) -> list[str]
 
 def choices(conf: Path) -> dict[str, list[str]]:
     """Config groups and the names of their files."""
-    folders = sorted(path for path in conf.iterdir() if path.is_dir())
+    folders = sorted(path for path in conf.iterdir() if path.is_dir() and path.name != "hydra")  # those are Hydra's own
     return {folder.name: sorted(file.stem for file in folder.glob("*.yaml")) for folder in folders}
 
 

@@ -260,6 +260,7 @@ class RuntimeConfig(Section):
     progress_bar: bool
     checkpoint_seconds: NonNegativeFloat
     stall_minutes: PositiveFloat  # without progress on several devices
+    tracking: bool
     tracking_uri: str | None
     mlflow_experiment: str
     lightning: dict[str, Any]
@@ -280,7 +281,6 @@ class SweepConfig(Section):
     finalists: NonNegativeInt
     seeds: PositiveInt  # of each finalist
     storage: str | None  # None: SQLite in .finespun/sweeps/
-    space: Literal["given", "auto"]
 
     @field_validator("direction", mode="before")
     @classmethod

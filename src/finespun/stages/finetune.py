@@ -45,6 +45,7 @@ from finespun.tracking.earlier import localised
 from finespun.tracking.lineage import input_digests, require_unchanged, stage_digest, tags
 from finespun.tracking.model_run import log_fine_tuned
 from finespun.tracking.trial import Trial, Watch
+from finespun.tracking.untracked import Untracked
 from finespun.training import target_units
 from finespun.training.checkpoints import Store, size_of
 from finespun.training.entering import few_rows
@@ -55,6 +56,7 @@ from finespun.training.launch import is_worker, rank
 from finespun.training.loading import EVALUATION_ROWS, make_loader
 from finespun.training.sharding import from_rank_zero
 
+Trained = tuple[Fitted, Any, Loaded, Callable[[Any], None]]
 TRIAL_QUIET_SECONDS = 20.0  # a shorter trial's record is sent by its sweep, which has the store open
 
 
@@ -78,34 +80,44 @@ def finetune(config: RunConfig, artifacts: Artifacts, hardware: Hardware) -> Non
     if rank():
         train(sink=lambda _metrics, _step: None)
         return
-    require_writable(store.folder, artifacts.finetuned, artifacts.mlruns)
+    require_writable(store.folder, artifacts.finetuned, *([artifacts.mlruns] if config.runtime.tracking else []))
     trial = Trial.of(artifacts)
     with store.lock():
         with _open_run(config, artifacts, prepared, store, inputs, hardware, trial) as tracked:
             watch = Watch(trial, artifacts, tracked.log) if trial else None
             try:
-                fitted, processor, loaded, finish = train(sink=watch or tracked.log)
+                trained = train(sink=watch or tracked.log)
             except (DivergedError, PrunedError) as error:
                 tracked.set_tags({"ended": str(error)})
                 store.remove()  # who starts again changes something; the same would end in the same
                 raise
-            record: dict[str, Any] = {"run_id": tracked.id, "tracking_uri": recorded(config.runtime.tracking_uri)}
-            record |= {"columns": prepared.schema["columns"], "trust_remote_code": config.model.trust_remote_code}
-            record["reading"] = {name: prepared.schema["settings"][name] for name in ("delimiter", "encoding", "quoting")}
-            record |= {"task": to_plain(config, ["task"])["task"], "loaded": str(loaded), "inputs": inputs}
-            if watch is None or watch.is_among_the_best(fitted.best_score):
-                _save(fitted, processor, finish, store, artifacts.finetuned, record)
-            require_unchanged(artifacts, "finetune", inputs)
-            tracked.set_tags({"trained": "; ".join(fitted.phases), "loaded": str(loaded)})
-            tracked.log({"best_epoch": fitted.best_epoch, "best_score": fitted.best_score}, fitted.steps)
-            if watch is None:
-                log_fine_tuned(tracked, artifacts.finetuned, config, prepared)
-            else:
-                size = sum(p.numel() for group in fitted.tuning.groups for p in group.parameters.values())
-                watch.close(best_score=fitted.best_score, trained_parameters=size, run_id=tracked.id, steps=fitted.steps)
+            _keep(config, artifacts, trained, store, inputs, tracked, watch)
         digest = stage_digest(artifacts, "finetune", config, inputs, on=hardware.precision)
         finished.keep(artifacts, "finetune", digest, checkpoints=store.folder.name)
         store.remove()
+
+
+def _keep(
+    config: RunConfig, artifacts: Artifacts, trained: Trained, store: Store, inputs: dict[str, str], tracked: Run,
+    watch: Watch | None,
+) -> None:  # fmt: skip
+    """Saves and records what was trained; of a sweep's trials only the best are saved, and logged when they are measured."""
+    fitted, processor, loaded, finish = trained
+    prepared = PreparedData(artifacts.prepared)
+    record: dict[str, Any] = {"run_id": tracked.id, "tracking_uri": recorded(config.runtime.tracking_uri)}
+    record |= {"columns": prepared.schema["columns"], "trust_remote_code": config.model.trust_remote_code}
+    record["reading"] = {name: prepared.schema["settings"][name] for name in ("delimiter", "encoding", "quoting")}
+    record |= {"task": to_plain(config, ["task"])["task"], "loaded": str(loaded), "inputs": inputs}
+    if watch is None or watch.is_among_the_best(fitted.best_score):
+        _save(fitted, processor, finish, store, artifacts.finetuned, record)
+    require_unchanged(artifacts, "finetune", inputs)
+    tracked.set_tags({"trained": "; ".join(fitted.phases), "loaded": str(loaded)})
+    tracked.log({"best_epoch": fitted.best_epoch, "best_score": fitted.best_score}, fitted.steps)
+    if watch is None:
+        log_fine_tuned(tracked, artifacts.finetuned, config, prepared)
+        return
+    size = sum(each.numel() for group in fitted.tuning.groups for each in group.parameters.values())
+    watch.close(best_score=fitted.best_score, trained_parameters=size, run_id=tracked.id, steps=fitted.steps)
 
 
 def _inputs(config: RunConfig, artifacts: Artifacts) -> tuple[Path, dict[str, str]]:
@@ -122,7 +134,7 @@ def _digest(config: RunConfig, artifacts: Artifacts, hardware: Hardware) -> str:
 
 def _train(
     config: RunConfig, folder: Path, prepared: PreparedData, hardware: Hardware, store: Store, *, features: Path, sink: Sink
-) -> tuple[Fitted, Any, Loaded, Callable[[Any], None]]:
+) -> Trained:
     """Returns what was trained, the processor to be saved with it, where it began, and what a merged model still needs."""
     begun = from_rank_zero(partial(_begin, config, folder, prepared), hardware)
     task, encoder = begun.task, begun.encoder
@@ -216,6 +228,8 @@ def _open_run(
     config: RunConfig, artifacts: Artifacts, prepared: PreparedData, store: Store, inputs: dict[str, str], hardware: Hardware,
     trial: Trial | None,
 ) -> Run:  # fmt: skip
+    if not config.runtime.tracking:
+        return Untracked()
     tracker = Tracker(config.runtime, artifacts)
     describe = partial(_describe, config, artifacts, prepared, inputs, hardware, trial)
     key, run_id = store.note("run"), store.note("run_id")

@@ -93,7 +93,7 @@ class Composer:
 
 def _keys(node: DictConfig, prefix: str = "") -> Iterable[str]:
     for key in node:
-        yield f"{prefix}{key}"
+        yield f"{prefix}{key!s}"
         below = node._get_node(key)  # noqa: SLF001  (without resolving it)
         if isinstance(below, DictConfig) and not below._is_none() and not below._is_missing() and not below._is_interpolation():  # noqa: SLF001
-            yield from _keys(below, f"{prefix}{key}.")
+            yield from _keys(below, f"{prefix}{key!s}.")

@@ -51,7 +51,7 @@ def winner(study: Study) -> FrozenTrial | None:
             groups.setdefault(trial.user_attrs["finalist_of"], []).append(trial)
     if not groups:
         return ranked[0]
-    sign = -1 if study.optuna.directions[0].name == "MAXIMIZE" else 1
+    sign = -1 if study.stored.directions[0].name == "MAXIMIZE" else 1
     first = {trial.number: trial for trial in ranked}
 
     def rank(number: int) -> tuple[float, float]:

@@ -63,7 +63,7 @@ class Loop:
         self.ids: dict[int, int] = {}  # of running trials, by number
         self.kills: dict[int, int] = {}
         self.heard: int | None = None
-        self.spent = float(study.optuna.user_attrs.get("seconds", 0))
+        self.spent = float(study.stored.user_attrs.get("seconds", 0))
         self.began = time.monotonic()
 
     @property
@@ -83,7 +83,7 @@ class Loop:
             self._go_through(self._next())
             self._go_through(iter(finalists.left(self.study, self.plan)))
             self._measure_models()
-        self.study.optuna.set_user_attr("seconds", round(self.seconds, 3))
+        self.study.stored.set_user_attr("seconds", round(self.seconds, 3))
         self.record.close(self.study, self.plan)
         self.shown.end(self.study, nothing_was_left=len(self.study.trials) == before)
         self._judge()
@@ -259,7 +259,7 @@ class Loop:
         assert self.heard is not None
         self.shown.say(f"sweep {self.plan.name}: {len(self.ids)} running trials save where they stand ...")
         self._end_all(signal.SIGINT)
-        self.study.optuna.set_user_attr("seconds", round(self.seconds, 3))
+        self.study.stored.set_user_attr("seconds", round(self.seconds, 3))
         self.record.interrupt()
         raise with_code(f"sweep {self.plan.name}: interrupted; the same command goes on with it", 128 + self.heard)
 

@@ -15,8 +15,10 @@ from finespun.config.sections import RunConfig
 from finespun.errors import MachineError
 from finespun.sweeps import finalists
 from finespun.sweeps.study import Study
-from finespun.tracking.client import PARENT, Run, Tracker
+from finespun.tracking.client import Run, Tracker
 from finespun.tracking.lineage import code_tags
+from finespun.tracking.trial import PARENT
+from finespun.tracking.untracked import Untracked
 
 if TYPE_CHECKING:
     from finespun.sweeps.loop import Plan
@@ -28,10 +30,11 @@ PLOTTED_TRIALS = 2  # that are the fewest of which plots say something
 class ParentRun:
     """The run that trials are children of."""
 
-    def __init__(self, run: Run) -> None:
-        self.run, self.id = run, run.id
+    def __init__(self, run: Run, tracker: Tracker | None, project: Path) -> None:
+        """Without a `tracker` nothing is tracked."""
+        self.run, self.id, self.tracker = run, run.id, tracker
         self.environment = {PARENT: run.id}
-        self.code = code_tags(run.tracker.artifacts.project)
+        self.code = code_tags(project)
 
     @classmethod
     @contextmanager
@@ -43,31 +46,35 @@ class ParentRun:
         Raises:
             MachineError: the server does not answer.
         """
+        if not base.runtime.tracking:
+            yield cls(Untracked(), None, artifacts.project)
+            return
         tracker = Tracker(base.runtime, artifacts)
-        before = study.optuna.user_attrs.get("run_id")
+        before = study.stored.user_attrs.get("run_id")
         run = tracker.resume(before) if before else None
         if run is None:
             run = tracker.start(plan.name, tags={}, params={})
-            study.optuna.set_user_attr("run_id", run.id)
+            study.stored.set_user_attr("run_id", run.id)
         run.set_tags({
             "sweep.name": plan.name, "sweep.command": command, "sweep.space": json.dumps(study.space.described),
             "sweep.optimised": ", ".join(f"{goal.metric} ({goal.direction})" for goal in plan.goals),
             "sweep.folder": str(plan.folder),
         })  # fmt: skip
         with run:
-            yield cls(run)
+            yield cls(run, tracker, artifacts.project)
 
     def child(self, name: str, tags: Mapping[str, str]) -> str | None:
         """Opens a trial's run; None where the server does not answer now: the trial tries again."""
         try:
-            return self.run.tracker.begin(name, {**tags, "mlflow.parentRunId": self.id})
+            return self.tracker.begin(name, {**tags, "mlflow.parentRunId": self.id}) if self.tracker else None
         except MachineError:
             return None
 
     def deliver(self) -> None:
         """Sends what trials that have ended left to be sent."""
         with suppress(MachineError):
-            self.run.tracker.deliver_leftovers(but=self.id)
+            if self.tracker:
+                self.tracker.deliver_leftovers(but=self.id)
 
     def took(self, number: int, objectives: Sequence[float]) -> None:
         """Records a trial's objectives, the trial's number being the step."""
@@ -86,7 +93,8 @@ class ParentRun:
         if best is None:
             return
         run_id = str(best.user_attrs.get("run_id", ""))
-        note = f"Best: trial {best.number}, [{run_id}](#/experiments/{self.run.tracker.experiment_id}/runs/{run_id})"
+        experiment = self.tracker.experiment_id if self.tracker else ""
+        note = f"Best: trial {best.number}, [{run_id}](#/experiments/{experiment}/runs/{run_id})"
         self.run.set_tags({"sweep.best_trial": str(best.number), "sweep.best_run": run_id, "mlflow.note.content": note})
         metrics = {f"best/{goal.metric}": best.values[n] for n, goal in enumerate(plan.goals)}
         self.run.log(metrics, step=len(study.trials))
@@ -106,14 +114,14 @@ def draw_plots(study: Study, metric: str, folder: Path) -> list[str]:
     if len(study.done) < PLOTTED_TRIALS or not study.space.dimensions:
         return []
     folder.mkdir(parents=True, exist_ok=True)
-    several = len(study.optuna.directions) > 1
+    several = len(study.stored.directions) > 1
     target: Callable[[Any], float] | None = (lambda trial: float(trial.values[0])) if several else None
     drawn = []
     for name in PLOTS:
         with warnings.catch_warnings(), suppress(ValueError, RuntimeError, ZeroDivisionError):  # too few or too equal trials
             warnings.simplefilter("ignore")
             logging.getLogger("optuna").setLevel(logging.ERROR)
-            getattr(plots, f"plot_{name}")(study.optuna, target=target, target_name=metric)
+            getattr(plots, f"plot_{name}")(study.stored, target=target, target_name=metric)
             plt.gcf().set_size_inches(10, 6)
             plt.savefig(folder / f"{name}.png", dpi=100, bbox_inches="tight")
             drawn.append(name)

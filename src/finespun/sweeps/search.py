@@ -9,8 +9,9 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
@@ -22,7 +23,6 @@ from finespun.config.sections import RunConfig, SweepConfig
 from finespun.errors import BusyError, ConfigError, FinespunError
 from finespun.masking import holds_secret
 from finespun.models.addresses import resolve
-from finespun.sweeps import automatic
 from finespun.sweeps.composing import Composer
 from finespun.sweeps.loop import Loop, Plan
 from finespun.sweeps.record import ParentRun
@@ -38,7 +38,7 @@ from finespun.tracking.trial import STORAGE
 DEFAULT_TRIALS = 20
 PRUNES_NOTHING = "NopPruner"
 OF_NO_IDENTITY = {"runtime", "report", "evaluation"}
-MODES = {"min": "minimize", "max": "maximize"}
+MODES: dict[str, Literal["minimize", "maximize"]] = {"min": "minimize", "max": "maximize"}
 
 
 def search(whole: DictConfig, context: HydraContext, function: TaskFunction, arguments: Sequence[str]) -> None:
@@ -50,39 +50,44 @@ def search(whole: DictConfig, context: HydraContext, function: TaskFunction, arg
         FinespunError: no trial succeeded, one failed for a reason of ours, or the sweep was interrupted.
     """
     artifacts = Artifacts(project=find_project(), out=find_project())
-    settings = _settings(whole)
+    assert isinstance(context.config_loader, ConfigLoaderImpl)
     composer = Composer(context.config_loader, whole, artifacts.conf)
+    settings, sampler = _settings(whole), _plain(whole.hydra.sweeper.get("sampler"))
     space = _space(whole, composer, arguments, artifacts)
-    if settings.space == "auto":
-        space, settings = automatic.widened(space, settings, composer, artifacts)
-    base, composed = composer.checked(space.overrides({}))
-    sampler = _plain(whole.hydra.sweeper.get("sampler"))
+    base, _ = composer.checked(space.overrides({}))
     composer.check_all(space.overrides(drawn) for drawn in (space.corners() if sampler else space.grid()))
     goals = _goals(settings, base)
-    pruner = _pruner(whole, goals)
     identity = _identity(space, base, goals, artifacts, adaptive=sampler is not None)
     name = settings.name or f"{Path(base.data.path).stem}-{_digest(identity)[:8]}"
-    folder = artifacts.project / _folder(whole, name)
     kept = artifacts.sweeps / name
     kept.mkdir(parents=True, exist_ok=True)
     address = settings.storage or address_in(kept)
+    secret = {STORAGE: address} if settings.storage and holds_secret(settings.storage) else {}
+    plan = _plan(whole, settings, base, artifacts, goals, name=name, storage="" if secret else address, trials=_trials(
+        settings, space, adaptive=sampler is not None))  # fmt: skip
     with _alone(kept, name):
         study = Study.open(
             open_storage(address), name, goals=goals, space=space, sampler=sampler, seed=base.seed, identity=identity
         )  # fmt: skip
-        if sampler:
-            build(sampler)  # its options are found wrong before the first trial
-        _note(kept, name, folder, settings, goals, artifacts)
-        environment = {STORAGE: address} if settings.storage and holds_secret(settings.storage) else {}
-        plan = Plan(
-            name=name, folder=folder, artifacts=artifacts, goals=goals, trials=_trials(settings, space, adaptive=sampler is not None),
-            settings=settings, monitor=str(base.task.options["monitor"]), mode=str(base.task.options["monitor_mode"]),
-            storage=None if pruner is None else "" if environment else address, pruner=pruner,
-        )  # fmt: skip
+        _note(kept, plan)
         command = " ".join(["finespun run -m", *_said_by_user(arguments, artifacts)])
         with ParentRun.opened(study, plan, base, artifacts, command) as run, table(plan, study) as shown:
-            workers = _workers(whole, context, function, settings, base, artifacts, environment | run.environment)
+            workers = _workers(whole, context, function, settings, base, artifacts, secret | run.environment)
             Loop(plan, study, composer, workers, run, shown).run()
+
+
+def _plan(
+    whole: DictConfig, settings: SweepConfig, base: RunConfig, artifacts: Artifacts, goals: Sequence[Goal], *, name: str,
+    storage: str, trials: int,
+) -> Plan:  # fmt: skip
+    sampler, pruner = _plain(whole.hydra.sweeper.get("sampler")), _pruner(whole, goals)
+    if sampler:
+        build(sampler)  # its options are found wrong before the first trial
+    return Plan(
+        name=name, folder=artifacts.project / _folder(whole, name), artifacts=artifacts, goals=goals, trials=trials,
+        settings=settings, monitor=str(base.task.options["monitor"]), mode=str(base.task.options["monitor_mode"]),
+        storage=storage if pruner else None, pruner=pruner,
+    )  # fmt: skip
 
 
 def _settings(whole: DictConfig) -> SweepConfig:
@@ -182,14 +187,13 @@ def _alone(kept: Path, name: str) -> Iterator[None]:
         yield
 
 
-def _note(
-    kept: Path, name: str, folder: Path, settings: SweepConfig, goals: Sequence[Goal], artifacts: Artifacts
-) -> None:  # fmt: skip
+def _note(kept: Path, plan: Plan) -> None:
     """Keeps what `finespun sweeps` and `finespun promote` need to find a sweep again; no address with a password."""
-    secret = settings.storage is not None and holds_secret(settings.storage)
+    storage = plan.settings.storage
     note = {
-        "name": name, "folder": os.path.relpath(folder, artifacts.project), "storage": None if secret else settings.storage,
-        "elsewhere": settings.storage is not None, "goals": [vars(goal) for goal in goals],
+        "name": plan.name, "folder": os.path.relpath(plan.folder, plan.artifacts.project),
+        "storage": None if storage is None or holds_secret(storage) else storage, "elsewhere": storage is not None,
+        "goals": [vars(goal) for goal in plan.goals],
     }  # fmt: skip
     (kept / "sweep.json").write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
 

@@ -125,11 +125,8 @@ class Space:
 
 def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """Returns what differs between two descriptions, a line a key."""
-    lines = []
-    for key in sorted({*before, *now}):
-        if before.get(key) != now.get(key):
-            lines.append(f"{key}: was {before.get(key, 'not given')}, is {now.get(key, 'not given')}")
-    return lines
+    keys = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+    return [f"{key}: was {before.get(key, 'not given')}, is {now.get(key, 'not given')}" for key in keys]
 
 
 def _forced(key: str, dimensions: Iterable[Dimension]) -> str:

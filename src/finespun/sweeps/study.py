@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -27,14 +27,14 @@ class Goal:
     """One objective: the name of a value of a trial's outcome, and where it should go."""
 
     metric: str
-    direction: str
+    direction: Literal["minimize", "maximize"]
 
 
 @dataclass
 class Study:
     """A sweep's study; its trials are read anew each time, for other processes report to it."""
 
-    optuna: optuna.Study
+    stored: optuna.Study
     storage: RDBStorage
     space: Space
     sampler: Mapping[str, Any] | None  # None: a grid
@@ -68,7 +68,7 @@ class Study:
     @property
     def trials(self) -> list[FrozenTrial]:
         """All trials, in their order."""
-        return self.optuna.get_trials(deepcopy=False)
+        return self.stored.get_trials(deepcopy=False)
 
     @property
     def done(self) -> list[FrozenTrial]:
@@ -96,25 +96,25 @@ class Study:
     def ask(self, values: Values | None = None, **attributes: Any) -> tuple[int, int, Values]:
         """Begins a trial with the values given, or drawn; returns its id, its number and its values."""
         if values is None:
-            number = len(self.optuna.get_trials(deepcopy=False))
-            self.optuna.sampler = self._sampler(number)
-            return self._drawn(self.optuna.ask())
+            number = len(self.stored.get_trials(deepcopy=False))
+            self.stored.sampler = self._sampler(number)
+            return self._drawn(self.stored.ask())
         distributions = {each.key: self._distribution(each) for each in self.space.dimensions if each.key in values}
         params = {key: _inside(how, values[key]) for key, how in distributions.items()}
         begun = optuna.trial.create_trial(
             state=TrialState.RUNNING, params=params, distributions=distributions, user_attrs={"values": values, **attributes}
         )  # fmt: skip
-        trial_id = self.storage.create_new_trial(self.optuna._study_id, begun)  # noqa: SLF001
+        trial_id = self.storage.create_new_trial(self.stored._study_id, begun)  # noqa: SLF001
         return trial_id, self.storage.get_trial(trial_id).number, values
 
     def take_up(self, trial: FrozenTrial) -> tuple[int, int, Values]:
         """Goes on with an interrupted trial: with the values that it had, or would have been drawn."""
         if "values" in trial.user_attrs:
             return trial._trial_id, trial.number, trial.user_attrs["values"]  # noqa: SLF001  (Optuna has no other way to it)
-        self.optuna.sampler = self._sampler(trial.number)
-        return self._drawn(optuna.trial.Trial(self.optuna, trial._trial_id))  # noqa: SLF001
+        self.stored.sampler = self._sampler(trial.number)
+        return self._drawn(optuna.trial.Trial(self.stored, trial._trial_id))  # noqa: SLF001
 
-    def _drawn(self, trial: optuna.Trial) -> tuple[int, int, Values]:
+    def _drawn(self, trial: optuna.trial.Trial) -> tuple[int, int, Values]:
         values = self.space.draw(trial._suggest)  # noqa: SLF001  (the public ones want to be told the kind)
         trial.set_user_attr("values", values)
         return trial._trial_id, trial.number, values  # noqa: SLF001
@@ -144,7 +144,7 @@ class Study:
 
     def best(self, metric: int = 0) -> list[FrozenTrial]:
         """Complete trials, the best first by one objective; of equals the earlier one."""
-        sign = -1 if self.optuna.directions[metric] == optuna.study.StudyDirection.MAXIMIZE else 1
+        sign = -1 if self.stored.directions[metric] == optuna.study.StudyDirection.MAXIMIZE else 1
         return sorted(self.done, key=lambda trial: (sign * trial.values[metric], trial.number))
 
 

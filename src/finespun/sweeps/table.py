@@ -36,7 +36,7 @@ class Shown(Protocol):
     def begun(self, number: int, name: str) -> None:
         """A trial has begun."""
 
-    def ended(self, number: int, state: str, value: float | None, seconds: float | None, *, reason: str = "") -> None:
+    def ended(self, number: int, state: str, value: float | None, seconds: float | None, /, *, reason: str = "") -> None:
         """A trial has ended."""
 
     def say(self, text: str) -> None:
@@ -62,7 +62,7 @@ class Lines:
         self.names[number] = name
         self.say(f"trial {number}: {name}: begun")
 
-    def ended(self, number: int, state: str, value: float | None, seconds: float | None, *, reason: str = "") -> None:
+    def ended(self, number: int, state: str, value: float | None, seconds: float | None, /, *, reason: str = "") -> None:
         """Says what a trial found, and what is the best so far."""
         goal = self.plan.goals[0]
         if value is not None and state == "done":
@@ -103,7 +103,7 @@ class Live(Lines):
         """The table shows it."""
         self.names[number] = name
 
-    def ended(self, number: int, state: str, value: float | None, seconds: float | None, *, reason: str = "") -> None:
+    def ended(self, number: int, state: str, _value: float | None, _seconds: float | None, /, *, reason: str = "") -> None:
         """The table shows it; a reason stands above."""
         if reason:
             self.say(f"trial {number}: {self.names.get(number, '')}: {state}: {reason}")

@@ -1,4 +1,4 @@
-"""What a trial needs, imported once for all of them: the process that trials are forked from imports this and computes nothing."""
+"""What trials need, imported once for all of them, in the process that they are forked from, which computes nothing."""
 
 from __future__ import annotations
 

@@ -103,11 +103,10 @@ class Watch:
         values = {
             **best,
             self.trial.monitor: best_score,
-            "seconds": self.seconds,
-            "trained_parameters": float(trained_parameters),
             "steps": float(steps),
+            "trained_parameters": float(trained_parameters),
         }
-        values["cpu_seconds"] = time.process_time()
+        values |= {"seconds": self.seconds, "cpu_seconds": time.process_time()}
         write_whole(self.outcome, json.dumps({"values": values, "run_id": run_id}, indent=2) + "\n")
 
     def is_among_the_best(self, value: float) -> bool:
