@@ -29,7 +29,7 @@ from finespun.errors import ConfigError, FinespunError, ModelError
 from finespun.failures import ended
 from finespun.files import read_json
 from finespun.tracking.trial import PARENT, Trial
-from finespun.training.launch import run_and_wait
+from finespun.training.lightning.launching import run_and_wait
 
 STAGES = ("prepare", "finetune", "evaluate")
 REFUSED = {  # options of Hydra's

@@ -104,6 +104,7 @@ class DataConfig(Section):
     filters: Annotated[tuple[Filter, ...], Field(strict=False)] = ()
     split: Split = Split()
     limit: Limit | None = None
+    slices: Annotated[tuple[Name, ...], Field(strict=False)] = ()  # columns by whose values scores are reported, too
     checks: Checks = Checks()
 
     @field_validator("columns")
@@ -255,6 +256,7 @@ class RuntimeConfig(Section):
     strategy: Literal["ddp", "fsdp"]
     device_batch_size: PositiveInt | None
     gradient_checkpointing: bool
+    cpu_kernels: bool
     feature_cache_gb: NonNegativeFloat
     num_workers: NonNegativeInt
     progress_bar: bool

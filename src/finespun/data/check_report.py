@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from finespun.data.cells import as_text, yes_or_no
-from finespun.data.sources import Row
+from finespun.data.sources.tables import Row
 
 SHOWN = 5  # problems of each kind that a terminal shows
 

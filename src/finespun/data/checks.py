@@ -11,7 +11,7 @@ from typing import Any
 from finespun.config.sections import DataConfig
 from finespun.data.cells import NOTATION, NUMBER, Unclear, as_text, is_list, label_name, read_list, stand_in, yes_or_no
 from finespun.data.check_report import Problem, Report, short
-from finespun.data.sources import Line, Row
+from finespun.data.sources.tables import Line, Row
 from finespun.data.splits import normalise, split_of
 from finespun.errors import DataError, did_you_mean, listed, visible
 from finespun.tasks.base import Problem as Found

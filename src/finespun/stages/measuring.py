@@ -26,9 +26,9 @@ from finespun.tasks.base import Encoder, Judgement, Task
 from finespun.tracking.client import Run
 from finespun.tracking.lineage import input_digests, stage_digest
 from finespun.tracking.names import changed
-from finespun.training.hardware import choose
-from finespun.training.launch import is_worker
-from finespun.training.sharding import from_rank_zero
+from finespun.training.lightning.devices import choose
+from finespun.training.lightning.launching import is_worker
+from finespun.training.lightning.sharding import from_rank_zero
 
 
 def on_devices_exactly(stage: str, artifacts: Artifacts, work: Callable[[RunConfig, Artifacts], None]) -> None:
@@ -76,6 +76,9 @@ def write_report(measured: Measured, folder: Path, *, confidence: float, **more:
         "shown": measured.shown,
         "scores": {name: {"value": value, **measured.intervals[name]} for name, value in measured.scores.items()},
         "baselines": measured.baselines,
+        "comparison": measured.comparison,
+        "calibration": measured.calibration,
+        "slices": measured.slices,
         "labels": list(measured.judgement.classes),
         "labels_without_rows": list(measured.judgement.without_rows),
         "constant_targets": list(measured.judgement.constant),

@@ -11,13 +11,13 @@ from finespun.artifacts import Artifacts
 from finespun.config import targets
 from finespun.config.compose import read_for_stage, to_plain
 from finespun.config.sections import DataConfig, RunConfig
-from finespun.data import sources
 from finespun.data.cells import label_name
 from finespun.data.check_report import Report
 from finespun.data.checks import check_rows
 from finespun.data.encode import Profile, beyond_limit, encode_splits
 from finespun.data.labels import labels_of
 from finespun.data.prepared import PreparedData
+from finespun.data.sources import tables
 from finespun.data.splits import SPLITS
 from finespun.data.writing import CsvWriter
 from finespun.errors import DataError, first_of, listed
@@ -62,15 +62,15 @@ def prepare(config: RunConfig, artifacts: Artifacts, folder: Path) -> None:
     encoder = task.encoder(
         resolve(localised(config.model, config.runtime, artifacts), artifacts.project, weights=False)
     )  # fmt: skip
-    report = check_rows(sources.read(path, **options), data, task)
+    report = check_rows(tables.read(path, **options), data, task)
     _tell(report, artifacts.state / "data_problems.csv")
     _require_rows(report, data)
     known = labels_of(report, data)
     labels = task.label_names(known.names, data.columns)
     left_out = report.left_out | known.left_out
-    left_out |= beyond_limit(sources.read(path, **options), data, task, left_out, known.to_train)
+    left_out |= beyond_limit(tables.read(path, **options), data, task, left_out, known.to_train)
     profile = encode_splits(
-        sources.read(path, **options), data=data, task=task, encoder=encoder, labels=labels, folder=folder,
+        tables.read(path, **options), data=data, task=task, encoder=encoder, labels=labels, folder=folder,
         left_out=left_out, to_train=known.to_train,
     )  # fmt: skip
     _require_trained(known.trained, profile, data)
@@ -143,7 +143,7 @@ def _require_trained(names: Sequence[str], profile: Profile, data: DataConfig) -
 
 def _columns(data: DataConfig, path: Path) -> dict[str, Any]:
     """The columns that users of the model will be asked for; positions in a CoNLL file are no names for them."""
-    if sources.format_of(path, data.format) == "conll":
+    if tables.format_of(path, data.format) == "conll":
         return {role: role for role in data.columns}
     return dict(data.columns)
 

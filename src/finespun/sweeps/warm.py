@@ -17,7 +17,7 @@ MODEL = "FINESPUN_WARM_MODEL"  # the model_type of transformers that trials will
 MODULES = (
     "finespun.stages.prepare",
     "finespun.stages.finetune",
-    "finespun.training.lightning_loop",
+    "finespun.training.lightning.trainer",
     "finespun.tracking.studies",
     "finespun.sweeps.worker",
     "mlflow.store.tracking.sqlalchemy_store",

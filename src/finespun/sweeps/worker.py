@@ -12,7 +12,7 @@ from finespun.artifacts import Artifacts
 from finespun.masking import mask_streams
 from finespun.stages.__main__ import RARELY, close_input, run_stages
 from finespun.sweeps.trials import LOG, only_one
-from finespun.training.launch import die_with_parent
+from finespun.training.lightning.launching import die_with_parent
 
 
 def run(

@@ -15,9 +15,9 @@ from scipy import stats
 from sklearn import metrics
 
 from finespun.errors import DataError
+from finespun.tasks.inputs.text import TextEncoder
+from finespun.tasks.metrics.scores import best_thresholds, multi_label_scores, regression_scores
 from finespun.tasks.multi_label import NONE, MultiLabel
-from finespun.tasks.scores import best_thresholds, multi_label_scores, regression_scores
-from finespun.tasks.text import TextEncoder
 from finespun.tasks.text_regression import TextRegression
 
 NUMBERS = TextRegression(max_length=16, loss_function="mse", huber_delta=1.0, monitor="val/pearson", monitor_mode="max")
@@ -43,7 +43,7 @@ def of_one_target(target: np.ndarray, number: np.ndarray) -> dict[str, float]:
     return {
         "pearson": 0.0 if constant else stats.pearsonr(target, number).statistic,
         "spearman": 0.0 if constant else stats.spearmanr(target, number).statistic,
-        "r2": metrics.r2_score(target, number),
+        "r2": metrics.r2_score(target - target[0], number - target[0]),  # equal targets have no variance, not even of rounding
         "rmse": metrics.root_mean_squared_error(target, number),
         "mse": metrics.mean_squared_error(target, number),
         "mae": metrics.mean_absolute_error(target, number),
