@@ -214,7 +214,8 @@ def test_the_model_records_the_digests_of_the_code_that_made_it() -> None:
     text = ast.unparse(definitions["finetune"])
     assert "inputs = _inputs(config, artifacts)" in text
     assert "return (folder, input_digests(artifacts, 'finetune') |" in ast.unparse(definitions["_inputs"])
-    assert "'inputs': inputs" in text
+    assert "_keep(config, artifacts, trained, store, inputs, tracked, watch)" in text
+    assert "'inputs': inputs" in ast.unparse(definitions["_keep"])
 
 
 def test_every_exception_is_a_module_that_a_stage_imports() -> None:

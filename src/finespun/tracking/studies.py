@@ -23,7 +23,6 @@ from finespun.tracking.trial import Trial, storage_of
 BUSY_SECONDS = 120  # that a process waits for others' writes
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
@@ -63,6 +62,7 @@ def _write_in_turn(storage: RDBStorage) -> None:
 
     def leave_alone(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # Python's own module would begin a transaction only when it writes
+        connection.execute("PRAGMA synchronous = NORMAL")  # a kill loses nothing; a power cut at worst the last trial
 
     def begin(connection: Any) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -85,8 +85,11 @@ def build(settings: Mapping[str, Any], **more: Any) -> Any:
         for key, value in settings.items() if key != "_target_"
     }  # fmt: skip
     taken = inspect.signature(kind).parameters
+    options |= {key: value for key, value in more.items() if key in taken and key not in options}
     try:
-        return kind(**options, **{key: value for key, value in more.items() if key in taken and key not in options})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # who names one has chosen it
+            return kind(**options)
     except (TypeError, ValueError, ImportError) as error:
         section = "pruner" if ".pruners." in target else "sampler"
         raise ConfigError([f"hydra.sweeper.{section}: {target}: {_first_line(error)}; correct its options"]) from error
