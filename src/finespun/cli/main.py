@@ -9,7 +9,7 @@ import click
 from finespun import __version__
 from finespun.artifacts import this_project
 from finespun.cli.care import doctor, sync
-from finespun.cli.run import run
+from finespun.cli.run import promote, run, sweeps
 from finespun.cli.see import summary, ui
 from finespun.cli.use import predict
 from finespun.errors import FinespunError
@@ -52,5 +52,5 @@ def main() -> None:
     """
 
 
-for command in (run, predict, summary, ui, doctor, sync):
+for command in (run, sweeps, promote, predict, summary, ui, doctor, sync):
     main.add_command(command)

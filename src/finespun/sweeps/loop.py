@@ -146,6 +146,7 @@ class Loop:
         Trial(
             sweep=self.plan.name, number=number, name=name, parent=self.record.id, monitor=self.plan.monitor,
             mode=self.plan.mode, trial_id=trial_id, storage=self.plan.storage, pruner=self.plan.pruner,
+            overrides=overrides,
             run_id=run_id, tags=tags, code=self.record.code,
         ).write(artifacts.trial)  # fmt: skip
         self.ids[number] = trial_id

@@ -148,6 +148,22 @@ class Tracker:
             found = self.client.search_runs([self.experiment_id], rule, max_results=1)
         return self.resume(found[0].info.run_id) if found else None
 
+    def look_up(self, run_id: str) -> dict[str, str] | None:
+        """Returns a run's tags and last metrics, or None where the store knows no such run.
+
+        Raises:
+            MachineError: the server does not answer.
+        """
+        try:
+            data = self.client.get_run(run_id).data
+        except MlflowException as error:
+            if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+                return None
+            raise MachineError(
+                f"MLflow at {masked(self.uri)} does not answer ({_first_line(error)}); start it again"
+            ) from error
+        return {**data.tags, **{name: repr(value) for name, value in data.metrics.items()}}
+
     def resume(self, run_id: str) -> Run | None:
         """Goes on with a run; None if the store does not know it (another server, or it was deleted).
 

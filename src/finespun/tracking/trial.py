@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ class Trial:
     storage: str | None  # None: nothing is reported while it trains
     pruner: Mapping[str, Any] | None
     run_id: str | None  # of the run that the sweep has opened for it; None: it opens one
+    overrides: Sequence[str]
     tags: Mapping[str, str] = field(default_factory=dict)
     code: Mapping[str, str] | None = None  # the tags of the code that the sweep runs
 
