@@ -124,7 +124,9 @@ def test_trials_fail_alone_and_wrong_values_stop_all_before_the_first(project: P
     assert [state for _, state, _, _ in trials(project, "mixed")] == ["COMPLETE", "FAIL", "COMPLETE"]
     assert "trial 1: lr=1e+35: failed: step" in mixed.stdout
     assert "train/loss is nan" in mixed.stdout
-    kept = sorted(folder.name for folder in (project.folder / "multirun" / "mixed").iterdir() if (folder / "models").exists())
+    kept = sorted(
+        folder.name for folder in (project.folder / "multirun" / "mixed").iterdir() if list(folder.rglob("model.safetensors"))
+    )
     [best] = kept
     assert max(trials(project, "mixed"), key=lambda each: each[3] or 0)[0] == int(best)
     measured = project.folder / "multirun" / "mixed" / best / "reports" / "evaluation" / "metrics.json"
