@@ -34,7 +34,7 @@ class FinespunSweeper(Sweeper):
 
 
 class LocalLauncher(Launcher):
-    """`hydra/launcher=local`: finespun's sweeper starts and watches such trials itself (`finespun.sweeps.workers`)."""
+    """`hydra/launcher=local`: finespun's sweeper starts and watches its trials itself (`sweeps.processes.workers`)."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Takes what Hydra gives to every launcher."""

@@ -9,8 +9,8 @@ from optuna.trial import TrialState
 
 from finespun.artifacts import Artifacts
 from finespun.sweeps import known
+from finespun.sweeps.processes.trials import named
 from finespun.sweeps.table import STATES
-from finespun.sweeps.trials import named
 
 
 def show_all(artifacts: Artifacts) -> None:

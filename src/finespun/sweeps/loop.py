@@ -23,12 +23,12 @@ from finespun.errors import ConfigError, FinespunError, listed
 from finespun.kept import write_whole
 from finespun.sweeps import finalists
 from finespun.sweeps.composing import Composer
+from finespun.sweeps.processes.trials import LOG, Ended, alike, named, outcome_of, reason_of
+from finespun.sweeps.processes.workers import INTERRUPTS, Workers
 from finespun.sweeps.record import ParentRun
 from finespun.sweeps.space import Values
 from finespun.sweeps.study import INTERRUPTED, Goal, Study
 from finespun.sweeps.table import Shown
-from finespun.sweeps.trials import LOG, Ended, alike, named, outcome_of, reason_of
-from finespun.sweeps.workers import INTERRUPTS, Workers
 from finespun.tracking.trial import Trial
 
 POLL_SECONDS = 1.0

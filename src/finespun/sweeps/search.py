@@ -25,11 +25,11 @@ from finespun.masking import holds_secret
 from finespun.models.addresses import resolve
 from finespun.sweeps.composing import Composer
 from finespun.sweeps.loop import Loop, Plan
+from finespun.sweeps.processes.workers import MODEL, LocalWorkers, PublishedWorkers, Workers, gpus_here
 from finespun.sweeps.record import ParentRun
 from finespun.sweeps.space import Space, parse
 from finespun.sweeps.study import Goal, Study
 from finespun.sweeps.table import table
-from finespun.sweeps.workers import MODEL, LocalWorkers, PublishedWorkers, Workers, gpus_here
 from finespun.tracking.earlier import localised
 from finespun.tracking.lineage import path_digest
 from finespun.tracking.studies import address_in, build, open_storage

@@ -12,8 +12,8 @@ import click
 from optuna.trial import FrozenTrial, TrialState
 
 from finespun.sweeps import finalists
+from finespun.sweeps.processes.trials import named
 from finespun.sweeps.study import Study
-from finespun.sweeps.trials import named
 
 if TYPE_CHECKING:
     from rich.table import Table

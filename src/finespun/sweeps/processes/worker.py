@@ -1,4 +1,4 @@
-"""What a trial's process does. `finespun.sweeps.warm` has been imported by the process that it is forked from."""
+"""What a trial's process does. `finespun.sweeps.processes.warm` has been imported by the process that it is forked from."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from finespun.artifacts import Artifacts
 from finespun.masking import mask_streams
 from finespun.stages.__main__ import RARELY, close_input, run_stages
-from finespun.sweeps.trials import LOG, only_one
+from finespun.sweeps.processes.trials import LOG, only_one
 from finespun.training.lightning.launching import die_with_parent
 
 

@@ -19,7 +19,7 @@ MODULES = (
     "finespun.stages.finetune",
     "finespun.training.lightning.trainer",
     "finespun.tracking.studies",
-    "finespun.sweeps.worker",
+    "finespun.sweeps.processes.worker",
     "mlflow.store.tracking.sqlalchemy_store",
     "peft",
     "transformers.optimization",

@@ -14,10 +14,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Protocol
 
-from finespun.sweeps import worker
-from finespun.sweeps.trials import Ended
+from finespun.sweeps.processes import worker
+from finespun.sweeps.processes.trials import Ended
 
-WARM = "finespun.sweeps.warm"
+WARM = "finespun.sweeps.processes.warm"
 MODEL = "FINESPUN_WARM_MODEL"  # the model_type of transformers that it imports too
 TRAINING = ("prepare", "finetune")
 
@@ -40,7 +40,7 @@ class Workers(Protocol):
 class LocalWorkers:
     """Processes of this machine, each with its share of the threads, or with GPUs of its own.
 
-    On Linux they are forked from a process that has imported everything and has run nothing (`finespun.sweeps.warm`).
+    On Linux they are forked from a process that has imported everything and has run nothing (`finespun.sweeps.processes.warm`).
     """
 
     def __init__(self, project: Path, *, parallel: int, gpus: Sequence[str], gpus_a_trial: int, environment: Mapping[str, str]):
