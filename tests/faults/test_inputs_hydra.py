@@ -47,7 +47,7 @@ COMMAND_LINES: dict[str, tuple[list[str], str]] = {
     "callback": (["+hydra.callbacks.x={_target_:evil.call}"], "hydra.callbacks.x._target_: evil.call is not allowed"),
     "unpickling callback": (["+hydra.callbacks.x={_target_:torch.load,f:w.pth}"], "torch.load is not allowed"),
     "deep in a callback": (["+hydra.callbacks.x={a:{b:[{_target_:evil.call}]}}"], "hydra.callbacks.x.a.b.0._target_: evil"),
-    "through our module": (["+hydra.callbacks.x._target_=finespun.tracking.trial.os.system"], "trial.os.system is not"),
+    "through our module": (["+hydra.callbacks.x._target_=finespun.tracking.trials.trial.os.system"], "trial.os.system is not"),
     "replaced by another": (["+hydra.callbacks.x._target_=hydra.utils.get_method"], "hydra.utils.get_method is not"),
     "no text": (["+hydra.callbacks.x._target_=[evil.call]"], "is not allowed"),
     "interpolated": (

@@ -16,28 +16,14 @@ from finespun.config.sections import Target
 from finespun.data.checks import named_columns, problems_of, role_values
 from finespun.data.loader import RowReader
 from finespun.data.sources.tables import Row
-from finespun.errors import ModelError
+from finespun.evaluation.record import read_record
 from finespun.failures import ran_out_of_memory
-from finespun.files import read_json
 from finespun.models.pretrained import load_model
 from finespun.tasks.base import Task
 from finespun.training.lightning.devices import choose_accelerator, device_of
 from finespun.training.lightning.heartbeat import progressed
 
-RESTORE = "restore models/finetuned with `dvc checkout --force`, or make it anew with `dvc repro --force finetune`"
 BATCH_TOKENS = 4096  # of one forward pass, padding included; halved for as long as memory does not hold it
-
-
-def read_record(folder: Path) -> dict[str, Any]:
-    """Reads `run.json`, which lies beside a fine-tuned model: its MLflow run, task and columns.
-
-    Raises:
-        ModelError: the folder is not one that finespun wrote.
-    """
-    path = folder / "run.json"
-    if not path.is_file():
-        raise ModelError(f"{folder}: holds no fine-tuned model; run `dvc repro` first, or name one with --model")
-    return read_json(path, error=ModelError, remedy=RESTORE, keys=("task", "columns"))
 
 
 class Predictor:

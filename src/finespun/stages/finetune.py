@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import torch
 import transformers
+import yaml
 
 from finespun.artifacts import Artifacts
 from finespun.config import targets
@@ -24,7 +26,7 @@ from finespun.data.prepared import PreparedData
 from finespun.errors import DivergedError, PrunedError
 from finespun.evaluation.predict import predict_split
 from finespun.failures import require_writable, while_writing
-from finespun.masking import recorded
+from finespun.masking import masked, recorded
 from finespun.models.addresses import weights_digest
 from finespun.models.compatibility import add_embeddings, fitted_together, require_size
 from finespun.models.conversion.folder import ready
@@ -36,22 +38,26 @@ from finespun.models.pretrained import (
     require_same_tokens,
     with_head_dropout,
 )
+from finespun.report import card
 from finespun.stages import finished
 from finespun.stages.launching import on_devices
 from finespun.strategies.base import Tuning
 from finespun.tasks.base import Encoder, Task
-from finespun.tracking.client import Run, Tracker, new_key, run_name
+from finespun.tracking.client import Run, Tracker, new_key
 from finespun.tracking.earlier import localised
-from finespun.tracking.lineage import input_digests, require_unchanged, stage_digest, tags
+from finespun.tracking.lineage import input_digests, lineage, require_unchanged, stage_digest, tags
 from finespun.tracking.model_run import log_fine_tuned
-from finespun.tracking.trial import Trial, Watch
+from finespun.tracking.names import command, run_title
+from finespun.tracking.system_metrics import watched
+from finespun.tracking.trials.trial import Trial, Watch
 from finespun.tracking.untracked import Untracked
 from finespun.training import target_units
 from finespun.training.checkpoints import Store, size_of
+from finespun.training.cost import training_cost
 from finespun.training.data_loaders import EVALUATION_ROWS, make_loader
 from finespun.training.fit import Fitted, fit
 from finespun.training.frozen.head_inputs import few_rows
-from finespun.training.history import Sink
+from finespun.training.history import History, Sink
 from finespun.training.lightning.devices import Hardware, choose
 from finespun.training.lightning.launching import is_worker, rank
 from finespun.training.lightning.sharding import from_rank_zero
@@ -82,42 +88,73 @@ def finetune(config: RunConfig, artifacts: Artifacts, hardware: Hardware) -> Non
         return
     require_writable(store.folder, artifacts.finetuned, *([artifacts.mlruns] if config.runtime.tracking else []))
     trial = Trial.of(artifacts)
+    settings = _settings(config, artifacts, prepared, hardware)
+    known = lineage(artifacts, inputs, settings, code=trial.code if trial else None)
     with store.lock():
-        with _open_run(config, artifacts, prepared, store, inputs, hardware, trial) as tracked:
+        with _open_run(config, artifacts, prepared, store, known, settings, hardware, trial) as tracked:
             watch = Watch(trial, artifacts, tracked.log) if trial else None
+            began = time.perf_counter()
             try:
-                trained = train(sink=watch or tracked.log)
+                with watched(tracked, config.runtime):
+                    trained = train(sink=watch or tracked.log)
             except (DivergedError, PrunedError) as error:
                 tracked.set_tags({"ended": str(error)})
                 store.remove()  # who starts again changes something; the same would end in the same
                 raise
-            _keep(config, artifacts, trained, store, inputs, tracked, watch)
+            spent = time.perf_counter() - began
+            _keep(
+                config,
+                artifacts,
+                trained,
+                store,
+                tracked,
+                watch,
+                {"inputs": inputs, "lineage": known, "settings": settings},
+                spent,
+            )
         digest = stage_digest(artifacts, "finetune", config, inputs, on=hardware.precision)
         finished.keep(artifacts, "finetune", digest, checkpoints=store.folder.name)
         store.remove()
 
 
 def _keep(
-    config: RunConfig, artifacts: Artifacts, trained: Trained, store: Store, inputs: dict[str, str], tracked: Run,
-    watch: Watch | None,
+    config: RunConfig, artifacts: Artifacts, trained: Trained, store: Store, tracked: Run, watch: Watch | None,
+    known: dict[str, Any], seconds: float,
 ) -> None:  # fmt: skip
     """Saves and records what was trained; of a sweep's trials only the best are saved, and logged when they are measured."""
     fitted, processor, loaded, finish = trained
     prepared = PreparedData(artifacts.prepared)
-    record: dict[str, Any] = {"run_id": tracked.id, "tracking_uri": recorded(config.runtime.tracking_uri)}
-    record |= {"columns": prepared.schema["columns"], "trust_remote_code": config.model.trust_remote_code}
-    record["reading"] = {name: prepared.schema["settings"][name] for name in ("delimiter", "encoding", "quoting")}
-    record |= {"task": to_plain(config, ["task"])["task"], "loaded": str(loaded), "inputs": inputs}
+    cost = training_cost(fitted.tuning.model, History(store.folder / "history.csv").rows(), seconds)
+    name = watch.trial.name if watch else run_title(config, artifacts, prepared.schema["name"])
+    record = {"run_id": tracked.id, "name": name, "loaded": str(loaded)} | _record(config, prepared) | known | {"cost": cost}
     if watch is None or watch.is_among_the_best(fitted.best_score):
-        _save(fitted, processor, finish, store, artifacts.finetuned, record)
-    require_unchanged(artifacts, "finetune", inputs)
-    tracked.set_tags({"trained": "; ".join(fitted.phases), "loaded": str(loaded)})
-    tracked.log({"best_epoch": fitted.best_epoch, "best_score": fitted.best_score}, fitted.steps)
+        _save(fitted, processor, finish, store, artifacts.finetuned, record, prepared.schema)
+    require_unchanged(artifacts, "finetune", known["inputs"])
+    _tell(tracked, fitted, loaded, cost)
     if watch is None:
         log_fine_tuned(tracked, artifacts.finetuned, config, prepared)
         return
     size = sum(each.numel() for group in fitted.tuning.groups for each in group.parameters.values())
     watch.close(best_score=fitted.best_score, trained_parameters=size, run_id=tracked.id, steps=fitted.steps)
+
+
+def _tell(tracked: Run, fitted: Fitted, loaded: Loaded, cost: Mapping[str, float]) -> None:
+    """Adds to the run what came of training."""
+    tracked.set_tags({"trained": "; ".join(fitted.phases), "loaded": str(loaded)})
+    best = {"best_epoch": fitted.best_epoch, "best_score": fitted.best_score}
+    tracked.log(best | {f"perf/{name}": value for name, value in cost.items()}, fitted.steps)
+
+
+def _record(config: RunConfig, prepared: PreparedData) -> dict[str, Any]:
+    """Returns what is needed to use the model: its task, its columns, how its rows were read."""
+    return {
+        "tracking_uri": recorded(config.runtime.tracking_uri),
+        "columns": prepared.schema["columns"],
+        "trust_remote_code": config.model.trust_remote_code,
+        "reading": {name: prepared.schema["settings"][name] for name in ("delimiter", "encoding", "quoting")},
+        "task": to_plain(config, ["task"])["task"],
+        "auto_class": targets.build("task", config.task).auto_class,
+    }
 
 
 def _inputs(config: RunConfig, artifacts: Artifacts) -> tuple[Path, dict[str, str]]:
@@ -225,48 +262,54 @@ def _digest_of_frozen(drawn: dict[str, torch.Tensor], tuning: Tuning) -> str:
 
 
 def _open_run(
-    config: RunConfig, artifacts: Artifacts, prepared: PreparedData, store: Store, inputs: dict[str, str], hardware: Hardware,
-    trial: Trial | None,
+    config: RunConfig, artifacts: Artifacts, prepared: PreparedData, store: Store, known: dict[str, Any],
+    settings: dict[str, Any], hardware: Hardware, trial: Trial | None,
 ) -> Run:  # fmt: skip
     if not config.runtime.tracking:
         return Untracked()
     tracker = Tracker(config.runtime, artifacts)
-    describe = partial(_describe, config, artifacts, prepared, inputs, hardware, trial)
     key, run_id = store.note("run"), store.note("run_id")
+    describe = partial(_describe, artifacts, prepared, known, settings, hardware)
     if trial and trial.run_id:
         again = Run(tracker, trial.run_id, quiet_seconds=TRIAL_QUIET_SECONDS)
         if run_id != trial.run_id:
             describe(again)
     else:
         found = tracker.resume(run_id) if run_id else tracker.find(key) if key else None
-        again = found or _start_run(prepared, tracker, store, describe)
+        again = found or _start_run(config, artifacts, prepared, tracker, store)
+        if found is None:
+            describe(again)
     store.note("run_id", again.id)
     return again
 
 
-def _start_run(prepared: PreparedData, tracker: Tracker, store: Store, describe: Callable[[Run], None]) -> Run:
+def _start_run(config: RunConfig, artifacts: Artifacts, prepared: PreparedData, tracker: Tracker, store: Store) -> Run:
     key = new_key()
     store.note("run", key)
-    started = tracker.start(run_name(prepared.schema["name"]), tags={}, params={}, key=key)
-    describe(started)
-    return started
+    return tracker.start(run_title(config, artifacts, prepared.schema["name"]), tags={}, params={}, key=key)
 
 
 def _describe(
-    config: RunConfig, artifacts: Artifacts, prepared: PreparedData, inputs: dict[str, str], hardware: Hardware,
-    trial: Trial | None, run: Run,
+    artifacts: Artifacts, prepared: PreparedData, known: dict[str, Any], settings: dict[str, Any],
+    hardware: Hardware, run: Run,
 ) -> None:  # fmt: skip
-    settings = to_plain(config, declared_sections(artifacts.pipeline, "finetune"))
-    settings |= {"data": prepared.schema["settings"], "precision": hardware.precision}
-    lineage = tags(artifacts, inputs, settings, trial.code if trial else None) | {"hardware": str(hardware)}
-    run.set_tags(lineage | {"folder": os.path.relpath(artifacts.out, artifacts.project)})
+    run.set_tags(tags(known, prepared.schema, command=command(artifacts)) | {"hardware": str(hardware)})
+    run.set_tags({"folder": os.path.relpath(artifacts.out, artifacts.project)})
     run.log_params(settings)
+    run.log_texts({"lineage.json": json.dumps(known, indent=2), "config.yaml": yaml.safe_dump(settings, sort_keys=False)})
     for split in ("train", "val"):
         run.log_data(split, prepared.schema)
 
 
+def _settings(config: RunConfig, artifacts: Artifacts, prepared: PreparedData, hardware: Hardware) -> dict[str, Any]:
+    """Returns all that was chosen, as MLflow's parameters show it."""
+    settings = to_plain(config, declared_sections(artifacts.pipeline, "finetune"))
+    return settings | {"data": prepared.schema["settings"], "precision": hardware.precision}
+
+
 def _save(
-    fitted: Fitted, processor: Any, finish: Callable[[Any], None], store: Store, folder: Path, record: dict[str, Any]
+    fitted: Fitted, processor: Any, finish: Callable[[Any], None], store: Store, folder: Path, record: dict[str, Any],
+    schema: Mapping[str, Any] | None = None,
 ) -> None:  # fmt: skip
     model: Any = fitted.tuning.model
     with while_writing(folder, needed=size_of(model.state_dict())):
@@ -279,4 +322,6 @@ def _save(
         shutil.copyfile(store.folder / "history.csv", folder / "history.csv")
         best = {"best_epoch": fitted.best_epoch, "best_score": fitted.best_score, "steps": fitted.steps}
         whole = record | {"trained": fitted.phases} | best
-        (folder / "run.json").write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
+        (folder / "run.json").write_text(masked(json.dumps(whole, indent=2)) + "\n", encoding="utf-8")
+        if schema is not None:
+            (folder / "README.md").write_text(masked(card.render(whole, schema)), encoding="utf-8")

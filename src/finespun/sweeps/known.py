@@ -17,8 +17,8 @@ from finespun.files import read_json
 from finespun.sweeps.finalists import winner
 from finespun.sweeps.space import Space
 from finespun.sweeps.study import Goal, Study
-from finespun.tracking.studies import address_in, open_storage
-from finespun.tracking.trial import STORAGE
+from finespun.tracking.trials.studies import address_in, open_storage
+from finespun.tracking.trials.trial import STORAGE
 
 REMEDY = "run the sweep again: it writes the file anew"
 NOTE = "sweep.json"

@@ -29,7 +29,7 @@ from finespun.sweeps.record import ParentRun
 from finespun.sweeps.space import Values
 from finespun.sweeps.study import INTERRUPTED, Goal, Study
 from finespun.sweeps.table import Shown
-from finespun.tracking.trial import Trial
+from finespun.tracking.trials.trial import Trial
 
 POLL_SECONDS = 1.0
 ALIKE = 5  # trials that fail for one reason at the very beginning end the sweep

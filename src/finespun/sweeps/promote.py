@@ -21,7 +21,7 @@ from finespun.files import read_json, read_yaml
 from finespun.kept import write_whole
 from finespun.sweeps import known
 from finespun.tracking.client import Tracker
-from finespun.tracking.lineage import code_tags
+from finespun.tracking.lineage import code_of
 
 SECTIONS = ("data", "task", "model", "strategy", "optimizer", "scheduler", "trainer")  # that can change a result
 APART = ("runtime", "report", "evaluation", "sweep", "experiment")  # groups whose dials stay as they are
@@ -167,9 +167,9 @@ def _different(base: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, 
 def _experiment(
     origin: Origin, artifacts: Artifacts, chosen: Mapping[str, str], seed: int, values: Mapping[str, Any]
 ) -> str:  # fmt: skip
-    code = code_tags(artifacts.project)
-    changed = " and changes that are not committed" if code["git.dirty_diff"] else ""
-    commit = (code["git.commit"][:12] or "no commit") + changed
+    code = code_of(artifacts.project)
+    changed = " and changes that are not committed" if code["dirty_diff"] else ""
+    commit = (code["commit"][:12] or "no commit") + changed
     said = ", ".join(f"{key}: {value}" for key, value in sorted(chosen.items()))
     lines = [
         "# @package _global_",

@@ -16,8 +16,8 @@ from finespun.errors import MachineError
 from finespun.sweeps import finalists
 from finespun.sweeps.study import Study
 from finespun.tracking.client import Run, Tracker
-from finespun.tracking.lineage import code_tags
-from finespun.tracking.trial import PARENT
+from finespun.tracking.lineage import code_of
+from finespun.tracking.trials.trial import PARENT
 from finespun.tracking.untracked import Untracked
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class ParentRun:
         """Without a `tracker` nothing is tracked."""
         self.run, self.id, self.tracker = run, run.id, tracker
         self.environment = {PARENT: run.id}
-        self.code = code_tags(project)
+        self.code = code_of(project)
 
     @classmethod
     @contextmanager

@@ -32,8 +32,8 @@ from finespun.sweeps.study import Goal, Study
 from finespun.sweeps.table import table
 from finespun.tracking.earlier import localised
 from finespun.tracking.lineage import path_digest
-from finespun.tracking.studies import address_in, build, open_storage
-from finespun.tracking.trial import STORAGE
+from finespun.tracking.trials.studies import address_in, build, open_storage
+from finespun.tracking.trials.trial import STORAGE
 
 DEFAULT_TRIALS = 20
 PRUNES_NOTHING = "NopPruner"

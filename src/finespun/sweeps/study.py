@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from finespun.errors import ConfigError, MachineError
 from finespun.sweeps.space import Dimension, Space, Values, differences
-from finespun.tracking.studies import build
+from finespun.tracking.trials.studies import build
 
 SAME_SEED = {"QMCSampler"}  # that draw by the trial's number: another seed a trial would spoil their evenness
 RETRIED = {5, 75, 137}  # failures of the machine: the same settings may do better another time

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import getpass
 import hashlib
 import json
+import re
 import subprocess
 from collections.abc import Mapping
 from functools import cache
@@ -18,6 +20,8 @@ from finespun.errors import DataError, MachineError
 from finespun.files import read_yaml
 from finespun.kept import file_digest
 
+LOGIN = re.compile(r"^(https?://)[^@/]+@")  # user and password in the address of a repository
+SHORT = 12  # hexadecimal digits of a digest that a tag shows
 PACKAGES = (
     "finespun", "torch", "pytorch-lightning", "transformers", "tokenizers", "torchmetrics", "numpy", "pyarrow", "pillow",
 )  # fmt: skip
@@ -71,25 +75,59 @@ def packages() -> dict[str, str]:
     return {name: version(name) for name in PACKAGES}
 
 
-def code_tags(project: Path) -> dict[str, str]:
-    """Returns the tags that say which code is run."""
+def code_of(project: Path) -> dict[str, str]:
+    """Returns which code is run: all empty outside a Git checkout, `dirty_diff` where nothing was changed since."""
     diff = _dirty(project)
-    commit = _git(project, "rev-parse", "HEAD").decode().strip()
-    return {"git.commit": commit, "git.dirty_diff": hashlib.sha256(diff).hexdigest() if diff else ""}
-
-
-def tags(
-    artifacts: Artifacts, inputs: Mapping[str, str], settings: Mapping[str, Any], code: Mapping[str, str] | None = None
-) -> dict[str, str]:  # fmt: skip
-    """Returns the lineage tags of a run; `code` are those of `code_tags`, where they are known already."""
-    found = {
-        **(code_tags(artifacts.project) if code is None else code),
-        "config.digest": hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(),
-        "packages": ", ".join(f"{name} {number}" for name, number in packages().items()),
+    return {
+        "commit": _said(project, "rev-parse", "HEAD"),
+        "branch": _said(project, "rev-parse", "--abbrev-ref", "HEAD"),
+        "repository": LOGIN.sub(r"\1", _said(project, "config", "--get", "remote.origin.url")),
+        "dirty_diff": hashlib.sha256(diff).hexdigest() if diff else "",
     }
-    found |= {f"input.{name}": digest for name, digest in inputs.items()}
-    found |= {f"dvc.{name}": digest for name, digest in _locked(artifacts.dvc_lock).items()}
+
+
+def lineage(
+    artifacts: Artifacts, inputs: Mapping[str, str], settings: Mapping[str, Any], *, code: Mapping[str, str] | None = None
+) -> dict[str, Any]:  # fmt: skip
+    """Returns everything that made a result: `lineage.json` of a run, and part of `run.json`.
+
+    `code` is what `code_of` has found, where that is known already.
+    """
+    return {
+        **(code_of(artifacts.project) if code is None else code),
+        "config": hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(),
+        "packages": ", ".join(f"{name} {number}" for name, number in packages().items()),
+        "inputs": dict(inputs),
+        "dvc": _locked(artifacts.dvc_lock),
+    }
+
+
+def tags(known: Mapping[str, Any], schema: Mapping[str, Any], *, command: str) -> dict[str, str]:
+    """Returns the tags of a run: those that MLflow's pages show in columns of their own, and a few to search by."""
+    found = {
+        "mlflow.user": _user(),
+        "mlflow.source.name": command,
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.git.commit": known["commit"],
+        "mlflow.source.git.branch": known["branch"],
+        "mlflow.source.git.repoURL": known["repository"],
+        "data": f"{schema['name']} {schema['source']['sha256'][:SHORT]}",
+        "weights": known["inputs"].get("weights", "")[:SHORT],
+        "config": known["config"][:SHORT],
+        "changed since commit": known["dirty_diff"][:SHORT] or ("no" if known["commit"] else ""),
+    }
     return {name: value for name, value in found.items() if value}
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):  # a container's user without a name
+        return ""
+
+
+def _said(folder: Path, *arguments: str) -> str:
+    return _git(folder, *arguments).decode(errors="replace").strip()
 
 
 def _locked(path: Path) -> dict[str, str]:

@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from finespun.errors import ConfigError, MachineError
 from finespun.sweeps.space import parse
 from finespun.sweeps.study import Goal, Study
-from finespun.tracking.studies import address_in, build, open_storage
+from finespun.tracking.trials.studies import address_in, build, open_storage
 from helpers import ROOT
 
 GOALS = [Goal("val/f1_macro", "maximize")]
@@ -112,7 +112,7 @@ def test_a_storage_that_cannot_be_opened_is_named(address: str, kind: type[Excep
 WRITER = """
 import sys
 from optuna.trial import TrialState
-from finespun.tracking.studies import open_storage
+from finespun.tracking.trials.studies import open_storage
 storage = open_storage(sys.argv[1])
 study_id = storage.get_study_id_from_name("s")
 for number in range(int(sys.argv[2])):

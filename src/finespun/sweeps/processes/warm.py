@@ -18,7 +18,7 @@ MODULES = (
     "finespun.stages.prepare",
     "finespun.stages.finetune",
     "finespun.training.lightning.trainer",
-    "finespun.tracking.studies",
+    "finespun.tracking.trials.studies",
     "finespun.sweeps.processes.worker",
     "mlflow.store.tracking.sqlalchemy_store",
     "peft",

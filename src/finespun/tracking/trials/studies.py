@@ -18,7 +18,7 @@ from finespun.config import targets
 from finespun.errors import ConfigError, MachineError
 from finespun.masking import masked
 from finespun.tracking.addresses import SQLITE, database_uri
-from finespun.tracking.trial import Trial, storage_of
+from finespun.tracking.trials.trial import Trial, storage_of
 
 BUSY_SECONDS = 120  # that a process waits for others' writes
 

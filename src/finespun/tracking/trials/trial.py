@@ -90,7 +90,7 @@ class Watch:
             raise PrunedError(f"ended at validation {len(self.found)} by the sweep's pruner: {said}")
 
     def _falls_behind(self, value: float) -> bool:
-        from finespun.tracking.studies import load_trial  # noqa: PLC0415  (few trials report)
+        from finespun.tracking.trials.studies import load_trial  # noqa: PLC0415  (few trials report)
 
         if self.report is None:
             self.report = load_trial(self.trial)
