@@ -284,6 +284,7 @@ class SweepConfig(Section):
     finalists: NonNegativeInt
     seeds: PositiveInt  # of each finalist
     storage: str | None  # None: SQLite in .finespun/sweeps/
+    space: Literal["given", "auto"]
 
     @field_validator("direction", mode="before")
     @classmethod

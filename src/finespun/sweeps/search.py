@@ -23,6 +23,7 @@ from finespun.config.sections import RunConfig, SweepConfig
 from finespun.errors import BusyError, ConfigError, FinespunError
 from finespun.masking import holds_secret
 from finespun.models.addresses import resolve
+from finespun.sweeps import automatic
 from finespun.sweeps.composing import Composer
 from finespun.sweeps.loop import Loop, Plan
 from finespun.sweeps.processes.workers import MODEL, LocalWorkers, PublishedWorkers, Workers, gpus_here
@@ -36,6 +37,7 @@ from finespun.tracking.trials.studies import address_in, build, open_storage
 from finespun.tracking.trials.trial import STORAGE
 
 DEFAULT_TRIALS = 20
+AUTO_MINUTES = 60.0
 PRUNES_NOTHING = "NopPruner"
 OF_NO_IDENTITY = {"runtime", "report", "evaluation"}
 MODES: dict[str, Literal["minimize", "maximize"]] = {"min": "minimize", "max": "maximize"}
@@ -53,7 +55,7 @@ def search(whole: DictConfig, context: HydraContext, function: TaskFunction, arg
     assert isinstance(context.config_loader, ConfigLoaderImpl)
     composer = Composer(context.config_loader, whole, artifacts.conf)
     settings, sampler = _settings(whole), _plain(whole.hydra.sweeper.get("sampler"))
-    space = _space(whole, composer, arguments, artifacts)
+    space = _space(whole, composer, arguments, artifacts, settings)
     base, _ = composer.checked(space.overrides({}))
     composer.check_all(space.overrides(drawn) for drawn in (space.corners() if sampler else space.grid()))
     goals = _goals(settings, base)
@@ -97,12 +99,17 @@ def _settings(whole: DictConfig) -> SweepConfig:
     return settings
 
 
-def _space(whole: DictConfig, composer: Composer, arguments: Sequence[str], artifacts: Artifacts) -> Space:
+def _space(
+    whole: DictConfig, composer: Composer, arguments: Sequence[str], artifacts: Artifacts, settings: SweepConfig
+) -> Space:  # fmt: skip
     said = _said_by_user(arguments, artifacts)
     beneath = list(arguments)[: len(arguments) - len(said)]
-    params = [f"{key}={value}" for key, value in (_plain(whole.hydra.sweeper.get("params")) or {}).items()]
-    overrides = composer.parser.parse_overrides([*beneath, *params, *said])
-    return parse(overrides, composer.groups, composer.keys_of)
+    params = _plain(whole.hydra.sweeper.get("params")) or {}
+    if settings.space == "auto":
+        fixed = [line for line in arguments if not composer.parser.parse_override(line).is_sweep_override()]
+        params = automatic.params(composer, fixed, artifacts, settings.minutes or AUTO_MINUTES) | params
+    lines = [f"{key}={value}" for key, value in params.items()]
+    return parse(composer.parser.parse_overrides([*beneath, *lines, *said]), composer.groups, composer.keys_of)
 
 
 def _said_by_user(arguments: Sequence[str], artifacts: Artifacts) -> list[str]:
