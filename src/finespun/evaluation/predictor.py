@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from numpy.typing import NDArray
 
 from finespun.config import targets
 from finespun.config.sections import Target
@@ -19,7 +18,7 @@ from finespun.data.sources.tables import Row
 from finespun.evaluation.record import read_record
 from finespun.failures import ran_out_of_memory
 from finespun.models.pretrained import load_model
-from finespun.tasks.base import Task
+from finespun.tasks.base import Outputs, Task
 from finespun.training.lightning.devices import choose_accelerator, device_of
 from finespun.training.lightning.heartbeat import progressed
 
@@ -87,9 +86,8 @@ class Predictor:
             start += len(rows)
         return self.task.predictions(table, outputs, self.labels, top_k=top_k)
 
-    def _forward(self, columns: dict[str, list[Any]]) -> NDArray[np.float64]:
+    def _forward(self, columns: dict[str, list[Any]]) -> Outputs:
         progressed()
         inputs, _ = self.task.collate(columns, self.encoder)
         with torch.inference_mode():
-            logits = self.model(**{name: tensor.to(self.device) for name, tensor in inputs.items()}).logits
-        return self.task.outputs(logits.float().cpu().numpy())
+            return self.task.predict(self.model, {name: tensor.to(self.device) for name, tensor in inputs.items()})

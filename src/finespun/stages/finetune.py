@@ -41,6 +41,7 @@ from finespun.models.pretrained import (
 from finespun.report import card
 from finespun.stages import finished
 from finespun.stages.launching import on_devices
+from finespun.stages.slurm import hand_over
 from finespun.strategies.base import Tuning
 from finespun.tasks.base import Encoder, Task
 from finespun.tracking.client import Run, Tracker, new_key
@@ -60,7 +61,7 @@ from finespun.training.frozen.head_inputs import few_rows
 from finespun.training.history import History, Sink
 from finespun.training.lightning.devices import Hardware, choose
 from finespun.training.lightning.launching import is_worker, rank
-from finespun.training.lightning.sharding import from_rank_zero
+from finespun.training.lightning.sharding import from_rank_zero, require_same_inputs
 
 Trained = tuple[Fitted, Any, Loaded, Callable[[Any], None]]
 TRIAL_QUIET_SECONDS = 20.0  # a shorter trial's record is sent by its sweep, which has the store open
@@ -69,17 +70,19 @@ TRIAL_QUIET_SECONDS = 20.0  # a shorter trial's record is sent by its sweep, whi
 def run(artifacts: Artifacts) -> None:
     """Trains from the pretrained weights, or from the newest checkpoint of the very same inputs."""
     config = read_for_stage(artifacts, "finetune")
+    if hand_over("finetune", artifacts, config.runtime):
+        return
     images = targets.build("task", config.task).processor == "AutoImageProcessor"
     hardware = choose(config.runtime, config.trainer.precision, images=images)
     if not is_worker() and finished.take(artifacts, "finetune", lambda: _digest(config, artifacts, hardware)):
         return
-    stall_minutes = config.runtime.stall_minutes
-    on_devices("finetune", artifacts, hardware, lambda: finetune(config, artifacts, hardware), stall_minutes=stall_minutes)
+    on_devices("finetune", artifacts, hardware, lambda: finetune(config, artifacts, hardware), runtime=config.runtime)
 
 
 def finetune(config: RunConfig, artifacts: Artifacts, hardware: Hardware) -> None:
     """Does the stage in one of its processes; rank zero holds the lock, writes, and talks to MLflow."""
     folder, inputs = _inputs(config, artifacts)
+    require_same_inputs(inputs, hardware)
     prepared = PreparedData(artifacts.prepared).verified("train", "val")
     store = Store(artifacts.state / "checkpoints" / stage_digest(artifacts, "finetune", config, inputs, **hardware.arithmetic))
     train = partial(_train, config, folder, prepared, hardware, store, features=_features(artifacts, inputs, hardware))
@@ -101,17 +104,8 @@ def finetune(config: RunConfig, artifacts: Artifacts, hardware: Hardware) -> Non
                 tracked.set_tags({"ended": str(error)})
                 store.remove()  # who starts again changes something; the same would end in the same
                 raise
-            spent = time.perf_counter() - began
-            _keep(
-                config,
-                artifacts,
-                trained,
-                store,
-                tracked,
-                watch,
-                {"inputs": inputs, "lineage": known, "settings": settings},
-                spent,
-            )
+            about = {"inputs": inputs, "lineage": known, "settings": settings}
+            _keep(config, artifacts, trained, store, tracked, watch, about, time.perf_counter() - began)
         digest = stage_digest(artifacts, "finetune", config, inputs, on=hardware.precision)
         finished.keep(artifacts, "finetune", digest, checkpoints=store.folder.name)
         store.remove()
@@ -220,16 +214,17 @@ def _ready(
         folder, auto_class=task.auto_class, options=task.model_options(prepared.labels) | dropout, new_head=True,
         allow_partial=config.model.allow_partial, trust_remote_code=trust,
     )  # fmt: skip
-    grown: list[str] = []
-    if task.processor == "AutoTokenizer":
+    tokens = task.processor == "AutoTokenizer"
+    changes, grown = add_embeddings(model, processor, folder) if tokens else ([], [])
+    if tokens and task.from_logits:
         require_same_tokens(processor, task, prepared.examples("train", 16), folder)
-        changes, grown = add_embeddings(model, processor, folder)
         rows = pa.concat_tables([prepared.telling("train"), prepared.telling("val")], promote_options="permissive")
         encoder, more = fitted_together(model, processor, task=task, encoder=encoder, rows=rows, folder=folder)
-        loaded = replace(loaded, changes=[*changes, *more])
-    else:
+        changes = [*changes, *more]
+    elif task.processor == "AutoImageProcessor" and task.from_logits:
         require_same_pixels(processor, encoder, folder)
         require_size(model, encoder.size, folder)
+    loaded = replace(loaded, changes=changes) if tokens else loaded
     drawn = {name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if name in {*loaded.new, *grown}}
     return model, encoder, processor, loaded, drawn
 
