@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import mlflow
@@ -17,6 +20,7 @@ import pytest
 
 from helpers import QUIET, Project
 
+WORD = "s3cret-word"
 HEAD = ("strategy=head", "trainer.max_epochs=2", "trainer.batch_size=64")
 SEARCH = (
     "hydra/sweeper=optuna",
@@ -205,3 +209,74 @@ def test_a_pruned_trial_is_marked_and_its_checkpoints_go(project: Project) -> No
     assert {run.info.status for run in children} == {"KILLED"}
     assert not list((project.folder / ".finespun" / "checkpoints").glob("*/*.ckpt"))
     assert said.returncode == 1
+
+
+LAUNCHERS = {
+    "joblib": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
+    "submitit_local": ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=10"],
+    "ray": ["hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_published_launchers_run_trials_of_one_sweep(project: Project, launcher: str) -> None:
+    pytest.importorskip({"submitit_local": "submitit"}.get(launcher, launcher))
+    said = sweep(project, *LAUNCHERS[launcher], "optimizer.lr=1e-3,2e-3,1e35,3e-3", *HEAD, "sweep.parallel=2", "sweep.name=l")
+    assert [state for _, state, _, _ in trials(project, "l")] == ["COMPLETE", "COMPLETE", "FAIL", "COMPLETE"]
+    assert "4 trials (3 done, 1 failed)" in said.stdout
+    [parent] = [run for run in runs(project) if run.info.run_name == "l"]
+    children = [run for run in runs(project) if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert sorted(run.info.status for run in children) == ["FAILED", "FINISHED", "FINISHED", "FINISHED"]
+    again = sweep(project, *LAUNCHERS[launcher], "optimizer.lr=1e-3,2e-3,1e35,3e-3", *HEAD, "sweep.parallel=2", "sweep.name=l")
+    assert "all had ended before" in again.stdout
+
+
+@pytest.fixture
+def postgres(tmp_path: Path) -> Iterator[str]:
+    """A PostgreSQL server in a temporary folder; yields its address without the password."""
+    if not (shutil.which("initdb") and shutil.which("postgres")):
+        pytest.skip("PostgreSQL is not installed")
+    folder = tmp_path / "pg"
+    as_user = ["runuser", "-u", "nobody", "--"] if os.geteuid() == 0 else []
+    folder.mkdir()
+    (tmp_path / "password").write_text(WORD)
+    if as_user:
+        shutil.chown(folder, "nobody")
+        for parent in (tmp_path, *tmp_path.parents[:3]):
+            parent.chmod(parent.stat().st_mode | 0o755)
+    auth = ["--auth=scram-sha-256", f"--pwfile={tmp_path / 'password'}", "--username=finespun"]
+    subprocess.run([*as_user, "initdb", "-D", str(folder / "data"), *auth], check=True, capture_output=True, cwd=folder)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = ["-h", "127.0.0.1", "-p", str(port), "-k", str(folder)]
+    server = subprocess.Popen(
+        [*as_user, "postgres", "-D", str(folder / "data"), *options], cwd=folder, stderr=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                break
+            time.sleep(0.1)
+        time.sleep(1)
+        yield f"postgresql+psycopg://finespun:${{oc.env:PG_WORD}}@127.0.0.1:{port}/postgres"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@pytest.mark.slow
+def test_a_sweep_in_postgresql_goes_on_and_its_password_is_in_no_file(project: Project, postgres: str) -> None:
+    search = (*SEARCH[:1], "hydra/sweeper/pruner=median", *SEARCH[2:], f"sweep.storage='{postgres}'", "sweep.name=pg")
+    first = project.run("finespun", "run", "-m", *search, "sweep.trials=3", PG_WORD=WORD)
+    assert "3 trials" in first.stdout
+    more = project.run("finespun", "run", "-m", *search, "sweep.trials=5", "sweep.parallel=2", PG_WORD=WORD)
+    assert "5 trials" in more.stdout
+    for path in project.folder.rglob("*"):
+        if path.is_file() and "src" not in path.parts:
+            assert WORD.encode() not in path.read_bytes(), path
+    wrong = project.run("finespun", "run", "-m", *search, check=False, PG_WORD="other")
+    assert wrong.returncode == 5
+    assert "sweep.storage: postgresql+psycopg://***@127.0.0.1" in wrong.stderr

@@ -7,10 +7,11 @@ import math
 import shutil
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from types import FrameType
 from typing import Any
 
@@ -79,10 +80,14 @@ class Loop:
         """
         self.plan.folder.mkdir(parents=True, exist_ok=True)
         before = len(self.study.trials)
-        with self._listening():
-            self._go_through(self._next())
-            self._go_through(iter(finalists.left(self.study, self.plan)))
-            self._measure_models()
+        try:
+            with self._listening():
+                self._go_through(self._next(), self._late)
+                self._go_through(iter(finalists.left(self.study, self.plan)), lambda: False)
+                self._measure_models()
+        except BaseException:
+            self.workers.stop(signal.SIGTERM)
+            raise
         self.study.stored.set_user_attr("seconds", round(self.seconds, 3))
         self.record.close(self.study, self.plan)
         self.shown.end(self.study, nothing_was_left=len(self.study.trials) == before)
@@ -105,10 +110,12 @@ class Loop:
             trial for trial in self.study.trials if trial.state in {TrialState.COMPLETE, TrialState.PRUNED} and _counts(trial)
         ]
 
-    def _go_through(self, work: Iterator[tuple[FrozenTrial | Values | None, dict[str, Any]]]) -> None:
+    def _go_through(
+        self, work: Iterator[tuple[FrozenTrial | Values | None, dict[str, Any]]], late: Callable[[], bool]
+    ) -> None:  # fmt: skip
         more = True
         while more or self.ids:
-            while more and len(self.ids) < self.workers.parallel and self.heard is None and not self._late():
+            while more and len(self.ids) < self.workers.parallel and self.heard is None and not late():
                 item = next(work, None)
                 if item is None:
                     more = False
@@ -126,7 +133,13 @@ class Loop:
             self.shown.refresh(self.study, self.seconds)
 
     def _late(self) -> bool:
-        return self.plan.settings.minutes is not None and self.seconds >= 60 * self.plan.settings.minutes
+        """Whether the budget has no room for another trial, beside the further seeds of the finalists."""
+        settings = self.plan.settings
+        if settings.minutes is None:
+            return False
+        spent = [float(trial.user_attrs["outcome"]["seconds"]) for trial in self.study.done]
+        further = settings.finalists * (settings.seeds - 1) / self.workers.parallel
+        return self.seconds + further * (fmean(spent) if spent else 0) >= 60 * settings.minutes
 
     def _begin(self, what: FrozenTrial | Values | None, attributes: dict[str, Any]) -> None:
         if isinstance(what, FrozenTrial):
