@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PARENT = "FINESPUN_PARENT_RUN"  # set by the sweep that a run belongs to
-KEY = "finespun.key"  # tag of a run that is given before the run exists: by it a run is found whose id a kill has lost
+KIND = ("mlflow.experimentKind", "custom_model_development")  # MLflow shows pages for training, not for agents
+KEY = "mlflow.finespun.key"  # tag of a run that is given before the run exists: by it a run is found whose id a kill has lost
 
 for _noisy in ("alembic", "mlflow"):
     logging.getLogger(_noisy).setLevel(logging.WARNING)
@@ -105,7 +106,7 @@ class Tracker:
             return str(experiment.experiment_id)
         local = self.uri.startswith("sqlite:")
         folder = (self.artifacts.mlruns / "artifacts").as_uri() if local else None
-        return str(client.create_experiment(self.experiment, artifact_location=folder))
+        return str(client.create_experiment(self.experiment, artifact_location=folder, tags=dict([KIND])))
 
     def start(self, name: str, *, tags: Mapping[str, str], params: Mapping[str, Any], key: str | None = None) -> Run:
         """Opens a new run.

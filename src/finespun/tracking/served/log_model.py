@@ -13,8 +13,8 @@ from mlflow.models import ModelSignature, infer_signature
 from mlflow.types import ColSpec, Schema
 from mlflow.types.schema import AnyType, Array
 
-SCRIPT = Path(__file__).with_name("served_script.py")
-CODE = Path(__file__).parents[1]
+SCRIPT = Path(__file__).with_name("script.py")
+CODE = Path(__file__).parents[2]
 REQUIREMENTS = (
     "torch", "transformers", "tokenizers", "safetensors", "numpy", "pandas", "pillow", "pyarrow", "pydantic", "omegaconf",
     "regex", "tqdm",
