@@ -40,7 +40,7 @@ class ModelError(FinespunError):
 
 
 class MachineError(FinespunError):
-    """The machine refuses: disk, memory, permission, a device or a server that is not there."""
+    """The machine cannot: disk, memory, permission, a device or a server that is not there."""
 
     exit_code = 5
 
@@ -53,6 +53,12 @@ class DivergedError(FinespunError):
     """The loss is no longer a number."""
 
     exit_code = 6
+
+
+class PrunedError(FinespunError):
+    """A sweep's pruner ended a trial that promises less than others did."""
+
+    exit_code = 7
 
 
 class BusyError(FinespunError):

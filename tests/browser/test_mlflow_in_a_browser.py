@@ -27,15 +27,14 @@ def address(finished: Project) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", "finespun", "ui", "--port", str(port)],
-        cwd=finished.folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
-    try:
-        yield next(re.findall(r"http://\S+", line)[0] for line in server.stdout or () if "http://" in line)
-    finally:
-        server.terminate()
-        server.wait()
+    command = [sys.executable, "-W", "ignore", "-m", "finespun", "ui", "--port", str(port)]
+    with subprocess.Popen(
+        command, cwd=finished.folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as server:  # fmt: skip
+        try:
+            yield next(re.findall(r"http://\S+", line)[0] for line in server.stdout or () if "http://" in line)
+        finally:
+            server.terminate()
 
 
 @pytest.fixture(scope="module")

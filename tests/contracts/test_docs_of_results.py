@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 
 import pytest
 import yaml
@@ -19,8 +20,8 @@ SECTIONS = {"Verdict": "verdict", "Labels to check": "labels"}  # that are calle
 @pytest.mark.parametrize("name", PAGES)
 def test_each_command_of_finespun_takes_its_arguments(name: str) -> None:
     blocks = re.findall(r"```bash\n(.*?)```", PAGES[name], re.DOTALL)
-    lines = [line.partition("#")[0].split() for block in blocks for line in block.splitlines()]
-    lines += [span.split() for span in re.findall(r"`(finespun [^`]+)`", PAGES[name])]
+    lines = [shlex.split(line.partition("#")[0]) for block in blocks for line in block.splitlines()]
+    lines += [shlex.split(span) for span in re.findall(r"`(finespun [^`]+)`", PAGES[name])]
     ours = [line for line in lines if line[:1] == ["finespun"]]
     assert len(ours) >= 3
     for _, command, *arguments in ours:

@@ -1,4 +1,4 @@
-"""Commands that use a model: `finespun predict`."""
+"""Commands that use a model: `finespun predict`, `explain`."""
 
 from __future__ import annotations
 
@@ -28,9 +28,11 @@ from finespun.artifacts import this_project
     type=click.Choice(["auto", "standard", "none"]),
     help="Of a CSV; none: quotes are text [default: as in training].",
 )
-@click.option("--top-k", type=click.IntRange(min=1), default=1, show_default=True, help="Answers a row, the likeliest first.")
+@click.option(
+    "--top-k", type=click.IntRange(min=1), default=1, show_default=True, help="Predictions a row, the likeliest first."
+)
 @click.option("--devices", type=click.IntRange(min=1), default=1, show_default=True, help="GPUs, or processes on CPUs.")
-@click.option("--strict", is_flag=True, help="End at the first row that cannot be answered.")
+@click.option("--strict", is_flag=True, help="End at the first row that cannot be predicted.")
 @click.option(
     "--allow-outside", is_flag=True, help="Read files that INPUT names wherever they lie, not only beside it or below here."
 )
@@ -39,9 +41,9 @@ def predict(
     source: Path, output: Path, model: Path | None, columns: tuple[str, ...], top_k: int, devices: int, *, strict: bool,
     allow_outside: bool, trust_remote_code: bool, **reading: str | None,
 ) -> None:  # fmt: skip
-    """Answer each row of INPUT (CSV, JSON Lines, Parquet; a folder of images; - reads one input a line).
+    """Predict each row of INPUT (CSV, JSON Lines, Parquet; a folder of images; - reads one input a line).
 
-    A row that cannot be answered says why in the column `error`.
+    A row that cannot be predicted says why in the column `error`.
     """
     from finespun.evaluation.predict_devices import predict_on  # noqa: PLC0415
 
@@ -57,5 +59,29 @@ def predict(
         devices, source, output, folder=folder, columns=chosen, reading=said, top_k=top_k, strict=strict,
         allow_outside=allow_outside, trust_remote_code=trust_remote_code,
     )  # fmt: skip
-    bad = f", {failed:,} of them could not be answered (column error)" if failed else ""
+    bad = f", {failed:,} of them could not be predicted (column error)" if failed else ""
     click.echo(f"{count:,} row{'s' if count != 1 else ''} -> {output}{bad}", err=True)
+
+
+@click.command()
+@click.argument("text")
+@click.option(
+    "--model", type=click.Path(path_type=Path, file_okay=False), help="A fine-tuned folder [default: models/finetuned]."
+)
+@click.option("--trust-remote-code", is_flag=True, help="Run code that lies in the model's folder.")
+def explain(text: str, model: Path | None, *, trust_remote_code: bool) -> None:
+    """Show which words of TEXT made the predicted label (integrated gradients), and check that against deleting words."""
+    from finespun.evaluation.analysis.attribution import explain as explained  # noqa: PLC0415
+    from finespun.evaluation.predictor import Predictor  # noqa: PLC0415
+
+    predictor = Predictor(model or this_project().finetuned, trust_remote_code=trust_remote_code)
+    found = explained(predictor, dict.fromkeys(predictor.columns.values(), text))
+    click.echo(f"{found.label}, probability {found.probability:.3f}")
+    largest = max((abs(score) for score in found.scores), default=1.0) or 1.0
+    for token, score in zip(found.tokens, found.scores, strict=True):
+        click.echo(f"  {token:<20} {score:+8.3f}  {('+' if score > 0 else '-') * round(20 * abs(score) / largest)}")
+    areas = f"area under the probability {found.deletion:.3f}, in random orders {found.random:.3f}"
+    if found.holds:
+        click.echo(f"deleting the words in this order: {areas}: these words matter")
+    else:
+        click.echo(f"warning: deleting the words in this order is no better than at random ({areas}): do not trust it")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from finespun.artifacts import Artifacts
 from finespun.config import targets
@@ -16,7 +17,8 @@ from finespun.failures import while_writing
 from finespun.files import read_table
 from finespun.report import facts, notes, plots
 from finespun.stages.measuring import log_report, on_devices_exactly, predict_and_measure, write_report
-from finespun.tracking.model_run import open_run_of_model
+from finespun.tracking.model_run import log_fine_tuned, open_run_of_model
+from finespun.tracking.trials.trial import Trial
 from finespun.training.history import COLUMNS
 from finespun.training.lightning.devices import choose
 
@@ -35,11 +37,10 @@ def evaluate(config: RunConfig, artifacts: Artifacts) -> None:
     write_report(measured, folder, confidence=config.evaluation.confidence)
     history = read_table(artifacts.finetuned / "history.csv", COLUMNS, error=ModelError, remedy=RESTORE)
     prepared = PreparedData(artifacts.prepared)
-    speed = {
-        "rows_per_second": measured.predictions.num_rows / measured.seconds,
-        "device": str(choose(config.runtime, "32-true")),
-    }
-    cost = {**latency(artifacts.finetuned, prepared, "val", config), **speed}
+    hardware = choose(config.runtime, "32-true")
+    cost: dict[str, Any] = {"rows_per_second": measured.predictions.num_rows / measured.seconds, "device": str(hardware)}
+    if not hardware.sharded:  # else one device may not hold the model
+        cost |= latency(artifacts.finetuned, prepared, "val", config)
     with while_writing(folder):
         (folder / "cost.json").write_text(json.dumps(cost, indent=2) + "\n", encoding="utf-8")
         label_errors.write(measured.judgement, folder / "label_errors.csv")
@@ -52,3 +53,5 @@ def evaluate(config: RunConfig, artifacts: Artifacts) -> None:
         log_report(tracked, measured, artifacts, stage="evaluate", split="val")
         tracked.log_images({name: folder / f"{name}.png" for name in ("confusion", "training")})
         tracked.set_tags({"mlflow.note.content": notes.note(facts.read(artifacts, stages=("evaluate",)))})
+        if Trial.of(artifacts):  # of a sweep's trials only the best are measured, and have their model logged
+            log_fine_tuned(tracked, artifacts.finetuned, config, PreparedData(artifacts.prepared))
