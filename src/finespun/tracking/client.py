@@ -183,7 +183,7 @@ class Tracker:
     def _say_absent(self, error: Exception) -> None:
         print(f"warning: MLflow does not answer ({_first_line(error)}); what it is owed waits for `finespun sync`")  # noqa: T201
 
-    def count_looks(self, test_digest: str, *, but: str = "") -> int | None:
+    def count_test_evaluations(self, test_digest: str, *, but: str = "") -> int | None:
         """Returns how often a test split has been evaluated, by all runs but one; None where the store does not answer."""
         rule = f"tags.test_split = '{test_digest}'"
         try:
@@ -191,7 +191,11 @@ class Tracker:
         except (*FAILURES, MachineError) as error:
             print(f"warning: evaluations of the test split are not counted: {_first_line(error)}")  # noqa: T201
             return None
-        return sum(int(run.data.tags.get("test_looks", 0)) for run in found if run.info.run_id != but)
+        return sum(
+            int(run.data.tags.get("test_evaluations", run.data.tags.get("test_looks", 0)))  # as it was called once
+            for run in found
+            if run.info.run_id != but
+        )
 
     def delivery(self, run_id: str, refused: Path) -> Delivery:
         """Returns the way to one run of the store."""
@@ -292,9 +296,9 @@ class Run:
         except (*FAILURES, MachineError):
             return None
 
-    def looks(self, test_digest: str) -> int | None:
+    def test_evaluations(self, test_digest: str) -> int | None:
         """Returns how often other runs have evaluated a test split; None where the store does not answer."""
-        return self.tracker.count_looks(test_digest, but=self.id)
+        return self.tracker.count_test_evaluations(test_digest, but=self.id)
 
     def log_folder(self, folder: Path, to: str) -> None:
         """Copies a folder's files among the run's artifacts."""
