@@ -24,8 +24,8 @@ GOALS = [Goal("val/f1_macro", "maximize")]
 
 def settings(**changes: object) -> SweepConfig:
     plain = {
-        "name": None, "trials": None, "minutes": None, "parallel": "auto", "gpus_a_trial": 1, "metrics": None, "direction": None,
-        "keep_models": 1, "finalists": 0, "seeds": 3, "storage": None, "space": "given",
+        "name": None, "trials": None, "minutes": None, "parallel": "auto", "gpus_a_trial": 1, "metrics": None,
+        "direction": None, "keep_models": 1, "finalists": 0, "seeds": 3, "storage": None, "space": "given",
     }  # fmt: skip
     return SweepConfig.model_validate(plain | changes)
 
