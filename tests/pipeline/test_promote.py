@@ -31,6 +31,7 @@ def promote(project: Project, *arguments: str, check: bool = True) -> subprocess
     return project.run("finespun", "promote", *arguments, check=check)
 
 
+@pytest.mark.slow
 def test_dvc_reaches_the_metric_of_the_promoted_trial(project: Project) -> None:
     (project.folder / "params.yaml").write_text(PARAMS)
     project.commit("dials with comments")
