@@ -27,7 +27,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(min_length=1)]
 Column = Annotated[str, BeforeValidator(lambda given: str(given) if type(given) is int else given)]  # of CoNLL, by position
 KERAS = (".keras", ".h5")
-Severity = Literal["error", "warn", "drop"]
+Severity = Literal["error", "warn", "note", "drop"]
+Finding = Literal["error", "warn", "note"]  # of what is no single row's fault
+SplitBy = Literal["hash", "stratified", "group", "time", "given"]
 
 
 class Section(BaseModel):
@@ -44,8 +46,14 @@ class Filter(Section):
 
 
 class Split(Section):
-    """Shares of the three splits; `seed` is apart from the run's seed, so that runs with other seeds compare."""
+    """How rows are split, and the shares of the three splits; `seed` is apart from the run's, so that runs with others compare.
 
+    `hash`: of a row's normalised content. `stratified`: the same share of each label. `group`: rows of one `columns.group`
+    stay together. `time`: the oldest rows train, the newest test, by `columns.time`. `given`: as `columns.split` or the names
+    in `data.path` say. None: given or group where the columns or paths say so, else hash.
+    """
+
+    by: SplitBy | None = None
     train: Share = 0.8
     val: Share = 0.1
     test: Share = 0.1
@@ -61,7 +69,7 @@ class Split(Section):
 
 
 class Checks(Section):
-    """What to do with rows that fail a check: stop (`error`), keep (`warn`) or leave out and count (`drop`)."""
+    """What to do with rows that fail a check: stop (`error`), keep (`warn`, `note`) or leave out and count (`drop`)."""
 
     empty_text: Severity = "error"
     unknown_label: Severity = "error"
@@ -72,9 +80,19 @@ class Checks(Section):
     bytes_as_text: Severity = "error"  # a text or label that is Python's way to write bytes: b'...'
     no_value: Severity = "warn"  # a text or label that is how programs write that there is no value: nan, NULL, #REF!
     rare_label: Severity = "error"  # that no training row has
-    lookalike_label: Literal["error", "warn"] = "warn"  # labels that differ by case or blanks, or as 1 and 1.0 do
+    lookalike_label: Finding = "warn"  # labels that differ by case or blanks, or as 1 and 1.0 do
+    joined_labels: Finding = "warn"  # labels that are several of the others with a sign between them
+    blank_indicator: Finding = "warn"  # empty cells in columns of 0 and 1
     duplicate: Severity = "warn"
     conflicting_labels: Severity = "error"
+    control_character: Severity = "note"  # in a text: control characters, and those that nobody sees
+    leak: Severity = "error"  # a row that is in two ready splits; drop leaves out the one that is trained on
+    near_duplicate: Finding = "warn"  # nearly the same text in two splits
+    small_label: Finding = "error"  # of stratified splits: a label with fewer rows than splits
+    imbalance: Finding = "warn"  # a label with a fiftieth of the rows of another, or less
+    leakage: Finding = "warn"  # what predicts the label perfectly and will not be there when it is asked for
+    cut_off: Finding = "warn"  # the share of tokens beyond the model's window
+    unknown_tokens: Finding = "warn"  # the share of tokens that the tokenizer does not know
 
 
 class Limit(Section):
@@ -99,10 +117,12 @@ class DataConfig(Section):
     encoding: str = "utf-8"
     quoting: Literal["auto", "standard", "none"] = "auto"  # auto: a quote that swallows rows is reported; none: quotes are text
     allow_outside: bool = False  # whether a table of images may name files that lie elsewhere than the data
-    columns: dict[str, Column | Strings]  # role -> column, or several; `group` keeps rows of one group in one split
+    columns: dict[str, Column | Strings]  # role -> column, or several; `group`, `time` and `split` decide on splits
     labels: Strings | None = None  # None: those found, sorted
     filters: Annotated[tuple[Filter, ...], Field(strict=False)] = ()
     split: Split = Split()
+    folds: Annotated[int, Field(ge=2)] = 5
+    fold: NonNegativeInt | None = None  # cross-validation: the part, of `folds`, of all but the test split that validates
     limit: Limit | None = None
     checks: Checks = Checks()
 
@@ -114,6 +134,29 @@ class DataConfig(Section):
             if twice:
                 raise ValueError(f"{role} names {', '.join(twice)} twice; name each column once")
         return columns
+
+    @property
+    def split_by(self) -> SplitBy:
+        """How rows are split: as it is said, or as the columns say."""
+        if self.split.by:
+            return self.split.by
+        return "given" if "split" in self.columns else "group" if "group" in self.columns else "hash"
+
+    @model_validator(mode="after")
+    def _splits_by_what_is_there(self) -> Self:
+        needed = {"group": "group", "time": "time", "given": "split"}.get(self.split_by)
+        if needed and needed not in self.columns:
+            raise ValueError(f"split.by: {self.split_by} needs columns.{needed}, the column that says it")
+        if self.split_by == "time" and ("group" in self.columns or self.fold is not None):
+            what = (
+                "columns.group would put one group on both sides" if "group" in self.columns else "fold needs rows in any order"
+            )
+            raise ValueError(f"split.by: time goes by time alone, and {what}; leave that out, or split by something else")
+        if self.fold is not None and self.fold >= self.folds:
+            raise ValueError(
+                f"fold: {self.fold} is none of {self.folds} folds; say one of 0 to {self.folds - 1}, or raise folds"
+            )
+        return self
 
     @field_validator("labels")
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,17 @@ from finespun.config.sections import DataConfig, RunConfig
 from finespun.data import sources
 from finespun.data.cells import label_name
 from finespun.data.check_report import Report
-from finespun.data.checks import check_rows
+from finespun.data.dataset_checks.examine import Read, examine
 from finespun.data.encode import Profile, beyond_limit, encode_splits
-from finespun.data.labels import labels_of
 from finespun.data.prepared import PreparedData
-from finespun.data.splits import SPLITS
+from finespun.data.splits import SPLITS, Assigned
 from finespun.data.writing import CsvWriter
 from finespun.errors import DataError, first_of, listed
 from finespun.failures import while_writing
 from finespun.kept import file_digest, in_one_move, seal
 from finespun.models.addresses import resolve
 from finespun.stages import finished
+from finespun.tasks.base import Encoder, Task
 from finespun.tracking.earlier import localised
 from finespun.tracking.lineage import input_digests, path_digest, require_unchanged, stage_digest
 
@@ -52,26 +53,21 @@ def run(artifacts: Artifacts) -> None:
 
 
 def prepare(config: RunConfig, artifacts: Artifacts, folder: Path) -> None:
-    """Reads twice: first every row is checked, and nothing is written unless all is well."""
-    data, path = _spelt(config.data), artifacts.project / config.data.path
-    here = path if path.is_dir() else path.parent
-    inside = (Path(path.anchor),) if data.allow_outside else (here, *artifacts.raw)
-    task = targets.build("task", config.task).reading_from(here, artifacts.project, inside=inside)
-    reading = {"delimiter": data.delimiter, "encoding": data.encoding, "quoting": data.quoting}
-    options: dict[str, Any] = {"file_format": data.format, **reading}
-    encoder = task.encoder(
-        resolve(localised(config.model, config.runtime, artifacts), artifacts.project, weights=False)
-    )  # fmt: skip
-    report = check_rows(sources.read(path, **options), data, task)
+    """Reads twice and more: first every row is checked, and nothing is written unless all is well."""
+    data, path = spelt(config.data), artifacts.project / config.data.path
+    task, encoder = task_and_encoder(config, artifacts)
+    read = reader(data, artifacts)
+    found = examine(read, data, task, encoder)
+    report, known = found.report, found.labels
     _tell(report, artifacts.state / "data_problems.csv")
-    _require_rows(report, data)
-    known = labels_of(report, data)
+    require_rows(report, data)
     labels = task.label_names(known.names, data.columns)
-    left_out = report.left_out | known.left_out
-    left_out |= beyond_limit(sources.read(path, **options), data, task, left_out, known.to_train)
+    left_out = beyond_limit(read(), data, task, assigned=Assigned(report.kept, found.codes))
+    for number in sorted(left_out):
+        report.dropped.add(number, "limit")
     profile = encode_splits(
-        sources.read(path, **options), data=data, task=task, encoder=encoder, labels=labels, folder=folder,
-        left_out=left_out, to_train=known.to_train,
+        read(), data=data, task=task, encoder=encoder, labels=labels, folder=folder, left_out=left_out,
+        assigned=Assigned(report.kept, found.codes),
     )  # fmt: skip
     _require_trained(known.trained, profile, data)
     written = PreparedData(folder)
@@ -96,7 +92,25 @@ def prepare(config: RunConfig, artifacts: Artifacts, folder: Path) -> None:
         (folder / f"{name}.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     _print_warnings(profile)
     rows = ", ".join(f"{split} {profile.rows[split]:,}" for split in SPLITS)
-    print(f"{data.path}: {report.rows:,} rows, {len(left_out):,} left out; {rows}; labels {first_of(labels, 20)}")  # noqa: T201
+    print(f"{data.path}: {report.rows:,} rows, {len(report.dropped.numbers):,} left out; {rows}; labels {first_of(labels, 20)}")  # noqa: T201
+
+
+def task_and_encoder(config: RunConfig, artifacts: Artifacts) -> tuple[Task, Encoder]:
+    """Returns the task, which reads files from where the data lie, and what it encodes with."""
+    path = artifacts.project / config.data.path
+    here = path if path.is_dir() else path.parent
+    inside = (Path(path.anchor),) if config.data.allow_outside else (here, *artifacts.raw)
+    task: Task = targets.build("task", config.task).reading_from(here, artifacts.project, inside=inside)
+    model = localised(config.model, config.runtime, artifacts)
+    return task, task.encoder(resolve(model, artifacts.project, weights=False))
+
+
+def reader(data: DataConfig, artifacts: Artifacts) -> Read:
+    """Returns what goes through the rows anew each time that it is called."""
+    return partial(
+        sources.read, artifacts.project / data.path, file_format=data.format, delimiter=data.delimiter,
+        encoding=data.encoding, quoting=data.quoting,
+    )  # fmt: skip
 
 
 def _print_warnings(profile: Profile) -> None:
@@ -108,7 +122,7 @@ def _print_warnings(profile: Profile) -> None:
         print(f"warning: {share}: their ends are cut off; raise it where the model allows more")  # noqa: T201
 
 
-def _spelt(data: DataConfig) -> DataConfig:
+def spelt(data: DataConfig) -> DataConfig:
     """Returns the section with its labels spelt as those of rows are.
 
     Raises:
@@ -122,9 +136,9 @@ def _spelt(data: DataConfig) -> DataConfig:
     return data.model_copy(update={"labels": names or None})
 
 
-def _require_rows(report: Report, data: DataConfig) -> None:
+def require_rows(report: Report, data: DataConfig) -> None:
     """Raises a DataError that says where all rows went, if none is left."""
-    if len(report.left_out) < report.rows:
+    if len(report.kept):
         return
     went = [f"{count:,} by data.filters ({reason})" for reason, count in report.filtered.items()]
     went += [f"{count:,} by data.checks.{kind}: drop" for kind, count in report.counts("drop").items()]
