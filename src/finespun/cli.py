@@ -80,20 +80,21 @@ def run(overrides: tuple[str, ...]) -> None:
     help="Of a CSV; none: quotes are text [default: as in training].",
 )
 @click.option("--top-k", type=click.IntRange(min=1), default=1, show_default=True, help="Answers a row, the likeliest first.")
+@click.option("--devices", type=click.IntRange(min=1), default=1, show_default=True, help="GPUs, or processes on CPUs.")
 @click.option("--strict", is_flag=True, help="End at the first row that cannot be answered.")
 @click.option(
     "--allow-outside", is_flag=True, help="Read files that INPUT names wherever they lie, not only beside it or below here."
 )
 @click.option("--trust-remote-code", is_flag=True, help="Run code that lies in the model's folder.")
 def predict(
-    source: Path, output: Path, model: Path | None, columns: tuple[str, ...], top_k: int, *, strict: bool,
+    source: Path, output: Path, model: Path | None, columns: tuple[str, ...], top_k: int, devices: int, *, strict: bool,
     allow_outside: bool, trust_remote_code: bool, **reading: str | None,
 ) -> None:  # fmt: skip
     """Answer each row of INPUT (CSV, JSON Lines, Parquet; a folder of images; - reads one input a line).
 
     A row that cannot be answered says why in the column `error`.
     """
-    from finespun.evaluation.predict_file import predict_file  # noqa: PLC0415
+    from finespun.evaluation.predict_devices import predict_on  # noqa: PLC0415
 
     wrong = [each for each in columns if "=" not in each]
     if wrong:
@@ -103,8 +104,8 @@ def predict(
     chosen = dict(each.split("=", 1) for each in columns)
     said = {name: value for name, value in reading.items() if value is not None}
     folder = model or _here().finetuned
-    count, failed = predict_file(
-        source, output, folder=folder, columns=chosen, reading=said, top_k=top_k, strict=strict,
+    count, failed = predict_on(
+        devices, source, output, folder=folder, columns=chosen, reading=said, top_k=top_k, strict=strict,
         allow_outside=allow_outside, trust_remote_code=trust_remote_code,
     )  # fmt: skip
     bad = f", {failed:,} of them could not be answered (column error)" if failed else ""

@@ -81,3 +81,19 @@ def test_kept_features_are_those_of_the_very_model(again: Project) -> None:
         found = json.loads((trial / "reports" / "evaluation" / "details.json").read_text())["scores"]["log_loss"]["value"]
         chosen = json.loads((trial / "models" / "finetuned" / "run.json").read_text())["best_score"]
         assert found == pytest.approx(chosen, rel=1e-4), "a frozen pooler that the seed draws is another one in each trial"
+
+
+def test_debugging_leaves_no_run_and_a_later_stage_may_begin_one(project: Project) -> None:
+    project.run("finespun", "run", "runtime=debug", "hydra.run.dir=outputs/debug")
+    folder = project.folder / "outputs" / "debug"
+    assert json.loads((folder / "models" / "finetuned" / "run.json").read_text())["steps"] == 2
+    assert json.loads((folder / "models" / "finetuned" / "run.json").read_text())["run_id"] == ""
+    assert (folder / "reports" / "evaluation" / "metrics.json").is_file()
+    assert not (project.folder / "mlruns").exists()
+
+    project.edit("outputs/debug/build/config.yaml", runtime__tracking=True)
+    for stage in ("evaluate", "test"):
+        done = project.run("python", "-m", "finespun.stages", stage, "--out", str(folder))
+        assert ("made with runtime.tracking: false" in done.stdout) == (stage == "evaluate"), "the second knows the run"
+    [run] = runs(project)
+    assert {"evaluation/accuracy", "test/accuracy", "train/loss"} <= set(run.data.metrics)

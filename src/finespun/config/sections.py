@@ -303,6 +303,7 @@ class RuntimeConfig(Section):
     progress_bar: bool
     checkpoint_seconds: NonNegativeFloat
     stall_minutes: PositiveFloat  # without progress on several devices
+    tracking: bool
     tracking_uri: str | None
     mlflow_experiment: str
     lightning: dict[str, Any]

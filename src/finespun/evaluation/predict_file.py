@@ -13,8 +13,12 @@ from finespun.data import image_folder, sources, writing
 from finespun.data.checks import named_columns
 from finespun.data.sources import Row, chunks
 from finespun.errors import DataError, did_you_mean, listed, visible
+from finespun.evaluation.devices import help_rank_zero, release, shared
 from finespun.evaluation.predictor import Predictor
 from finespun.models.addresses import require_consent
+from finespun.training.launch import rank
+
+ROWS_AT_ONCE = 1024  # are answered together, at most: each device is given as many at a time
 
 
 def predict_file(
@@ -30,6 +34,8 @@ def predict_file(
     trust_remote_code: bool = False,
 ) -> tuple[int, int]:
     """Predicts `source` into `output` and returns how many rows there were and how many could not be answered.
+
+    Of several processes, each on a device of its own, rank zero reads and writes; the others return (0, 0).
 
     Args:
         source: a table, a folder of files (where the task reads files), or `-`: one input a line of standard input.
@@ -65,10 +71,16 @@ def predict_file(
     else:
         predictor.task = predictor.task.reading_from(here, Path(), inside=inside)
         options: dict[str, Any] = {**predictor.reading, **reading}
-        if sources.format_of(source, reading.get("file_format")) == "jsonl":
+        if rank() == 0 and sources.format_of(source, reading.get("file_format")) == "jsonl":
             job.columns = _columns(sources.read(source, **options, lenient=True))
         lines = sources.read(source, **options, lenient=True)
-    return writing.write(job.answered(lines), output, like=job.like), job.failed
+    if rank():
+        help_rank_zero(job.answers)
+        return 0, 0
+    try:
+        return writing.write(job.answered(lines), output, like=job.like), job.failed
+    finally:
+        release()
 
 
 def _columns(lines: Iterator[sources.Line]) -> Row:
@@ -138,20 +150,27 @@ class _Job:
         return {name: whole[name] for name in answer}
 
     def _pairs(self, lines: Iterator[sources.Line]) -> Iterator[tuple[sources.Line, dict[str, Any]]]:
+        for chunk, answers in shared(self._checked(lines), self.answers):
+            for line, answer in zip(chunk, answers, strict=True):
+                self._count(line, answer)
+                yield line, answer
+
+    def _checked(self, lines: Iterator[sources.Line]) -> Iterator[list[sources.Line]]:
+        """Yields chunks; the first row that says something must have the columns."""
         checked = False
-        for chunk in chunks(lines, self.predictor.task.rows_at_once):
-            good = [line for line in chunk if not line.error]
+        for chunk in chunks(lines, min(ROWS_AT_ONCE, self.predictor.task.rows_at_once)):
             whole = next(
                 (line for line in chunk if line.row or not line.error), None
             )  # also a row of another width has columns
             if whole and not checked:
                 self._require_columns(whole)
                 checked = True
-            answers = iter(self.predictor.predict([line.row for line in good], top_k=self.top_k))
-            for line in chunk:
-                answer = {"error": line.error.partition(";")[0]} if line.error else next(answers)
-                self._count(line, answer)
-                yield line, answer
+            yield chunk
+
+    def answers(self, chunk: list[sources.Line]) -> list[dict[str, Any]]:
+        """Returns an answer for each line, for those that could not be read their error."""
+        found = iter(self.predictor.predict([line.row for line in chunk if not line.error], top_k=self.top_k))
+        return [{"error": line.error.partition(";")[0]} if line.error else next(found) for line in chunk]
 
     def _require_columns(self, line: sources.Line) -> None:
         """Raises a DataError where no row has a column; one that alone lacks it is a bad row."""

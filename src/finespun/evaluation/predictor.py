@@ -21,7 +21,8 @@ from finespun.failures import ran_out_of_memory
 from finespun.files import read_json
 from finespun.models.pretrained import load_model
 from finespun.tasks.base import Task
-from finespun.training.hardware import choose_accelerator
+from finespun.training.hardware import choose_accelerator, device_of
+from finespun.training.pulse import progressed
 
 RESTORE = "restore models/finetuned with `dvc checkout --force`, or make it anew with `dvc repro --force finetune`"
 BATCH_TOKENS = 4096  # of one forward pass, padding included; halved for as long as memory does not hold it
@@ -50,7 +51,7 @@ class Predictor:
         """
         record = read_record(folder)
         task: Task = targets.build("task", Target.model_validate(record["task"]))
-        self.device = choose_accelerator("auto")
+        self.device = device_of(choose_accelerator("auto"))
         loaded = load_model(folder, auto_class=task.auto_class, options={}, trust_remote_code=trust_remote_code)
         self.model: Any = loaded.to(self.device).eval()
         self.task, self.encoder = task.settled(self.model.config.to_dict()), task.encoder(folder)
@@ -101,6 +102,7 @@ class Predictor:
         return self.task.predictions(table, outputs, self.labels, top_k=top_k)
 
     def _forward(self, columns: dict[str, list[Any]]) -> NDArray[np.float64]:
+        progressed()
         inputs, _ = self.task.collate(columns, self.encoder)
         with torch.inference_mode():
             logits = self.model(**{name: tensor.to(self.device) for name, tensor in inputs.items()}).logits

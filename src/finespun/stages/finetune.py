@@ -43,6 +43,7 @@ from finespun.tracking.client import Run, Tracker, new_key, run_name
 from finespun.tracking.earlier import localised
 from finespun.tracking.lineage import input_digests, require_unchanged, stage_digest, tags
 from finespun.tracking.model_run import log_fine_tuned
+from finespun.tracking.untracked import Untracked
 from finespun.training import target_units
 from finespun.training.checkpoints import Store, size_of
 from finespun.training.entering import few_rows
@@ -74,7 +75,7 @@ def finetune(config: RunConfig, artifacts: Artifacts, hardware: Hardware) -> Non
     if rank():
         train(sink=lambda _metrics, _step: None)
         return
-    require_writable(store.folder, artifacts.finetuned, artifacts.mlruns)
+    require_writable(store.folder, artifacts.finetuned, *([artifacts.mlruns] if config.runtime.tracking else []))
     with store.lock():
         with _open_run(config, artifacts, prepared, store, inputs, hardware) as tracked:
             try:
@@ -209,6 +210,8 @@ def _digest_of_frozen(drawn: dict[str, torch.Tensor], tuning: Tuning) -> str:
 def _open_run(
     config: RunConfig, artifacts: Artifacts, prepared: PreparedData, store: Store, inputs: dict[str, str], hardware: Hardware
 ) -> Run:
+    if not config.runtime.tracking:
+        return Untracked()
     tracker = Tracker(config.runtime, artifacts)
     key, run_id = store.note("run"), store.note("run_id")
     again = tracker.resume(run_id) if run_id else tracker.find(key) if key else None

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from finespun.artifacts import Artifacts
-from finespun.errors import FinespunError
 from finespun.training.hardware import Hardware
-from finespun.training.launch import is_worker, torchrun
+from finespun.training.launch import is_worker, launch
 
 
 def on_devices(
@@ -24,8 +23,4 @@ def on_devices(
     if is_worker() or hardware.devices == 1:
         work()
         return
-    code = torchrun(["finespun.stages", stage, "--out", str(artifacts.out)], hardware.devices, stall_minutes=stall_minutes)
-    if code:
-        failed = FinespunError(f"{hardware.devices} processes ended with exit code {code}; the reason stands above")
-        failed.exit_code = code
-        raise failed
+    launch(["finespun.stages", stage, "--out", str(artifacts.out)], hardware.devices, stall_minutes=stall_minutes)

@@ -25,7 +25,7 @@ def look(config: RunConfig, artifacts: Artifacts) -> None:
         earlier = int(tracked.tag("test_looks") or 0)
         tracked.set_tags({"test_split": digest, "test_looks": str(earlier + 1)})
         tracked.log_data("test", schema)
-        looks = tracked.tracker.count_looks(digest, but=tracked.id)
+        looks = tracked.looks(digest)
         counted = {} if looks is None else {"looks_at_this_split": looks + earlier + 1}
         write_report(measured, folder, confidence=config.evaluation.confidence, **counted)
         log_report(tracked, measured, folder, prefix="test")

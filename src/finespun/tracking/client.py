@@ -30,7 +30,7 @@ from finespun.data.checks import named_columns
 from finespun.errors import InterruptError, MachineError
 from finespun.masking import masked, without_login
 from finespun.tracking import leftovers
-from finespun.tracking.addresses import database_path, database_uri, remove_strays
+from finespun.tracking.addresses import bring_along, database_path, database_uri, remove_strays
 from finespun.tracking.delivery import FAILURES, Delivery
 from finespun.tracking.journal import fingerprint
 from finespun.tracking.names import legal
@@ -77,6 +77,9 @@ class Tracker:
         if self._client is None:
             remedy = "start the server, or set null for the database in mlruns/"
             with self._alone(), needed(f"runtime.tracking_uri: {masked(self.uri)} does not answer", remedy):
+                database = database_path(self.uri)
+                if database is not None:
+                    bring_along(database)
                 client = mlflow.MlflowClient(self.uri)
                 self._experiment_id = self._find_experiment(client)
                 remove_strays(self.uri)
@@ -253,6 +256,10 @@ class Run:
             return self.tracker.client.get_run(self.id).data.tags.get(legal(name))
         except (*FAILURES, MachineError):
             return None
+
+    def looks(self, test_digest: str) -> int | None:
+        """Returns how often other runs have evaluated a test split; None where the store does not answer."""
+        return self.tracker.count_looks(test_digest, but=self.id)
 
     def log_folder(self, folder: Path, to: str) -> None:
         """Copies a folder's files among the run's artifacts."""

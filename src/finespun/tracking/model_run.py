@@ -12,26 +12,35 @@ from finespun.config import targets
 from finespun.config.sections import RunConfig
 from finespun.data.prepared import PreparedData
 from finespun.evaluation.predictor import Predictor, read_record
+from finespun.kept import file_digest
 from finespun.masking import masked
 from finespun.tracking import leftovers
 from finespun.tracking.client import Run, Tracker
+from finespun.tracking.untracked import Untracked
 
 
 def open_run_of_model(config: RunConfig, artifacts: Artifacts) -> Run:
     """Opens the run that made the model; where the store does not know it, another with all that is known of it.
 
+    Without `runtime.tracking`, a run that keeps nothing.
+
     Raises:
         MachineError: a new run is needed, and the server does not answer.
     """
+    if not config.runtime.tracking:
+        return Untracked()
     tracker = Tracker(config.runtime, artifacts)
     record = read_record(artifacts.finetuned)
     notes = tracker.outbox / "moved.json"
     moved: dict[str, str] = json.loads(notes.read_text(encoding="utf-8")) if notes.is_file() else {}
-    run_id = str(record["run_id"])
-    run = tracker.resume(moved.get(run_id, run_id))
+    run_id = str(record["run_id"]) or f"none-{file_digest(artifacts.finetuned / 'run.json')[:24]}"
+    known = moved.get(run_id, str(record["run_id"]))
+    run = tracker.resume(known) if known else None
     if run is not None:
         return run
     said = f"MLflow at {masked(tracker.uri)} does not know the run {run_id} of this model"
+    if not record["run_id"]:
+        said = "this model was made with runtime.tracking: false"
     print(f"warning: {said}; a new run takes what is known")  # noqa: T201
     run = tracker.start(f"again-{run_id[:8]}", tags={"model_of_run": run_id}, params={})
     if not leftovers.adopt(tracker.outbox, run_id, run.outbox.folder):
@@ -53,6 +62,8 @@ def _tell_what_is_known(run: Run, record: dict[str, object], config: RunConfig, 
 
 def log_fine_tuned(run: Run, folder: Path, config: RunConfig, prepared: PreparedData) -> None:
     """Logs the model with three training rows as its example, and what it predicts of them."""
+    if not config.runtime.tracking:
+        return
     task, columns = targets.build("task", config.task), prepared.schema["columns"]
     given = [task.given(row) for row in prepared.examples("train", 3).to_pylist()]
     examples = [{columns[role]: value for role, value in row.items()} for row in given]

@@ -21,6 +21,8 @@ class ParentRun(Callback):
         from finespun.tracking.client import PARENT, Tracker, run_name  # noqa: PLC0415  (a single run has no parent)
 
         runtime = RuntimeConfig.model_validate(OmegaConf.to_container(config.runtime, resolve=True))
+        if not runtime.tracking:
+            return
         project = find_project()
         self.tracker = Tracker(runtime, Artifacts(project=project, out=project))
         sweep = " ".join(config.hydra.overrides.task)
@@ -29,5 +31,7 @@ class ParentRun(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Closes the parent run."""
+        if not hasattr(self, "run"):
+            return
         self.run.set_tags({"sweep.folder": str(Path(config.hydra.sweep.dir).resolve())})
         self.run.__exit__(None, None, None)

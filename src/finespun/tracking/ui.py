@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import suppress
 
 import click
 
 from finespun.artifacts import Artifacts
 from finespun.config.compose import compose
 from finespun.errors import MachineError
+from finespun.tracking.addresses import bring_along
 from finespun.tracking.client import tracking_uri
 from finespun.training.launch import die_with_parent
 
@@ -28,6 +31,8 @@ def serve(artifacts: Artifacts, port: int) -> None:
         return
     if not (artifacts.mlruns / "mlflow.db").is_file():
         raise MachineError(f"{artifacts.mlruns}: holds no runs yet; `dvc repro` makes the first")
+    with suppress(sqlite3.Error):  # a project that can only be read is shown as it is; MLflow names a damaged database
+        bring_along(artifacts.mlruns / "mlflow.db")
     click.echo(f"MLflow: http://127.0.0.1:{port}  ({uri}); Ctrl-C ends it")
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     try:

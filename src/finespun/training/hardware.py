@@ -98,6 +98,18 @@ def choose_accelerator(asked: str) -> str:
     return "cpu" if asked == "cpu" or gpu is None else gpu
 
 
+def require_devices(processes: int) -> None:
+    """Makes sure that each process of this machine has a device of its own.
+
+    Raises:
+        MachineError: there are more processes than GPUs.
+    """
+    accelerator = choose_accelerator("auto")
+    there = torch.cuda.device_count() if accelerator == "cuda" else 1
+    if processes > there and accelerator != "cpu":
+        raise MachineError(f"--devices: {processes} asked for, {there} {accelerator} there; ask for at most {there}")
+
+
 def device_of(accelerator: str) -> torch.device:
     """Returns this process's device: of several GPUs the one that torchrun has given it."""
     return (

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from finespun.errors import MachineError
+from finespun.errors import FinespunError, MachineError
 from finespun.training.pulse import SECONDS, Pulse, Watch
 
 LAUNCH_FOLDER = "FINESPUN_LAUNCH_FOLDER"  # in which processes say how they are
@@ -39,6 +39,20 @@ def world_size() -> int:
 def is_worker() -> bool:
     """Whether torchrun started this process."""
     return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def launch(arguments: list[str], processes: int, *, stall_minutes: float) -> None:
+    """Runs `python -m ARGUMENTS` in several processes.
+
+    Raises:
+        FinespunError: they failed; it has their exit code, and they have said why.
+        MachineError: one of them was silent for `stall_minutes`; all are ended.
+    """
+    code = torchrun(arguments, processes, stall_minutes=stall_minutes)
+    if code:
+        failed = FinespunError(f"{processes} processes ended with exit code {code}; the reason stands above")
+        failed.exit_code = code
+        raise failed
 
 
 def torchrun(arguments: list[str], processes: int, *, stall_minutes: float) -> int:

@@ -13,23 +13,24 @@ from pathlib import Path
 from finespun.errors import MachineError
 
 SECONDS = 1.0  # between two beats
-_done = 0  # of what this process has done in training or evaluating
+_done = 0  # of what this process has done in training, evaluating or predicting
+_working = False
 
 
 def progressed() -> None:
     """Counts a step, or a part of one."""
-    global _done  # noqa: PLW0603  (a process trains one model at a time)
-    _done += 1
+    global _done, _working  # (a process trains one model at a time)
+    _done, _working = _done + 1, True
 
 
 def at_rest() -> None:
     """What follows takes as long as it takes: nobody waits for this process."""
-    global _done  # noqa: PLW0603
-    _done = 0
+    global _working  # noqa: PLW0603
+    _working = False
 
 
 class Pulse(threading.Thread):
-    """Writes this process's id, a count of beats and what it has done into `FOLDER/rank-N`, every second."""
+    """Writes this process's id, a count of beats and what it has done into `FOLDER/rank-N`, every second (0 while it rests)."""
 
     def __init__(self, folder: Path, rank: int) -> None:
         super().__init__(daemon=True)
@@ -41,7 +42,7 @@ class Pulse(threading.Thread):
         while not self.ended.is_set():
             self.beats += 1
             with suppress(OSError):  # a full disk is not this thread's affair
-                partial.write_text(f"{os.getpid()} {self.beats} {_done}", encoding="utf-8")
+                partial.write_text(f"{os.getpid()} {self.beats} {_done if _working else 0}", encoding="utf-8")
                 partial.replace(self.path)
             self.ended.wait(SECONDS)
 

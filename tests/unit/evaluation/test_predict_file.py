@@ -14,48 +14,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from finespun.config.targets import build
 from finespun.data import writing
 from finespun.data.sources import CHUNK, Line
 from finespun.errors import DataError, ModelError
 from finespun.evaluation.predict_file import _Job, predict_file
 from finespun.evaluation.predictor import Predictor
 from helpers import real_rows, write_csv
-from small_run import LABELS, small_config
-
-TASK = build("task", small_config().task)
+from small_classifier import write_record
+from small_run import LABELS
 
 Rows = list[dict[str, Any]]
-
-
-def write_record(place: Path, columns: dict[str, str]) -> None:
-    """The part of `run.json` that predicting reads."""
-    task = {**TASK.model_dump(), "_target_": "finespun.tasks.text_classification.TextClassification", "max_length": 64}
-    (place / "run.json").write_text(json.dumps({"columns": columns, "task": task}))
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
-    """A classifier of two labels that transformers saved; its head is drawn so that it says both."""
-    import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    torch.manual_seed(0)
-    names = dict(enumerate(LABELS))
-    model = AutoModelForSequenceClassification.from_pretrained(tiny_bert, num_labels=2, id2label=names).eval()
-    tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
-    with torch.no_grad():
-        model.classifier.weight.normal_(std=3.0)
-        texts = [row["text"] for row in real_rows(40)]
-        logits = model(**tokenizer(texts, truncation=True, padding=True, return_tensors="pt")).logits
-        margins = (logits[:, 1] - logits[:, 0]).sort().values
-        widest = (margins[11:30] - margins[10:29]).argmax() + 10  # no text lies on the border: rounding cannot turn a label
-        model.classifier.bias[0] += margins[widest : widest + 2].mean()
-    place = tmp_path_factory.mktemp("model") / "finetuned"
-    model.save_pretrained(place)
-    tokenizer.save_pretrained(place)
-    write_record(place, {"text": "text", "label": "label"})
-    return place
 
 
 @pytest.fixture(scope="module")
