@@ -9,6 +9,7 @@ import click
 
 from finespun import __version__
 from finespun.artifacts import Artifacts, find_project
+from finespun.data_commands import check
 from finespun.errors import FinespunError, MachineError
 from finespun.masking import mask_streams
 
@@ -152,6 +153,9 @@ def sync() -> None:
     if left:
         raise MachineError(f"{len(left)} runs are owed something; start the server that they belong to, and sync again")
     click.echo("nothing is left to send")
+
+
+main.add_command(check)
 
 
 def _here() -> Artifacts:

@@ -163,15 +163,18 @@ def _columns(data: DataConfig, path: Path) -> dict[str, Any]:
 
 
 def _tell(report: Report, path: Path) -> None:
-    if not report.problems:
+    rows = [problem for problem in report.problems if problem.line]
+    if rows:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = CsvWriter(file)
+            writer.row(["file", "row", "check", "severity", "column", "value", "remedy"])
+            writer.rows([report.file, p.line, p.kind, p.severity, p.column, p.value, p.remedy] for p in rows)
+    else:
         path.unlink(missing_ok=True)
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = CsvWriter(file)
-        writer.row(["file", "row", "check", "severity", "column", "value", "remedy"])
-        writer.rows([report.file, p.line, p.kind, p.severity, p.column, p.value, p.remedy] for p in report.problems)
+    where = f"\nall of them: {path}" if rows else ""
     if report.counts("error"):
-        raise DataError(f"{report.file}: rows need mending before training\n{report.text('error')}\nall of them: {path}")
+        head = f"{report.file}: rows need mending before training\n" if rows else f"{report.file}: "
+        raise DataError(f"{head}{report.text('error')}{where}")
     if report.counts("warn"):
-        print(f"warning: {report.text('warn')}\nall of them: {path}")  # noqa: T201
+        print(f"warning: {report.text('warn')}{where}")  # noqa: T201
