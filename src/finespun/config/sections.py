@@ -124,6 +124,7 @@ class DataConfig(Section):
     folds: Annotated[int, Field(ge=2)] = 5
     fold: NonNegativeInt | None = None  # cross-validation: the part, of `folds`, of all but the test split that validates
     limit: Limit | None = None
+    slices: Annotated[tuple[Name, ...], Field(strict=False)] = ()  # columns by whose values scores are reported, too
     checks: Checks = Checks()
 
     @field_validator("columns")

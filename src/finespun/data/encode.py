@@ -17,10 +17,11 @@ from finespun.data.check_report import Report
 from finespun.data.checks import role_values, split_key
 from finespun.data.sources import Line, chunks
 from finespun.data.splits import SPLITS, Assigned, normalise, position, split_of
-from finespun.errors import DataError, listed
+from finespun.errors import DataError, did_you_mean, listed, visible
 from finespun.tasks.base import Encoder, Task, Values
 
-Encoded = tuple[int, Values]  # line number, role -> text
+Encoded = tuple[int, Values, dict[str, str]]  # line number, role -> text, column of `data.slices` -> value
+SLICE = "slice/"  # begins the names of columns that `data.slices` keeps
 
 
 @dataclass(kw_only=True)
@@ -90,15 +91,19 @@ def encode_splits(
     with ExitStack() as stack:
         writers: dict[str, pa.RecordBatchFileWriter] = {}
         for split, rows in _by_split(lines, data, task, left_out, assigned):
-            columns = task.encode([values for _, values in rows], encoder, labels)
+            columns = task.encode([values for _, values, _ in rows], encoder, labels)
             profile.rows[split] += len(rows)
-            for _, values in rows:
+            for _, values, _ in rows:
                 profile.labels[split].update(task.answers(values))
             profile.lengths.update(columns["length"].to_pylist())
             profile.truncated += sum(columns.pop("truncated").to_pylist())
             source = columns.pop("source").to_numpy() if "source" in columns else slice(None)
-            numbers = pa.array(np.array([number for number, _ in rows])[source], pa.int64())
-            batch = pa.RecordBatch.from_pydict({"row": numbers, **columns})
+            numbers = pa.array(np.array([number for number, _, _ in rows])[source], pa.int64())
+            kept = {
+                f"{SLICE}{name}": pa.array(np.array([said[name] for _, _, said in rows], dtype=object)[source], pa.string())
+                for name in data.slices
+            }
+            batch = pa.RecordBatch.from_pydict({"row": numbers, **columns, **kept})
             if split not in writers:
                 writers[split] = stack.enter_context(pa.ipc.new_file(str(folder / f"{split}.arrow"), batch.schema))
             writers[split].write_batch(batch)
@@ -116,8 +121,24 @@ def _by_split(
             if split is None or line.number in left_out:
                 continue
             values = role_values(line.row, data.columns, task)
-            parts[split or split_of(split_key(values, task), data.split)].append((line.number, values))
+            split = split or split_of(split_key(values, task), data.split)
+            parts[split].append((line.number, values, _slices(line, data)))
         yield from ((split, rows) for split, rows in parts.items() if rows)
+
+
+def _slices(line: Line, data: DataConfig) -> dict[str, str]:
+    """Returns what a row says in the columns that slices are made of.
+
+    Raises:
+        DataError: it has no such column.
+    """
+    missing = [name for name in data.slices if name not in line.row]
+    if missing:
+        near = did_you_mean(missing[0], line.row)
+        raise DataError(
+            f"{data.path}: data.slices: has no column {missing[0]!r}{near}; it has: {listed(map(visible, line.row))}"
+        )
+    return {name: str(line.row[name] or "").strip() for name in data.slices}
 
 
 def beyond_limit(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,9 +12,11 @@ from numpy.typing import NDArray
 
 from finespun.config.sections import EvaluationConfig
 from finespun.data.prepared import PreparedData
+from finespun.evaluation.calibration import calibration, one_label_chances
+from finespun.evaluation.comparison import differences, mcnemar
+from finespun.evaluation.resampling import interval, resamples
+from finespun.evaluation.slices import slices
 from finespun.tasks.base import Judgement, Outputs, Task
-
-CHUNK_CELLS = 5_000_000  # weights held at once while resampling: 40 MB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +28,9 @@ class Measured:
     baselines: dict[str, dict[str, float]]
     predictions: pa.Table  # a line a unit, as the task shows it
     judgement: Judgement
+    comparison: dict[str, Any]  # with each baseline, on the same rows
+    calibration: dict[str, Any] | None  # None where a task has no probability a row
+    slices: list[dict[str, Any]]
     shown: tuple[str, ...]  # scores for a summary
 
 
@@ -46,10 +52,15 @@ def measure(*, task: Task, prepared: PreparedData, split: str, outputs: Outputs,
     table, labels = prepared.open(split), prepared.labels
     simple = task.baselines(prepared.open("train"), table, labels) if config.baselines else {}
     judged = task.judge(table, outputs, labels)
+    others = {name: task.judge(table, found, labels) for name, found in simple.items()}
+    known = one_label_chances(judged)
     return Measured(
         scores=score(judged),
         intervals=bootstrap(judged, config),
-        baselines={name: score(task.judge(table, found, labels)) for name, found in simple.items()},
+        baselines={name: score(other) for name, other in others.items()},
+        comparison={name: _compared(judged, other, task.headline, config) for name, other in others.items()},
+        calibration=calibration(*known) if known else None,
+        slices=slices(judged, table, by=task.headline[0], config=config),
         predictions=pa.table(judged.table),
         judgement=judged,
         shown=task.headline,
@@ -62,20 +73,19 @@ def score(judged: Judgement) -> dict[str, float]:
 
 
 def bootstrap(judged: Judgement, config: EvaluationConfig) -> dict[str, dict[str, float]]:
-    """Returns percentile intervals of each score from resampled units (Efron and Tibshirani, 1993, chapter 13)."""
+    """Returns the percentile interval of each score from resampled units."""
     samples: dict[str, list[NDArray[np.float64]]] = {}
-    for weights in _resamples(judged.units, config.bootstrap_resamples):
+    for weights in resamples(judged.units, config.bootstrap_resamples):
         for name, values in judged.scores(weights).items():
             samples.setdefault(name, []).append(values)
-    tail = (1 - config.confidence) / 2
-    bounds = {name: np.quantile(np.concatenate(values), (tail, 1 - tail)) for name, values in samples.items()}
-    return {name: {"low": float(low), "high": float(high)} for name, (low, high) in bounds.items()}
+    return {name: interval(np.concatenate(values), config.confidence) for name, values in samples.items()}
 
 
-def _resamples(rows: int, resamples: int) -> Iterator[NDArray[np.float64]]:
-    random = np.random.Generator(np.random.Philox(key=0))
-    at_once = max(1, CHUNK_CELLS // rows)
-    for start in range(0, resamples, at_once):
-        count = min(at_once, resamples - start)
-        drawn = random.integers(0, rows, size=(count, rows)) + np.arange(count)[:, None] * rows
-        yield np.bincount(drawn.ravel(), minlength=count * rows).reshape(count, rows).astype(np.float64)
+def _compared(judged: Judgement, other: Judgement, names: Sequence[str], config: EvaluationConfig) -> dict[str, Any]:
+    """Returns the differences to a baseline on the same rows and, with one label a row, McNemar's test."""
+    count, confidence = config.bootstrap_resamples, config.confidence
+    found: dict[str, Any] = {"differences": differences(judged, other, names, count=count, confidence=confidence)}
+    if one_label_chances(judged) is not None:
+        right = [np.array([a == p for a, p in zip(each.actual, each.predicted, strict=True)]) for each in (judged, other)]
+        found["mcnemar"] = mcnemar(*right)
+    return found

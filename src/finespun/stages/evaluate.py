@@ -6,6 +6,7 @@ from finespun.artifacts import Artifacts
 from finespun.config import targets
 from finespun.config.sections import RunConfig
 from finespun.errors import ModelError
+from finespun.evaluation import label_errors
 from finespun.evaluation.predictor import RESTORE
 from finespun.failures import while_writing
 from finespun.files import read_table
@@ -29,9 +30,12 @@ def evaluate(config: RunConfig, artifacts: Artifacts) -> None:
     write_report(measured, folder, confidence=config.evaluation.confidence)
     history = read_table(artifacts.finetuned / "history.csv", COLUMNS, error=ModelError, remedy=RESTORE)
     with while_writing(folder):
+        suspects = label_errors.write(measured.judgement, folder / "label_errors.csv")
         plots.evaluation(
             judged=measured.judgement, history=history, monitor=targets.build("task", config.task).monitor, folder=folder,
             config=config.report,
         )  # fmt: skip
+    if suspects:
+        print(f"evaluation: the labels of {suspects:,} rows are suspected to be wrong: {folder / 'label_errors.csv'}")  # noqa: T201
     with open_run_of_model(config, artifacts) as tracked:
         log_report(tracked, measured, folder, prefix="evaluation")

@@ -15,7 +15,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from finespun.config.sections import EvaluationConfig
 from finespun.config.targets import build
 from finespun.data.prepared import PreparedData
-from finespun.evaluation import measure as measuring
+from finespun.evaluation import resampling
 from finespun.evaluation.measure import bootstrap, headline, measure, score
 from finespun.stages.measuring import write_report
 from finespun.tasks.base import Judgement
@@ -75,7 +75,7 @@ def test_intervals_are_the_same_each_time_and_whatever_is_held_in_memory(monkeyp
     targets, outputs = drawn(150)
     before = bootstrap(judged(targets, outputs), config(resamples=300))
     assert bootstrap(judged(targets, outputs), config(resamples=300)) == before
-    monkeypatch.setattr(measuring, "CHUNK_CELLS", 150 * 7)
+    monkeypatch.setattr(resampling, "CHUNK_CELLS", 150 * 7)
     again = bootstrap(judged(targets, outputs), config(resamples=300))
     assert again["log_loss"] == pytest.approx(before["log_loss"])
     assert again["accuracy"] == pytest.approx(before["accuracy"])

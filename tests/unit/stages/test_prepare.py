@@ -83,3 +83,14 @@ def test_a_label_without_rows_in_a_split_is_reported(
     rows += [row | {"text": f"{row['text']} again {number}", "sentiment": "mixed"} for number, row in enumerate(rows[:60])]
     prepared(tmp_path, tiny_bert, rows)  # as the warning says
     assert "no row of" not in capsys.readouterr().out
+
+
+def test_columns_for_slices_are_kept_beside_their_rows(tmp_path: Path, tiny_bert: Path) -> None:
+    rows = [{**row, "genre": ("drama", "comedy")[number % 2]} for number, row in enumerate(real_rows(100))]
+    found = prepared(tmp_path, tiny_bert, rows, slices=["genre"], labels=LABELS, checks={"unknown_label": "drop"})
+    for split in ALL:
+        table = found.open(split)
+        wanted = [("drama", "comedy")[number % 2] for number in table["row"].to_pylist()]
+        assert table["slice/genre"].to_pylist() == wanted
+    with pytest.raises(DataError, match=r"data.slices: has no column 'genra' \(did you mean 'genre'\?\)"):
+        prepared(tmp_path, tiny_bert, rows, slices=["genra"])
