@@ -35,8 +35,8 @@ from finespun.models.addresses import resolve
 from finespun.models.pretrained import load_model
 from finespun.training.checkpoints import Store
 from finespun.training.fit import fit
-from finespun.training.hardware import choose
 from finespun.training.history import Sink
+from finespun.training.lightning.devices import choose
 
 ROOT = Path(__file__).resolve().parents[1]
 CAP, BATCH = 128, 32

@@ -22,9 +22,9 @@ from step_cost import tiny
 from finespun.artifacts import Artifacts
 from finespun.config import targets
 from finespun.config.compose import compose
-from finespun.data import sources
 from finespun.data.checks import check_rows
 from finespun.data.encode import encode_splits
+from finespun.data.sources import tables
 
 ROWS, EPOCHS = (1_000, 3_000, 10_000, 30_000, 100_000), (1, 2, 4, 8, 16)
 
@@ -37,7 +37,7 @@ def prepare(rows: int) -> Callable[[], object]:
     with (ROOT / config.data.path).open(encoding="utf-8", newline="") as file:
         real = [row for row in csv.DictReader(file) if row["sentiment"] != "neutral"]
     lines = [
-        sources.Line(number + 2, {**real[number % len(real)], "text": f"{real[number % len(real)]['text']} {number}"})
+        tables.Line(number + 2, {**real[number % len(real)], "text": f"{real[number % len(real)]['text']} {number}"})
         for number in range(rows)
     ]
     encoder = task.encoder(weights())

@@ -26,8 +26,8 @@ from transformers import BertConfig, BertForSequenceClassification, get_linear_s
 from finespun.artifacts import Artifacts
 from finespun.config.compose import compose
 from finespun.data.batches import training_steps
-from finespun.models.attention import quick_attention
-from finespun.models.dropout import Dropout, drop_quickly
+from finespun.models.cpu.attention import quick_attention
+from finespun.models.cpu.dropout import Dropout, drop_quickly
 from finespun.tracking.client import Tracker
 
 EPOCHS, ROWS, ROUNDS = {"whole": 2, "head": 20}, (1600, 6400), 4

@@ -14,7 +14,7 @@ from torch import nn
 
 from finespun.tasks.base import Batch
 from finespun.tasks.text_classification import TextClassification
-from finespun.training.fine_tuner import FineTuner
+from finespun.training.lightning.fine_tuner import FineTuner
 from finespun.training.optimization import Plan
 
 TASK = TextClassification(max_length=8, label_smoothing=0.0, monitor="val/accuracy", monitor_mode="max")

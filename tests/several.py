@@ -19,7 +19,7 @@ from typing import Any
 import cloudpickle
 
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["finespun.training.fit", "finespun.training.sharding", "several"])
+_SERVER.set_forkserver_preload(["finespun.training.fit", "finespun.training.lightning.sharding", "several"])
 
 
 def together(processes: int, work: Callable[[], Any], *, seconds: float = 240) -> list[Any]:

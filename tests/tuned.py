@@ -10,12 +10,12 @@ from finespun.config import targets
 from finespun.data.prepared import PreparedData
 from finespun.evaluation.measure import Measured, measure
 from finespun.evaluation.predict import predict_split
-from finespun.models.conversion import ready
+from finespun.models.conversion.folder import ready
 from finespun.models.pretrained import load_model
 from finespun.stages import finetune
 from finespun.stages.prepare import prepare
 from finespun.training.checkpoints import Store
-from finespun.training.hardware import choose
+from finespun.training.lightning.devices import choose
 from helpers import write_csv
 from small_run import small_config
 

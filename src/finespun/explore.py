@@ -27,7 +27,7 @@ from finespun.config.guard import ELSEWHERE  # (its import lets what Hydra compo
 from finespun.errors import ConfigError, FinespunError, ModelError
 from finespun.failures import ended
 from finespun.files import read_json
-from finespun.training.launch import run_and_wait
+from finespun.training.lightning.launching import run_and_wait
 
 STAGES = ("prepare", "finetune", "evaluate")
 REFUSED = {  # options of Hydra's

@@ -47,12 +47,12 @@ EXCEPTED = {
     "finespun.stages.launching": "where the work is done, not what it is",
     "finespun.tracking.addresses": "watches from the side",
     "finespun.tracking.client": "watches from the side",
-    "finespun.tracking.delivery": "watches from the side",
-    "finespun.tracking.journal": "watches from the side",
-    "finespun.tracking.leftovers": "watches from the side",
+    "finespun.tracking.outbox.delivery": "watches from the side",
+    "finespun.tracking.outbox.journal": "watches from the side",
+    "finespun.tracking.outbox.leftovers": "watches from the side",
     "finespun.tracking.model_run": "watches from the side",
     "finespun.tracking.names": "watches from the side",
-    "finespun.tracking.outbox": "watches from the side",
+    "finespun.tracking.outbox.outbox": "watches from the side",
     "finespun.tracking.earlier": "fetches what build/config.yaml names",
     "finespun.tracking.lineage": "watches from the side",
     "finespun.tracking.served": "watches from the side",
@@ -277,10 +277,10 @@ def test_each_stage_that_computes_is_a_job_of_lightnings() -> None:
     """`fit`, `validate` and `test` of a Trainer are each reached from a stage, with the one module and the one data module."""
     calls = {
         node.attr
-        for module in ("finespun.training.lightning_loop", "finespun.evaluation.predict")
+        for module in ("finespun.training.lightning.trainer", "finespun.evaluation.predict")
         for node in ast.walk(tree(module))
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "trainer"
     }
     assert {"fit", "validate", "test"} <= calls
     for stage in ("finetune", "evaluate", "test"):
-        assert {"finespun.training.fine_tuner", "finespun.training.data_module"} <= closure(stage)
+        assert {"finespun.training.lightning.fine_tuner", "finespun.training.lightning.data_module"} <= closure(stage)

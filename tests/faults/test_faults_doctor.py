@@ -25,7 +25,7 @@ from finespun.artifacts import Artifacts
 from finespun.cli import main
 from finespun.doctor import examination, project
 from finespun.doctor.finding import Finding
-from finespun.tracking.journal import Journal
+from finespun.tracking.outbox.journal import Journal
 from helpers import ROOT
 from small_run import small_config
 

@@ -13,7 +13,7 @@ import pytest
 
 from finespun.explore import new_folder
 from finespun.tracking.addresses import database_path, database_uri
-from finespun.training import launch
+from finespun.training.lightning import launching
 from helpers import ROOT
 from small_run import small_config
 
@@ -83,7 +83,7 @@ class Process:
         (folder / str(pid) / "cmdline").write_bytes(command)
         (folder / str(pid) / "comm").write_text(f"{name}\n")
         monkeypatch.setattr(os, "getppid", lambda: pid)
-        monkeypatch.setattr(launch, "Path", lambda text: folder / Path(text).name)
+        monkeypatch.setattr(launching, "Path", lambda text: folder / Path(text).name)
 
 
 @pytest.mark.parametrize(
@@ -98,9 +98,9 @@ def test_a_stage_knows_that_dvc_has_ended(
 ) -> None:
     Process(monkeypatch, tmp_path, pid=pid, command=command, name=name)
     monkeypatch.delenv("DVC_STAGE", raising=False)
-    assert not launch.dvc_has_ended()
+    assert not launching.dvc_has_ended()
     monkeypatch.setenv("DVC_STAGE", "finetune")
-    assert launch.dvc_has_ended() is lost
+    assert launching.dvc_has_ended() is lost
 
 
 def test_an_orphan_of_dvc_does_nothing() -> None:
@@ -120,7 +120,7 @@ def test_an_orphan_of_dvc_does_nothing() -> None:
 def test_the_number_of_threads_names_a_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    from finespun.training.hardware import choose
+    from finespun.training.lightning.devices import choose
 
     one = choose(small_config().runtime, "32-true").arithmetic
     monkeypatch.setattr(torch, "get_num_threads", lambda: 77)

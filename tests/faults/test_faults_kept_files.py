@@ -20,11 +20,11 @@ from finespun.config.sections import ModelConfig
 from finespun.data.prepared import PreparedData
 from finespun.errors import DataError, ModelError
 from finespun.kept import SEAL, damage, in_one_move, seal
-from finespun.models.conversion import ready
-from finespun.training import entering, frozen
-from finespun.training.callbacks import Saver
+from finespun.models.conversion.folder import ready
 from finespun.training.checkpoints import Store
 from finespun.training.fit import Fitted
+from finespun.training.frozen import head_inputs, replay
+from finespun.training.lightning.callbacks import Saver
 from helpers import ROOT, Project
 from small_run import Train, same_bits
 
@@ -144,7 +144,7 @@ def test_damaged_features_are_computed_anew_to_the_same_bits(
     for path in kept:
         hurt(path)
     computed: list[int] = []
-    for module, name in ((frozen, "capture"), (entering, "_compute")):
+    for module, name in ((replay, "capture"), (head_inputs, "_compute")):
         original = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *given, call=original: (computed.append(1), call(*given))[1])
     assert same_bits(whole, train(tmp_path / "b", **options))

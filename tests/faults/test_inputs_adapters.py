@@ -17,9 +17,9 @@ import transformers as t
 from finespun.config.sections import ModelConfig
 from finespun.errors import ModelError
 from finespun.models.addresses import resolve
-from finespun.models.conversion import ready
+from finespun.models.conversion.folder import ready
 from finespun.models.pretrained import load
-from finespun.tasks.text import TextEncoder
+from finespun.tasks.inputs.text import TextEncoder
 from helpers import make_tiny_bert
 
 AUTO = "AutoModelForSequenceClassification"

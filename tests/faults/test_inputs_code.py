@@ -19,7 +19,7 @@ import torch
 
 from finespun.config.sections import ModelConfig
 from finespun.errors import ModelError
-from finespun.models.conversion import ready
+from finespun.models.conversion.folder import ready
 from finespun.models.pretrained import load, load_processor, with_head_dropout
 from helpers import ROOT, Project
 

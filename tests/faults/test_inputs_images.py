@@ -18,8 +18,8 @@ from PIL import Image
 
 from finespun.data.images import Places, UnreadableError, read
 from finespun.errors import DataError
-from finespun.tasks import image_encoder
-from finespun.tasks.image_encoder import ImageEncoder
+from finespun.tasks.inputs import image_encoder
+from finespun.tasks.inputs.image_encoder import ImageEncoder
 from helpers import ROOT
 from tables import Prepared, prepared
 
@@ -249,7 +249,7 @@ import json, resource, sys
 from pathlib import Path
 from PIL import Image
 from finespun.data.images import Places, read, UnreadableError
-from finespun.tasks.image_encoder import ImageEncoder
+from finespun.tasks.inputs.image_encoder import ImageEncoder
 import numpy as np
 here = Path(sys.argv[1]); places = Places((here,), (here,))
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

@@ -18,11 +18,11 @@ from finespun.config import targets
 from finespun.data.encode import encode_splits
 from finespun.data.loader import RowReader
 from finespun.data.prepared import PreparedData
-from finespun.data.sources import Line
+from finespun.data.sources.tables import Line
 from finespun.errors import ModelError
 from finespun.models.pretrained import load
 from finespun.stages.finetune import _ready
-from finespun.tasks.text import TextEncoder
+from finespun.tasks.inputs.text import TextEncoder
 from helpers import make_tiny_bert, real_rows
 from small_run import LABELS, small_config
 

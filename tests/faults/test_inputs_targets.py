@@ -10,9 +10,9 @@ from finespun.errors import ConfigError
 
 WRONG = {
     "task": (
-        "finespun.tasks.text.Path", "finespun.tasks.base.Task", "finespun.tasks.base.Defaults", "finespun.tasks.text.TextInput",
-        "finespun.tasks.one_label.OneLabel", "finespun.tasks.augmentation.Augmentation", "finespun.tasks.words.read",
-        "finespun.tasks.text.pad", "finespun.tasks.text.np", "finespun.tasks.text_classification.TextInput",
+        "finespun.tasks.inputs.text.Path", "finespun.tasks.base.Task", "finespun.tasks.base.Defaults", "finespun.tasks.inputs.text.TextInput",
+        "finespun.tasks.answers.one_label.OneLabel", "finespun.tasks.inputs.augmentation.Augmentation", "finespun.tasks.inputs.words.read",
+        "finespun.tasks.inputs.text.pad", "finespun.tasks.inputs.text.np", "finespun.tasks.text_classification.TextInput",
         "finespun.tasks.text_classification.TextClasification", "finespun.tasks.nowhere.X", "finespun.tasks.base.annotations",
         "finespun.tasks.text_classification",
     ),
@@ -59,5 +59,7 @@ def test_what_is_one_is_taken(section: str, target: str) -> None:
 
 
 def test_a_file_that_was_edited_by_hand_is_checked_too() -> None:
-    with pytest.raises(ConfigError, match=r"task._target_: finespun.tasks.text.Path is no task .*; tasks are: finespun.tasks"):
-        build("task", Target.model_validate({"_target_": "finespun.tasks.text.Path"}))
+    with pytest.raises(
+        ConfigError, match=r"task._target_: finespun.tasks.inputs.text.Path is no task .*; tasks are: finespun.tasks"
+    ):
+        build("task", Target.model_validate({"_target_": "finespun.tasks.inputs.text.Path"}))

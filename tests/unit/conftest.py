@@ -11,14 +11,14 @@ import torch
 from finespun.config import targets
 from finespun.data.encode import encode_splits
 from finespun.data.prepared import PreparedData
-from finespun.data.sources import Line
+from finespun.data.sources.tables import Line
 from finespun.models.pretrained import load_model
 from finespun.strategies.base import Tuning
-from finespun.tasks.text import TextEncoder
+from finespun.tasks.inputs.text import TextEncoder
 from finespun.training.checkpoints import Store
 from finespun.training.fit import Fitted, fit
-from finespun.training.hardware import choose
-from finespun.training.sharding import from_rank_zero
+from finespun.training.lightning.devices import choose
+from finespun.training.lightning.sharding import from_rank_zero
 from helpers import real_rows
 from small_run import LABELS, Train, small_config
 

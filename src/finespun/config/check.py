@@ -180,7 +180,7 @@ def _check_modules(config: RunConfig) -> Iterator[tuple[str, str]]:
 
 
 def named_classes(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yields the classes that a model's configuration names: `target` of `finespun.models.module`, however deep."""
+    """Yields the classes that a model's configuration names: `target` of `finespun.models.conversion.module`, however deep."""
     for key, value in flatten(values, prefix):
         if key.rpartition(".")[2] == "target" and isinstance(value, str) and "." in value:
             yield key, value

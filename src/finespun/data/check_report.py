@@ -10,7 +10,7 @@ from typing import Any
 
 from finespun.data.cells import as_text, yes_or_no
 from finespun.data.row_table import RowTable
-from finespun.data.sources import Row
+from finespun.data.sources.tables import Row
 
 SHOWN = 5  # problems of each kind that a terminal shows
 KEPT = ("warn", "note")  # severities of problems whose rows are kept

@@ -21,7 +21,7 @@ from finespun.data.cells import (
     yes_or_no,
 )
 from finespun.data.check_report import KEPT, Problem, Report, short
-from finespun.data.sources import Line, Row
+from finespun.data.sources.tables import Line, Row
 from finespun.data.splits import GIVEN, given_split, hashed, normalise, time_of
 from finespun.errors import DataError, did_you_mean, listed, visible
 from finespun.tasks.base import Problem as Found

@@ -15,7 +15,7 @@ import pyarrow as pa
 from finespun.config.sections import DataConfig
 from finespun.data.check_report import Report
 from finespun.data.checks import role_values, split_key
-from finespun.data.sources import Line, chunks
+from finespun.data.sources.tables import Line, chunks
 from finespun.data.splits import SPLITS, Assigned, normalise, position, split_of
 from finespun.errors import DataError, did_you_mean, listed, visible
 from finespun.tasks.base import Encoder, Task, Values

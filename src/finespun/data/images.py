@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from finespun.data.image_folder import ENDINGS
+from finespun.data.sources.image_folder import ENDINGS
 from finespun.errors import listed
 
 if TYPE_CHECKING:

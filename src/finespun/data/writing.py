@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from finespun.data.cells import NUMBER
-from finespun.data.sources import TABS, Row, chunks, format_of
+from finespun.data.sources.tables import TABS, Row, chunks, format_of
 from finespun.errors import BusyError, DataError, listed
 from finespun.failures import while_writing
 

@@ -22,7 +22,7 @@ from finespun.artifacts import Artifacts
 from finespun.config.compose import compose
 from finespun.doctor.finding import Finding, well
 from finespun.errors import ConfigError
-from finespun.tracking.journal import journals
+from finespun.tracking.outbox.journal import journals
 
 OLD_SECONDS = 30 * 24 * 3600
 SPARE_BYTES = 100_000_000

@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 
 import torch.distributed as dist
 
-from finespun.data.sources import chunks
-from finespun.training.launch import rank, world_size
-from finespun.training.pulse import at_rest
+from finespun.data.sources.tables import chunks
+from finespun.training.lightning.heartbeat import at_rest
+from finespun.training.lightning.launching import rank, world_size
 
 Chunk = TypeVar("Chunk")
 Answers = list[dict[str, Any]]

@@ -9,13 +9,13 @@ from finespun.config.sections import RuntimeConfig
 from finespun.data.prepared import PreparedData
 from finespun.strategies.base import Tuning
 from finespun.tasks.base import Encoder, Outputs, Task
-from finespun.training.data_module import FineTuningData
-from finespun.training.fine_tuner import FineTuner
-from finespun.training.hardware import choose
-from finespun.training.launch import rank
-from finespun.training.lightning_loop import make_trainer
-from finespun.training.loading import EVALUATION_ROWS, make_loader
-from finespun.training.sharding import Shards
+from finespun.training.data_loaders import EVALUATION_ROWS, make_loader
+from finespun.training.lightning.data_module import FineTuningData
+from finespun.training.lightning.devices import choose
+from finespun.training.lightning.fine_tuner import FineTuner
+from finespun.training.lightning.launching import rank
+from finespun.training.lightning.sharding import Shards
+from finespun.training.lightning.trainer import make_trainer
 
 
 def predict_split(

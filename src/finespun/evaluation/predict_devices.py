@@ -15,8 +15,8 @@ from finespun.errors import FinespunError
 from finespun.evaluation.predict_file import predict_file
 from finespun.failures import bug_report, explained
 from finespun.masking import mask_streams
-from finespun.training.hardware import require_devices
-from finespun.training.launch import die_with_parent, launch, rank, reporting, world_size
+from finespun.training.lightning.devices import require_devices
+from finespun.training.lightning.launching import die_with_parent, launch, rank, reporting, world_size
 
 STALL_MINUTES = 10.0
 COUNTS = "counts.json"

@@ -9,14 +9,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from finespun.data import image_folder, sources, writing
+from finespun.data import writing
 from finespun.data.checks import named_columns
-from finespun.data.sources import Row, chunks
+from finespun.data.sources import image_folder, tables
+from finespun.data.sources.tables import Row, chunks
 from finespun.errors import DataError, did_you_mean, listed, visible
 from finespun.evaluation.devices import help_rank_zero, release, shared
 from finespun.evaluation.predictor import Predictor
 from finespun.models.addresses import require_consent
-from finespun.training.launch import rank
+from finespun.training.lightning.launching import rank
 
 ROWS_AT_ONCE = 1024  # are answered together, at most: each device is given as many at a time
 
@@ -54,7 +55,7 @@ def predict_file(
             line or a file gives.
     """
     if not source.is_dir() and str(source) != "-":
-        sources.format_of(source, reading.get("file_format"))  # before a model is loaded and rows are read
+        tables.format_of(source, reading.get("file_format"))  # before a model is loaded and rows are read
     writing.require_writable(output, source=source)
     require_consent(folder, trusted=trust_remote_code, remedy="say --trust-remote-code")
     predictor = Predictor(folder, trust_remote_code=trust_remote_code)
@@ -71,9 +72,9 @@ def predict_file(
     else:
         predictor.task = predictor.task.reading_from(here, Path(), inside=inside)
         options: dict[str, Any] = {**predictor.reading, **reading}
-        if rank() == 0 and sources.format_of(source, reading.get("file_format")) == "jsonl":
-            job.columns = _columns(sources.read(source, **options, lenient=True))
-        lines = sources.read(source, **options, lenient=True)
+        if rank() == 0 and tables.format_of(source, reading.get("file_format")) == "jsonl":
+            job.columns = _columns(tables.read(source, **options, lenient=True))
+        lines = tables.read(source, **options, lenient=True)
     if rank():
         help_rank_zero(job.answers)
         return 0, 0
@@ -83,7 +84,7 @@ def predict_file(
         release()
 
 
-def _columns(lines: Iterator[sources.Line]) -> Row:
+def _columns(lines: Iterator[tables.Line]) -> Row:
     """All columns that rows have, which may be others in each, with their first value that is none."""
     found: Row = {}
     for line in lines:
@@ -91,7 +92,7 @@ def _columns(lines: Iterator[sources.Line]) -> Row:
     return found
 
 
-def _bare_lines(source: Path, predictor: Predictor) -> Iterator[sources.Line]:
+def _bare_lines(source: Path, predictor: Predictor) -> Iterator[tables.Line]:
     """The lines of standard input or the files of a folder, as rows of one column."""
     role, *others = predictor.columns
     if others:
@@ -100,7 +101,7 @@ def _bare_lines(source: Path, predictor: Predictor) -> Iterator[sources.Line]:
         raise DataError(f"{source}: is a folder, and this model reads {role}; name a table, or - for standard input")
     predictor.columns = {role: role}
     given = map(str, image_folder.files(source)) if source.is_dir() else _texts()
-    return (sources.Line(number, {role: text}) for number, text in enumerate(given, 1))
+    return (tables.Line(number, {role: text}) for number, text in enumerate(given, 1))
 
 
 def _texts() -> Iterator[str]:
@@ -121,7 +122,7 @@ class _Job:
         self.columns: Row = {}  # of all rows, with a value of each; if empty, each row has those of the first
         self.like: list[Row] = []  # a row as it will be written
 
-    def answered(self, lines: Iterator[sources.Line]) -> Iterator[Row]:
+    def answered(self, lines: Iterator[tables.Line]) -> Iterator[Row]:
         """Yields the rows with their answers; names of the user's columns are never taken.
 
         A table has the same columns in each row: rows wait for the first answer, which says what they are and of what types.
@@ -142,20 +143,20 @@ class _Job:
         for line, answer in chain(waiting, pairs):
             yield {**line.row, **_called(empty | answer, names)}
 
-    def _widest(self, line: sources.Line, answer: Row) -> Row:
+    def _widest(self, line: tables.Line, answer: Row) -> Row:
         """The answer as it would be if all labels were asked for: a later one may have any of them in a column."""
         if "error" in answer:
             return answer
         (whole,) = self.predictor.predict([line.row], top_k=len(self.predictor.labels))
         return {name: whole[name] for name in answer}
 
-    def _pairs(self, lines: Iterator[sources.Line]) -> Iterator[tuple[sources.Line, dict[str, Any]]]:
+    def _pairs(self, lines: Iterator[tables.Line]) -> Iterator[tuple[tables.Line, dict[str, Any]]]:
         for chunk, answers in shared(self._checked(lines), self.answers):
             for line, answer in zip(chunk, answers, strict=True):
                 self._count(line, answer)
                 yield line, answer
 
-    def _checked(self, lines: Iterator[sources.Line]) -> Iterator[list[sources.Line]]:
+    def _checked(self, lines: Iterator[tables.Line]) -> Iterator[list[tables.Line]]:
         """Yields chunks; the first row that says something must have the columns."""
         checked = False
         for chunk in chunks(lines, min(ROWS_AT_ONCE, self.predictor.task.rows_at_once)):
@@ -167,12 +168,12 @@ class _Job:
                 checked = True
             yield chunk
 
-    def answers(self, chunk: list[sources.Line]) -> list[dict[str, Any]]:
+    def answers(self, chunk: list[tables.Line]) -> list[dict[str, Any]]:
         """Returns an answer for each line, for those that could not be read their error."""
         found = iter(self.predictor.predict([line.row for line in chunk if not line.error], top_k=self.top_k))
         return [{"error": line.error.partition(";")[0]} if line.error else next(found) for line in chunk]
 
-    def _require_columns(self, line: sources.Line) -> None:
+    def _require_columns(self, line: tables.Line) -> None:
         """Raises a DataError where no row has a column; one that alone lacks it is a bad row."""
         have = self.columns or line.row
         for role, column in named_columns(self.predictor.columns):
@@ -183,7 +184,7 @@ class _Job:
                     f" --column {role}=NAME{_or_delimiter(have)}"
                 )
 
-    def _count(self, line: sources.Line, answer: Mapping[str, Any]) -> None:
+    def _count(self, line: tables.Line, answer: Mapping[str, Any]) -> None:
         if "error" in answer:
             self.failed += 1
             if self.strict:

@@ -15,14 +15,14 @@ from finespun.config import targets
 from finespun.config.sections import Target
 from finespun.data.checks import named_columns, problems_of, role_values
 from finespun.data.loader import RowReader
-from finespun.data.sources import Row
+from finespun.data.sources.tables import Row
 from finespun.errors import ModelError
 from finespun.failures import ran_out_of_memory
 from finespun.files import read_json
 from finespun.models.pretrained import load_model
 from finespun.tasks.base import Task
-from finespun.training.hardware import choose_accelerator, device_of
-from finespun.training.pulse import progressed
+from finespun.training.lightning.devices import choose_accelerator, device_of
+from finespun.training.lightning.heartbeat import progressed
 
 RESTORE = "restore models/finetuned with `dvc checkout --force`, or make it anew with `dvc repro --force finetune`"
 BATCH_TOKENS = 4096  # of one forward pass, padding included; halved for as long as memory does not hold it

@@ -11,8 +11,8 @@ import transformers
 from safetensors import SafetensorError
 
 from finespun.errors import ModelError
+from finespun.models.conversion.weights import Tensors, read
 from finespun.models.heads import label_tensors
-from finespun.models.weights import Tensors, read
 
 INSIDE = "base_model.model."  # what peft puts before every name
 

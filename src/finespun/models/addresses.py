@@ -29,7 +29,7 @@ def resolve(model: ModelConfig, project: Path, *, weights: bool) -> Path:
     """Returns the local folder of a checkpoint, fetching it from the hub where it names one.
 
     Without a checkpoint, or where the tokenizer or image processor comes from elsewhere, `weights=False` gives the folder of
-    that; the weights themselves are then an affair of `finespun.models.weights`.
+    that; the weights themselves are then an affair of `finespun.models.conversion.weights`.
 
     Args:
         model: the section `model`.

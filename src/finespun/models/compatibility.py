@@ -16,7 +16,7 @@ import torch
 from finespun.data.loader import RowReader
 from finespun.errors import ModelError, first_of
 from finespun.failures import ran_out_of_memory
-from finespun.models.attention import REFUSALS
+from finespun.models.cpu.attention import REFUSALS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from finespun.tasks.base import Task
-    from finespun.tasks.text import TextEncoder
+    from finespun.tasks.inputs.text import TextEncoder
 
 TYPES = "token_type_ids"
 TOLERANCE = 3e-4  # of the largest logit: between a row alone and in a padded batch

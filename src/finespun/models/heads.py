@@ -15,7 +15,7 @@ from torch import nn
 
 from finespun.data.cells import folded
 from finespun.errors import first_of
-from finespun.models.forest import ForestForLabels
+from finespun.models.conversion.forest import ForestForLabels
 
 UNNAMED = re.compile(r"LABEL_\d+")  # what transformers calls labels that nobody has named
 REGRESSION = "regression"  # transformers' problem_type of numbers

@@ -19,15 +19,15 @@ from transformers.utils import logging as transformers_logging
 
 from finespun.errors import ModelError, listed
 from finespun.models import heads
-from finespun.models import module as _module  # noqa: F401  (registers modules of the user's own with the Auto classes)
-from finespun.models.attention import REFUSALS
-from finespun.models.forest import ForestForLabels
+from finespun.models.conversion import module as _module  # noqa: F401  (registers modules of the user's own with the Auto classes)
+from finespun.models.conversion.forest import ForestForLabels
+from finespun.models.cpu.attention import REFUSALS
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from finespun.tasks.base import Task
-    from finespun.tasks.image_encoder import ImageEncoder
+    from finespun.tasks.inputs.image_encoder import ImageEncoder
 
 transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # its load report speaks of keys; ours speaks of the model
 transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]

@@ -15,7 +15,7 @@ from finespun.artifacts import Artifacts, find_project
 from finespun.errors import FinespunError
 from finespun.failures import bug_report, explained
 from finespun.masking import mask_streams
-from finespun.training.launch import die_with_parent, dvc_has_ended, rank, reporting
+from finespun.training.lightning.launching import die_with_parent, dvc_has_ended, rank, reporting
 
 RARELY = (50_000, 20, 100)  # objects, collections of the young, of the middle-aged: imports make many that stay
 NAMES = ("configure", "prepare", "finetune", "evaluate", "test")

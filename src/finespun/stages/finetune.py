@@ -26,7 +26,7 @@ from finespun.failures import require_writable, while_writing
 from finespun.masking import recorded
 from finespun.models.addresses import weights_digest
 from finespun.models.compatibility import add_embeddings, fitted_together, require_size
-from finespun.models.conversion import ready
+from finespun.models.conversion.folder import ready
 from finespun.models.pretrained import (
     Loaded,
     load,
@@ -46,13 +46,13 @@ from finespun.tracking.model_run import log_fine_tuned
 from finespun.tracking.untracked import Untracked
 from finespun.training import target_units
 from finespun.training.checkpoints import Store, size_of
-from finespun.training.entering import few_rows
+from finespun.training.data_loaders import EVALUATION_ROWS, make_loader
 from finespun.training.fit import Fitted, fit
-from finespun.training.hardware import Hardware, choose
+from finespun.training.frozen.head_inputs import few_rows
 from finespun.training.history import Sink
-from finespun.training.launch import is_worker, rank
-from finespun.training.loading import EVALUATION_ROWS, make_loader
-from finespun.training.sharding import from_rank_zero
+from finespun.training.lightning.devices import Hardware, choose
+from finespun.training.lightning.launching import is_worker, rank
+from finespun.training.lightning.sharding import from_rank_zero
 
 
 def run(artifacts: Artifacts) -> None:

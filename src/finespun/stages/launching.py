@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from finespun.artifacts import Artifacts
-from finespun.training.hardware import Hardware
-from finespun.training.launch import is_worker, launch
+from finespun.training.lightning.devices import Hardware
+from finespun.training.lightning.launching import is_worker, launch
 
 
 def on_devices(

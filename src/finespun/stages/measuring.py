@@ -26,9 +26,9 @@ from finespun.tasks.base import Encoder, Judgement, Task
 from finespun.tracking.client import Run
 from finespun.tracking.lineage import input_digests, stage_digest
 from finespun.tracking.names import changed
-from finespun.training.hardware import choose
-from finespun.training.launch import is_worker
-from finespun.training.sharding import from_rank_zero
+from finespun.training.lightning.devices import choose
+from finespun.training.lightning.launching import is_worker
+from finespun.training.lightning.sharding import from_rank_zero
 
 
 def on_devices_exactly(stage: str, artifacts: Artifacts, work: Callable[[RunConfig, Artifacts], None]) -> None:

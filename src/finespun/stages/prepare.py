@@ -12,12 +12,12 @@ from finespun.artifacts import Artifacts
 from finespun.config import targets
 from finespun.config.compose import read_for_stage, to_plain
 from finespun.config.sections import DataConfig, RunConfig
-from finespun.data import sources
 from finespun.data.cells import label_name
 from finespun.data.check_report import Report
 from finespun.data.dataset_checks.examine import Read, examine
 from finespun.data.encode import Profile, beyond_limit, encode_splits
 from finespun.data.prepared import PreparedData
+from finespun.data.sources import tables
 from finespun.data.splits import SPLITS, Assigned
 from finespun.data.writing import CsvWriter
 from finespun.errors import DataError, first_of, listed
@@ -108,7 +108,7 @@ def task_and_encoder(config: RunConfig, artifacts: Artifacts) -> tuple[Task, Enc
 def reader(data: DataConfig, artifacts: Artifacts) -> Read:
     """Returns what goes through the rows anew each time that it is called."""
     return partial(
-        sources.read, artifacts.project / data.path, file_format=data.format, delimiter=data.delimiter,
+        tables.read, artifacts.project / data.path, file_format=data.format, delimiter=data.delimiter,
         encoding=data.encoding, quoting=data.quoting,
     )  # fmt: skip
 
@@ -157,7 +157,7 @@ def _require_trained(names: Sequence[str], profile: Profile, data: DataConfig) -
 
 def _columns(data: DataConfig, path: Path) -> dict[str, Any]:
     """The columns that users of the model will be asked for; positions in a CoNLL file are no names for them."""
-    if sources.format_of(path, data.format) == "conll":
+    if tables.format_of(path, data.format) == "conll":
         return {role: role for role in data.columns}
     return dict(data.columns)
 

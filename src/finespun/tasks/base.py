@@ -274,7 +274,7 @@ class Defaults(Section):
 
     def metrics(self, labels: Sequence[str]) -> MetricCollection:
         """The scores that may be monitored, over all rows at once."""
-        from finespun.tasks.over_batches import over_batches  # noqa: PLC0415  (imports torch)
+        from finespun.tasks.metrics.validation import over_batches  # noqa: PLC0415  (imports torch)
 
         monitored = [name.removeprefix("val/") for name in get_args(type(self).model_fields["monitor"].annotation)]
         return over_batches(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from finespun.tasks.images import ImageInput
-from finespun.tasks.one_label import OneLabel
+from finespun.tasks.answers.one_label import OneLabel
+from finespun.tasks.inputs.images import ImageInput
 
 
 class ImageClassification(ImageInput, OneLabel):

@@ -12,10 +12,10 @@ from pydantic import Field
 
 from finespun.data.cells import Unclear
 from finespun.errors import DataError
+from finespun.tasks.answers.one_label import unknown_label
 from finespun.tasks.base import Columns, Judgement, Outputs, Problem, Values
-from finespun.tasks.one_label import unknown_label
-from finespun.tasks.scores import best_thresholds, multi_label_scores
-from finespun.tasks.text import TextEncoder, TextInput
+from finespun.tasks.inputs.text import TextEncoder, TextInput
+from finespun.tasks.metrics.scores import best_thresholds, multi_label_scores
 
 if TYPE_CHECKING:
     import pyarrow as pa

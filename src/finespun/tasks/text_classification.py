@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from finespun.tasks.one_label import OneLabel
-from finespun.tasks.text import TextInput
+from finespun.tasks.answers.one_label import OneLabel
+from finespun.tasks.inputs.text import TextInput
 
 
 class TextClassification(TextInput, OneLabel):

@@ -13,8 +13,8 @@ from pydantic import PositiveFloat
 from finespun.data.cells import number_problem
 from finespun.errors import DataError, listed
 from finespun.tasks.base import Columns, Judgement, Outputs, Problem, TargetScale, Values
-from finespun.tasks.scores import regression_scores
-from finespun.tasks.text import TextEncoder, TextInput
+from finespun.tasks.inputs.text import TextEncoder, TextInput
+from finespun.tasks.metrics.scores import regression_scores
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -12,12 +12,12 @@ from pydantic import Field, NonNegativeInt, model_validator
 
 from finespun.data.cells import is_blank
 from finespun.errors import DataError, listed
-from finespun.tasks import tags as tagging
+from finespun.tasks.answers import tag_schemes as tagging
+from finespun.tasks.answers.one_label import unknown_label
+from finespun.tasks.answers.word_tags import IGNORED, WordTags, strings
 from finespun.tasks.base import Columns, Problem, Values
-from finespun.tasks.one_label import unknown_label
-from finespun.tasks.text import TextEncoder, TextInput
-from finespun.tasks.word_tags import IGNORED, WordTags, strings
-from finespun.tasks.words import Document, align, read
+from finespun.tasks.inputs.text import TextEncoder, TextInput
+from finespun.tasks.inputs.words import Document, align, read
 
 
 class TokenClassification(TextInput, WordTags):

@@ -29,12 +29,12 @@ from finespun.config.sections import RuntimeConfig
 from finespun.data.checks import named_columns
 from finespun.errors import InterruptError, MachineError
 from finespun.masking import masked, without_login
-from finespun.tracking import leftovers
 from finespun.tracking.addresses import bring_along, database_path, database_uri, remove_strays
-from finespun.tracking.delivery import FAILURES, Delivery
-from finespun.tracking.journal import fingerprint
 from finespun.tracking.names import legal
-from finespun.tracking.outbox import Outbox
+from finespun.tracking.outbox import leftovers
+from finespun.tracking.outbox.delivery import FAILURES, Delivery
+from finespun.tracking.outbox.journal import fingerprint
+from finespun.tracking.outbox.outbox import Outbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,8 +14,8 @@ from finespun.data.prepared import PreparedData
 from finespun.evaluation.predictor import Predictor, read_record
 from finespun.kept import file_digest
 from finespun.masking import masked
-from finespun.tracking import leftovers
 from finespun.tracking.client import Run, Tracker
+from finespun.tracking.outbox import leftovers
 from finespun.tracking.untracked import Untracked
 
 

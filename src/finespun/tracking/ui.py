@@ -15,7 +15,7 @@ from finespun.config.compose import compose
 from finespun.errors import MachineError
 from finespun.tracking.addresses import bring_along
 from finespun.tracking.client import tracking_uri
-from finespun.training.launch import die_with_parent
+from finespun.training.lightning.launching import die_with_parent
 
 
 def serve(artifacts: Artifacts, port: int) -> None:

@@ -24,7 +24,7 @@ import torch
 from finespun.errors import BusyError, ModelError
 from finespun.failures import while_writing
 from finespun.kept import file_digest, make_way, write_whole
-from finespun.training.launch import is_worker
+from finespun.training.lightning.launching import is_worker
 
 KEPT = 2
 PARTIAL = ".partial"

@@ -18,24 +18,24 @@ from finespun.config.sections import RunConfig
 from finespun.data.loader import BatchLoader
 from finespun.data.prepared import PreparedData
 from finespun.errors import ConfigError
-from finespun.models.attention import quick_attention
-from finespun.models.dropout import drop_quickly
+from finespun.models.cpu.attention import quick_attention
+from finespun.models.cpu.dropout import drop_quickly
 from finespun.strategies.base import Tuning
 from finespun.tasks.base import Batch, Encoder, Task
 from finespun.training.checkpoints import Store
-from finespun.training.entering import entering, few_rows, find_head
-from finespun.training.frozen import replayed
-from finespun.training.hardware import Hardware, keep_freed_memory, passes_of_step
-from finespun.training.head_loop import HeadLoop
+from finespun.training.data_loaders import EVALUATION_ROWS, make_loader
+from finespun.training.frozen.classical_heads import solve
+from finespun.training.frozen.head_inputs import entering, few_rows, find_head
+from finespun.training.frozen.head_loop import HeadLoop
+from finespun.training.frozen.replay import replayed
 from finespun.training.history import History, Recorder, Sink
 from finespun.training.job import Job
-from finespun.training.launch import rank, world_size
-from finespun.training.loading import EVALUATION_ROWS, make_loader
+from finespun.training.lightning.devices import Hardware, keep_freed_memory, passes_of_step
+from finespun.training.lightning.launching import rank, world_size
+from finespun.training.lightning.rehearsal import rehearse
+from finespun.training.lightning.sharding import Shards, require_steps
 from finespun.training.optimization import Plan, batches_of_epoch, make_optimizer, make_scheduler
 from finespun.training.phases import begin_epoch, describe, freeze_all_but
-from finespun.training.rehearsal import rehearse
-from finespun.training.sharding import Shards, require_steps
-from finespun.training.solving import solve
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def _trained(job: Job, train: BatchLoader, val: BatchLoader) -> tuple[int, float
     if trainer.r_drop and not _drops(job.tuning, tried):
         reason = "what trains has no dropout, so two answers to a row are one"
         raise ConfigError([f"trainer.r_drop: {reason}; set it to null (it is {trainer.r_drop})"])
-    from finespun.training.lightning_loop import train_by_lightning  # noqa: PLC0415  (5 CPU seconds that a head need not pay)
+    from finespun.training.lightning.trainer import train_by_lightning  # noqa: PLC0415  (5 CPU seconds that a head need not pay)
 
     with (
         nullcontext() if trainer.compile or job.hardware.sharded else quick_attention(model, tried.inputs),

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from finespun.errors import DivergedError
 from finespun.failures import while_writing
 from finespun.kept import write_whole
-from finespun.training.launch import rank, world_size
+from finespun.training.lightning.launching import rank, world_size
 
 COLUMNS = ("step", "epoch", "name", "value", "time")
 FLUSH_POINTS = 25

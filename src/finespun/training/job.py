@@ -9,8 +9,8 @@ from finespun.config.sections import RunConfig
 from finespun.strategies.base import Tuning
 from finespun.tasks.base import Encoder, Task
 from finespun.training.checkpoints import Store
-from finespun.training.hardware import Hardware
 from finespun.training.history import Recorder
+from finespun.training.lightning.devices import Hardware
 from finespun.training.optimization import Plan
 
 

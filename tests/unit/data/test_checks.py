@@ -11,7 +11,7 @@ from finespun.config.sections import Checks, DataConfig, Filter, Target
 from finespun.config.targets import build
 from finespun.data.check_report import Report
 from finespun.data.checks import check_rows, role_values
-from finespun.data.sources import Line
+from finespun.data.sources.tables import Line
 from finespun.errors import DataError
 from finespun.tasks.text_classification import TextClassification
 from helpers import ROOT

@@ -10,9 +10,9 @@ import pytest
 
 from finespun.config.sections import DataConfig
 from finespun.data.dataset_checks.examine import Examined, examine
-from finespun.data.sources import Line
+from finespun.data.sources.tables import Line
 from finespun.data.splits import LEFT_OUT, SPLITS
-from finespun.tasks.text import TextEncoder
+from finespun.tasks.inputs.text import TextEncoder
 from finespun.tasks.text_classification import TextClassification
 
 TASK = TextClassification(max_length=16, label_smoothing=0.0, monitor="val/accuracy", monitor_mode="max")

@@ -15,11 +15,11 @@ from finespun.config.sections import DataConfig, ModelConfig
 from finespun.data.checks import check_rows
 from finespun.data.encode import Profile, beyond_limit, encode_splits
 from finespun.data.prepared import PreparedData
-from finespun.data.sources import Line
+from finespun.data.sources.tables import Line
 from finespun.data.splits import normalise, split_of
 from finespun.errors import DataError, ModelError
 from finespun.models.addresses import resolve
-from finespun.tasks.text import TextEncoder
+from finespun.tasks.inputs.text import TextEncoder
 from finespun.tasks.text_classification import TextClassification
 from helpers import ROWS, real_rows
 

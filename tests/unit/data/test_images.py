@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finespun.data import image_folder
 from finespun.data.images import Places, UnreadableError, read
-from finespun.data.sources import read as read_rows
+from finespun.data.sources import image_folder
+from finespun.data.sources.tables import read as read_rows
 from finespun.errors import DataError
 
 GREY = (np.arange(48).reshape(6, 8) * 5).astype(np.uint8)

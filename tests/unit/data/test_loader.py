@@ -12,7 +12,7 @@ import torch
 from finespun.data.batches import Batches
 from finespun.data.loader import BatchLoader, RowReader, Rows
 from finespun.tasks.base import Batch
-from finespun.tasks.text import TextEncoder
+from finespun.tasks.inputs.text import TextEncoder
 from finespun.tasks.text_classification import TextClassification
 
 TASK = TextClassification(max_length=8, label_smoothing=0.0, monitor="val/accuracy", monitor_mode="max")

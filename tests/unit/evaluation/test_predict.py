@@ -16,9 +16,9 @@ from finespun.data.prepared import PreparedData
 from finespun.evaluation.predict import predict_split
 from finespun.models.pretrained import load_model
 from finespun.tasks.base import softmax
-from finespun.tasks.text import TextEncoder
-from finespun.training.fine_tuner import FineTuner
-from finespun.training.loading import make_loader
+from finespun.tasks.inputs.text import TextEncoder
+from finespun.training.data_loaders import make_loader
+from finespun.training.lightning.fine_tuner import FineTuner
 from small_run import LABELS, small_config
 
 CONFIG = small_config()

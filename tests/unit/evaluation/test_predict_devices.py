@@ -12,7 +12,7 @@ from finespun.evaluation import predict_file as module
 from finespun.evaluation.devices import help_rank_zero, release, shared
 from finespun.evaluation.predict_devices import predict_on
 from finespun.evaluation.predict_file import predict_file
-from finespun.training.launch import rank
+from finespun.training.lightning.launching import rank
 from helpers import real_rows, write_csv
 from several import together
 

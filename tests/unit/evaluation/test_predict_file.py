@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from finespun.data import writing
-from finespun.data.sources import CHUNK, Line
+from finespun.data.sources.tables import CHUNK, Line
 from finespun.errors import DataError, ModelError
 from finespun.evaluation.predict_file import _Job, predict_file
 from finespun.evaluation.predictor import Predictor

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from finespun.models.attention import quick_attention
-from finespun.models.dropout import drop_quickly
+from finespun.models.cpu.attention import quick_attention
+from finespun.models.cpu.dropout import drop_quickly
 
 Quicken = Callable[[nn.Module, Mapping[str, torch.Tensor]], None]
 

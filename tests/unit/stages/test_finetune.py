@@ -7,7 +7,7 @@ from pathlib import Path
 
 from finespun.artifacts import Artifacts
 from finespun.stages import finetune
-from finespun.training.hardware import choose
+from finespun.training.lightning.devices import choose
 from small_run import small_config
 
 

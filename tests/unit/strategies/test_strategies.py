@@ -17,7 +17,7 @@ from finespun.strategies.full import Full
 from finespun.strategies.gradual import Gradual
 from finespun.strategies.last_n import LastN
 from finespun.strategies.reinit_top import ReinitTop
-from finespun.training.callbacks import Saver
+from finespun.training.lightning.callbacks import Saver
 from finespun.training.phases import begin_epoch, describe, freeze_all_but
 from helpers import ROOT
 from small_run import Train, same_bits, small_config

@@ -21,13 +21,13 @@ from finespun.config.targets import build
 from finespun.data.checks import check_rows
 from finespun.data.encode import encode_splits
 from finespun.data.prepared import PreparedData
-from finespun.data.sources import read
+from finespun.data.sources.tables import read
 from finespun.errors import DataError, MachineError, ModelError
 from finespun.models.compatibility import require_size
 from finespun.models.pretrained import require_same_pixels
-from finespun.tasks.augmentation import Augmentation
-from finespun.tasks.image_encoder import ImageEncoder
-from finespun.tasks.images import ImageInput
+from finespun.tasks.inputs.augmentation import Augmentation
+from finespun.tasks.inputs.image_encoder import ImageEncoder
+from finespun.tasks.inputs.images import ImageInput
 from helpers import ROOT, write_digits
 
 SHIPPED = yaml.safe_load((ROOT / "conf" / "task" / "image_classification.yaml").read_text())

@@ -15,9 +15,9 @@ from scipy import stats
 from sklearn import metrics
 
 from finespun.errors import DataError
+from finespun.tasks.inputs.text import TextEncoder
+from finespun.tasks.metrics.scores import best_thresholds, multi_label_scores, regression_scores
 from finespun.tasks.multi_label import NONE, MultiLabel
-from finespun.tasks.scores import best_thresholds, multi_label_scores, regression_scores
-from finespun.tasks.text import TextEncoder
 from finespun.tasks.text_regression import TextRegression
 
 NUMBERS = TextRegression(max_length=16, loss_function="mse", huber_delta=1.0, monitor="val/pearson", monitor_mode="max")

@@ -18,10 +18,10 @@ from seqeval.scheme import IOB2, IOBES
 from sklearn.metrics import f1_score
 
 from finespun.errors import DataError
-from finespun.tasks import word_tags
-from finespun.tasks.text import TextEncoder
+from finespun.tasks.answers import word_tags
+from finespun.tasks.answers.word_tags import IGNORED
+from finespun.tasks.inputs.text import TextEncoder
 from finespun.tasks.token_classification import TokenClassification
-from finespun.tasks.word_tags import IGNORED
 from helpers import real_rows
 
 OPTIONS: dict[str, Any] = {"max_length": 16, "stride": 4, "label_smoothing": 0.0, "monitor": "val/f1", "monitor_mode": "max"}

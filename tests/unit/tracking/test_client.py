@@ -22,7 +22,7 @@ from finespun.stages import test as stage
 from finespun.tasks.base import Judgement
 from finespun.tracking import earlier, model_run
 from finespun.tracking.client import KEY, PARENT, Run, Tracker
-from finespun.tracking.delivery import VALUE_LENGTH
+from finespun.tracking.outbox.delivery import VALUE_LENGTH
 from helpers import ROOT
 from small_run import small_config
 

@@ -19,12 +19,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from finespun.errors import ConfigError, DivergedError, InterruptError, MachineError
 from finespun.strategies.base import Group, Tuning
+from finespun.tasks.answers.one_label import OneLabel
 from finespun.tasks.base import Batch
-from finespun.tasks.one_label import OneLabel
 from finespun.training import fit as fit_module
-from finespun.training.callbacks import Saver
 from finespun.training.checkpoints import Store
 from finespun.training.fit import Fitted
+from finespun.training.lightning.callbacks import Saver
 from helpers import ROOT
 from small_run import Train, same_bits
 

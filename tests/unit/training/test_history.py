@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from finespun.errors import DivergedError
-from finespun.training.callbacks import Progress
 from finespun.training.history import History, Recorder
+from finespun.training.lightning.callbacks import Progress
 
 
 @pytest.mark.parametrize("cut_short", ["6,0,train/lo", "2,0,train/loss,0.1", "1"])

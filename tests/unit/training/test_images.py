@@ -16,16 +16,16 @@ from finespun.config.sections import Target
 from finespun.data.checks import check_rows
 from finespun.data.encode import encode_splits
 from finespun.data.prepared import PreparedData
-from finespun.data.sources import read
+from finespun.data.sources.tables import read
 from finespun.errors import ConfigError, ModelError
 from finespun.models.pretrained import load_model
 from finespun.strategies.anatomy import dissect
 from finespun.tasks.base import Batch
-from finespun.training.callbacks import Saver
 from finespun.training.checkpoints import Store
-from finespun.training.entering import find_head
 from finespun.training.fit import fit
-from finespun.training.hardware import choose
+from finespun.training.frozen.head_inputs import find_head
+from finespun.training.lightning.callbacks import Saver
+from finespun.training.lightning.devices import choose
 from finespun.training.phases import begin_epoch, freeze_all_but
 from helpers import ROOT, write_digits
 from small_run import STEADY, Train, same_bits, small_config

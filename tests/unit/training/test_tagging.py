@@ -12,14 +12,14 @@ import yaml
 from finespun.config import targets
 from finespun.data.encode import encode_splits
 from finespun.data.prepared import PreparedData
-from finespun.data.sources import read
+from finespun.data.sources.tables import read
 from finespun.errors import ConfigError
 from finespun.models.pretrained import load_model, load_processor, require_same_tokens
-from finespun.tasks.text import TextEncoder
-from finespun.training.callbacks import Saver
+from finespun.tasks.inputs.text import TextEncoder
 from finespun.training.checkpoints import Store
 from finespun.training.fit import Fitted, fit
-from finespun.training.hardware import choose
+from finespun.training.lightning.callbacks import Saver
+from finespun.training.lightning.devices import choose
 from helpers import ROOT
 from small_run import STEADY, same_bits, small_config
 

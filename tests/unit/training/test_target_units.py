@@ -15,7 +15,7 @@ import transformers as t
 from finespun.config.targets import build
 from finespun.evaluation.predictor import Predictor
 from finespun.models import heads
-from finespun.models.module import ModuleConfig, ModuleForLabels
+from finespun.models.conversion.module import ModuleConfig, ModuleForLabels
 from finespun.models.pretrained import load
 from finespun.training.target_units import take_up
 from helpers import real_rows

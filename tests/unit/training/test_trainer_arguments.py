@@ -9,7 +9,7 @@ import pytest
 
 import own_callbacks
 from finespun.errors import ConfigError
-from finespun.training.callbacks import Saver
+from finespun.training.lightning.callbacks import Saver
 from small_run import Train, same_bits
 
 OWN: dict[str, Any] = {

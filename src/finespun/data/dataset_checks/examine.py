@@ -12,7 +12,7 @@ from finespun.data.check_report import Problem, Report, short
 from finespun.data.checks import check_rows, role_values
 from finespun.data.dataset_checks import leakage, near_duplicates, tokens
 from finespun.data.dataset_checks.labels import Labels, labels_of, report_missing
-from finespun.data.sources import Line
+from finespun.data.sources.tables import Line
 from finespun.data.splits import LEFT_OUT, SPLITS, TRAIN, Codes, assign, leaks
 from finespun.tasks.base import Encoder, Task, Values
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from finespun.data.cells import NUMBER, as_text, is_blank, is_list, read_list, yes_or_no
-from finespun.data.sources import Row
+from finespun.data.sources.tables import Row
 from finespun.data.splits import given_split, time_of
 
 IMAGES = re.compile(r".+\.(avif|bmp|gif|jpe?g|png|p[gp]m|tiff?|webp)|data:image/.+", re.IGNORECASE | re.DOTALL)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finespun.data import sources
 from finespun.data.dialect import SAMPLE, dialect_of, encoding_of
-from finespun.data.sources import Line, Row
+from finespun.data.sources import tables
+from finespun.data.sources.tables import Line, Row
 from finespun.errors import DataError
 
 MOST = 8_192  # rows that are kept
@@ -39,10 +39,10 @@ def look(path: Path) -> Seen:
     if not path.exists():
         raise DataError(f"{path}: there is no such file or folder; correct the path")
     settings, reasons = _settings(path)
-    rows, count = _spread(sources.read(path, **{_argument(name): value for name, value in settings.items()}))
+    rows, count = _spread(tables.read(path, **{_argument(name): value for name, value in settings.items()}))
     if not count:
         raise DataError(f"{path}: holds no rows; put your rows into it")
-    kind = sources.format_of(path, settings.get("format"))
+    kind = tables.format_of(path, settings.get("format"))
     return Seen(settings=settings, rows=rows, count=count, kind=kind, reasons=reasons)
 
 

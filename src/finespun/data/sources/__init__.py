@@ -1,0 +1,1 @@
+"""A reader a kind of file."""

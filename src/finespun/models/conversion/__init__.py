@@ -1,0 +1,1 @@
+"""Weights from anywhere become a folder of transformers."""

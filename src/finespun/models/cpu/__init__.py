@@ -1,0 +1,1 @@
+"""What makes training quicker on CPUs."""

@@ -1,0 +1,1 @@
+"""What a model answers: targets, loss, outputs, predictions and their judgement."""

@@ -1,0 +1,159 @@
+"""Images as a task's input: decoded, resized and cut in `prepare`, made into the model's numbers at batch time."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, PositiveInt, PrivateAttr
+
+from finespun.data import images
+from finespun.tasks.base import Columns, Defaults, Problem, Values
+from finespun.tasks.inputs.augmentation import Augmentation
+from finespun.tasks.inputs.image_encoder import ImageEncoder
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import torch
+    from PIL import Image
+
+PATCH = 16 * 16  # pixels that count as one token where the rows of a forward pass are chosen
+SMALL = 16  # side of the grey pictures that a simple method sees
+
+
+class ImageInput(Defaults):
+    """Reads `image`, the path of a file; keeps uint8 pixels of the model's size."""
+
+    processor: ClassVar[str] = "AutoImageProcessor"
+    model_columns: ClassVar[tuple[str, ...]] = ("pixels",)
+    rows_at_once: ClassVar[int] = 256  # 38 MB of pixels at 224 x 224
+    unit: ClassVar[str] = "patches_of_16x16"
+
+    shown: ClassVar[tuple[str, ...]] = ("image",)
+    simple: ClassVar[tuple[str, float]] = ("pixels", 1.0)
+    answer_roles: ClassVar[tuple[str, ...]]
+
+    image_size: PositiveInt | None
+    max_megapixels: Annotated[float, Field(gt=0, le=178)]  # Pillow itself decodes no more
+    augmentation: Augmentation
+
+    _places: images.Places = PrivateAttr(images.Places((Path(),), (Path(),)))
+    _contents: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @property
+    def deterministic(self) -> bool:
+        return not self.augmentation.on
+
+    def reading_from(self, *folders: Path, inside: Sequence[Path] | None = None) -> Self:
+        found = self.model_copy()
+        found._places, found._contents = images.Places(folders, inside or folders), {}  # noqa: SLF001  (a copy of this very class)
+        return found
+
+    def _read(self, name: str) -> tuple[Image.Image, bool]:
+        return images.read(name, self._places, max_pixels=int(self.max_megapixels * 1e6))
+
+    def content(self, values: Values) -> str:
+        """A digest of the decoded pixels before any resizing: other sizes of the model's move no row to another split."""
+        name = values["image"]
+        key = _key(name)
+        if key not in self._contents:
+            self._contents[key] = _digest(self._read(name)[0])
+        return self._contents[key]
+
+    def problems(self, values: Values, labels: Sequence[str] | None) -> Iterator[Problem]:
+        """Yields what is wrong with a row; that only the first of an image's frames counts, where there is an answer."""
+        yield from super().problems(values, labels)
+        try:
+            image, animated = self._read(values["image"])
+        except images.UnreadableError as error:
+            yield "bad_image", "image", str(error)
+            return
+        if any(role in values for role in self.answer_roles):  # rows that are kept: their content is asked for next
+            self._contents[_key(values["image"])] = _digest(image)
+            if animated:
+                remedy = "has several frames, of which the first is used; set data.checks.animated_image: drop to do without it"
+                yield "animated_image", "image", remedy
+
+    def encoder(self, folder: Path) -> ImageEncoder:
+        return ImageEncoder.read(folder, self.image_size)
+
+    def encode(self, rows: Sequence[Values], encoder: ImageEncoder, labels: Sequence[str] | None) -> Columns:
+        """Returns the paths and the pixels, (height, width, 3) bytes a row."""
+        import pyarrow as pa  # noqa: PLC0415  (configure checks this class's options and needs no Arrow)
+
+        height, width = encoder.size
+        found = [encoder.pixels(self._read(row["image"])[0]).tobytes() for row in rows]
+        names = [name if not name.startswith(images.INLINE) else f"{name[:32]}..." for name in (row["image"] for row in rows)]
+        return {
+            "image": pa.array(names, pa.string()),
+            "pixels": pa.array(found, pa.binary(height * width * 3)),
+            "height": pa.array([height] * len(rows), pa.int32()),
+            "length": pa.array([-(-height * width // PATCH)] * len(rows), pa.int32()),
+            "truncated": pa.array([False] * len(rows), pa.bool_()),
+        } | super().encode(rows, encoder, labels)
+
+    def collate(
+        self, columns: Mapping[str, Sequence[Any]], encoder: ImageEncoder
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
+        """Returns `pixel_values`, (rows, 3, height, width), in memory with the channels last, as convolutions like it."""
+        import torch  # noqa: PLC0415  (prepare encodes with this class and imports no torch)
+
+        pixels = np.frombuffer(b"".join(columns["pixels"]), np.uint8).reshape(-1, *encoder.size, 3)
+        inputs = {"pixel_values": torch.from_numpy(encoder.values(pixels)).permute(0, 3, 1, 2)}
+        return inputs, super().collate(columns, encoder)[1]
+
+    def augment(
+        self, inputs: dict[str, torch.Tensor], encoder: ImageEncoder, *, rows: torch.Tensor, epoch: int, seed: int
+    ) -> dict[str, torch.Tensor]:
+        import torch  # noqa: PLC0415
+
+        if not self.augmentation.on:
+            return inputs
+        given = inputs["pixel_values"]
+        mean, std = (torch.tensor(each, device=given.device)[:, None, None] for each in (encoder.mean, encoder.std))
+        changed = self.augmentation.apply(given * std + mean, rows, epoch=epoch, seed=seed)
+        return {"pixel_values": ((changed - mean) / std).contiguous(memory_format=torch.channels_last)}
+
+    def processor_options(self, encoder: ImageEncoder) -> dict[str, Any]:
+        return dict(encoder.changes)
+
+    def given(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The pixels as a PNG in text: an example that works where the files are not."""
+        from PIL import Image  # noqa: PLC0415
+
+        file = io.BytesIO()
+        Image.fromarray(np.frombuffer(row["pixels"], np.uint8).reshape(row["height"], -1, 3)).save(file, "PNG")
+        return {"image": f"{images.INLINE}png;base64,{base64.b64encode(file.getvalue()).decode()}"}
+
+    def features(self, train: pa.Table, split: pa.Table) -> tuple[Any, Any]:
+        return _grey(train), _grey(split)
+
+
+def _grey(table: pa.Table) -> NDArray[np.float32]:
+    """Returns small grey pictures, (rows, 256) from 0 to 1, never holding more than one large one."""
+    from PIL import Image  # noqa: PLC0415
+
+    found = np.empty((table.num_rows, SMALL * SMALL), dtype=np.float32)
+    place = 0
+    for batch in table.select(["pixels", "height"]).to_batches():
+        for pixels, height in zip(batch["pixels"], batch["height"].to_pylist(), strict=True):
+            data = np.frombuffer(pixels.as_buffer(), np.uint8).reshape(height, -1, 3)
+            small = Image.fromarray(data).convert("L").resize((SMALL, SMALL), Image.Resampling.BOX)
+            found[place] = np.asarray(small, dtype=np.float32).ravel() / 255
+            place += 1
+    return found
+
+
+def _key(name: str) -> str:
+    """Short also for an image that is text."""
+    return hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=16).hexdigest()
+
+
+def _digest(image: Image.Image) -> str:
+    return hashlib.blake2b(f"{image.size}".encode() + image.tobytes(), digest_size=16).hexdigest()

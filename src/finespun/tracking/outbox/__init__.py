@@ -1,0 +1,1 @@
+"""What MLflow is owed, delivered exactly once."""

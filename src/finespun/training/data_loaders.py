@@ -1,0 +1,40 @@
+"""The loader of a split for this process. Imports no Lightning, so that evaluating need not either."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from finespun.config.sections import RuntimeConfig
+from finespun.data.batches import Batches, balanced_weights
+from finespun.data.loader import BatchLoader, Rows
+from finespun.data.prepared import PreparedData
+from finespun.errors import ConfigError
+from finespun.tasks.base import Encoder, Task
+from finespun.training.lightning.launching import rank, world_size
+
+EVALUATION_ROWS = 64  # rows of one forward pass without gradients, on all devices together
+
+
+def make_loader(
+    prepared: PreparedData, split: str, *, task: Task, encoder: Encoder, step_rows: int, runtime: RuntimeConfig,
+    seed: int | None = None, passes: int = 1, imbalance: str = "ignore",
+) -> BatchLoader:  # fmt: skip
+    """Returns a split's loader for this rank; with a seed, in training order."""
+    table = prepared.open(split)
+    weights = None if imbalance == "ignore" else balanced_weights(_labels_of(table, imbalance))
+    chances = weights / weights.sum() if weights is not None and imbalance == "weighted_sampling" else None
+    batches = Batches(
+        table["length"].to_numpy(), step_rows=step_rows, seed=seed, rank=rank(), world_size=world_size(), passes=passes,
+        chances=chances,
+    )  # fmt: skip
+    rows = Rows(table, task, encoder, weights if imbalance == "class_weights" else None)
+    return BatchLoader(rows, batches, num_workers=runtime.num_workers, pin_memory=torch.cuda.is_available())
+
+
+def _labels_of(table: pa.Table, imbalance: str) -> NDArray[np.int64]:
+    if not pa.types.is_integer(table.schema.field("target").type):
+        raise ConfigError([f"trainer.imbalance: {imbalance} needs one label a row, which this task has not; set it to ignore"])
+    return np.asarray(table["target"].to_numpy(), dtype=np.int64)

@@ -1,0 +1,1 @@
+"""Never computing twice what is frozen: replay, inputs of the head, heads alone."""
