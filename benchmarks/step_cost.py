@@ -26,8 +26,8 @@ from transformers import BertConfig, BertForSequenceClassification, get_linear_s
 from finespun.artifacts import Artifacts
 from finespun.config.compose import compose
 from finespun.data.batches import training_steps
-from finespun.models.cpu.attention import quick_attention
-from finespun.models.cpu.dropout import Dropout, drop_quickly
+from finespun.models.cpu.dropout import Dropout
+from finespun.models.cpu.kernels import cpu_kernels
 from finespun.tracking.client import Tracker
 
 EPOCHS, ROWS, ROUNDS = {"whole": 2, "head": 20}, (1600, 6400), 4
@@ -75,8 +75,7 @@ def bare_whole(rows: Rows) -> float:
     steps = [positions.tolist() for positions in training_steps(lengths, BATCH, seed=42, epoch=0)]
     loader: Any = DataLoader(rows, batch_sampler=steps, collate_fn=collate)  # type: ignore[arg-type]
     model = tiny()
-    drop_quickly(model)  # the arithmetic is the same on both sides
-    with quick_attention(model, collate(rows[:4])[0]):
+    with cpu_kernels(model, collate(rows[:4])[0], on=True):  # the arithmetic is the same on both sides
         model.train()
         started = time.perf_counter()
         bare(lambda inputs: model(**inputs).logits, list(model.parameters()), lambda: loader, EPOCHS["whole"], len(steps))

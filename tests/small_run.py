@@ -41,7 +41,8 @@ def small_config(**changes: Any) -> RunConfig:
         "report": {"confusion_title": "c", "training_title": "t"},
         "runtime": {
             "accelerator": "cpu", "devices": 1, "strategy": "ddp", "device_batch_size": None,
-            "gradient_checkpointing": False, "feature_cache_gb": 1.0, "num_workers": 0, "progress_bar": False,
+            "gradient_checkpointing": False, "cpu_kernels": True,
+            "feature_cache_gb": 1.0, "num_workers": 0, "progress_bar": False,
             "checkpoint_seconds": 0.0, "stall_minutes": 1.0,
             "tracking": True, "tracking_uri": None, "mlflow_experiment": "x", "lightning": {}, "allow_targets": [],
         },

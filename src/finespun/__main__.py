@@ -1,5 +1,5 @@
 """`python -m finespun` is the same as the console script `finespun`."""
 
-from finespun.cli import main
+from finespun.cli.main import main
 
 main()

@@ -131,3 +131,13 @@ def find_project() -> Path:
         if (folder / "dvc.yaml").is_file() and (folder / "conf").is_dir():
             return folder
     raise MachineError(f"{here}: no finespun project here or above (a folder with dvc.yaml and conf/); go to one first")
+
+
+def this_project() -> Artifacts:
+    """Returns the paths of the project here or above.
+
+    Raises:
+        MachineError: there is none.
+    """
+    project = find_project()
+    return Artifacts(project=project, out=project)

@@ -19,6 +19,8 @@ from pathlib import Path
 from finespun.errors import FinespunError, MachineError
 from finespun.masking import masked
 
+# What models and libraries raise that are asked for something they cannot do.
+REFUSALS = (AssertionError, AttributeError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError)
 OUT_OF_MEMORY = re.compile(
     r"out of memory|failed to map segment|could not create a (primitive|memory)|can't start new thread|bad_?alloc"
     r"|(can't|cannot|can not|could not|unable to|failed to|fail to) (allocate|mmap|alloc\b)"

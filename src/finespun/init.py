@@ -76,24 +76,15 @@ def _wished(columns: list[Column], seen: Seen, wishes: Wishes, artifacts: Artifa
         if not (wishes.task and wishes.columns):
             raise
         found = Reading(task=wishes.task, columns={})
-    known = choices(artifacts.conf)["task"]
-    task = wishes.task or found.task
-    if wishes.ask:
-        task = wishes.ask(f"task ({', '.join(known)})", task)
-    if task not in known:
-        raise DataError(f"--task: there is no conf/task/{task}.yaml{did_you_mean(task, known)}; there are: {listed(known)}")
+    task = _chosen_task(found.task, wishes, choices(artifacts.conf)["task"])
     if task != found.task:
         found = Reading(task=task, columns=found.columns, reasons=["the task was said"], labels=found.labels)
     roles = _task(artifacts, task)
-    fixed = {role: column for role, column in found.columns.items() if role in {*roles.roles, *roles.optional_roles, "split"}}
-    fixed |= _split_up(wishes.columns)
+    known = {*roles.roles, *roles.optional_roles, "split"}
+    fixed = {role: column for role, column in found.columns.items() if role in known} | _split_up(wishes.columns)
     names = [column.name for column in columns]
     for role in roles.roles:
-        if wishes.ask:
-            answer = wishes.ask(f"column of {role} ({', '.join(names)})", str(fixed.get(role, "")))
-            fixed[role] = fixed[role] if answer == str(fixed.get(role)) else answer
-        if role not in fixed:
-            raise DataError(f"no column of {role} was found; say --column {role}=NAME; there are: {listed(names)}")
+        _choose_column(role, fixed, names, wishes)
     wrong = [each for given in fixed.values() for each in ([given] if isinstance(given, str) else given) if each not in names]
     if wrong:
         raise DataError(f"--column: there is no column {wrong[0]!r}{did_you_mean(wrong[0], names)}; there are: {listed(names)}")
@@ -101,6 +92,24 @@ def _wished(columns: list[Column], seen: Seen, wishes: Wishes, artifacts: Artifa
     if "label" in fixed:
         found.labels = next(column.counts for column in columns if column.name == fixed["label"])
     return found
+
+
+def _chosen_task(proposed: str, wishes: Wishes, known: list[str]) -> str:
+    task = wishes.task or proposed
+    if wishes.ask:
+        task = wishes.ask(f"task ({', '.join(known)})", task)
+    if task not in known:
+        raise DataError(f"--task: there is no conf/task/{task}.yaml{did_you_mean(task, known)}; there are: {listed(known)}")
+    return task
+
+
+def _choose_column(role: str, fixed: dict[str, Any], names: list[str], wishes: Wishes) -> None:
+    if wishes.ask and role not in wishes.columns:
+        proposed = fixed.get(role, "")
+        shown = proposed if isinstance(proposed, str) else ",".join(proposed)
+        fixed |= _split_up({role: wishes.ask(f"column of {role} ({', '.join(names)})", shown)})
+    if role not in fixed:
+        raise DataError(f"no column of {role} was found; say --column {role}=NAME; there are: {listed(names)}")
 
 
 def _split_up(columns: Mapping[str, str]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from finespun.cli import main
+from finespun.cli.main import main
 from helpers import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

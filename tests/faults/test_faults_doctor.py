@@ -22,7 +22,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from finespun.artifacts import Artifacts
-from finespun.cli import main
+from finespun.cli.main import main
 from finespun.doctor import examination, project
 from finespun.doctor.finding import Finding
 from finespun.tracking.outbox.journal import Journal

@@ -15,7 +15,7 @@ import torch
 from click.testing import CliRunner
 
 from finespun.artifacts import Artifacts
-from finespun.cli import main
+from finespun.cli.main import main
 from finespun.errors import MachineError, ModelError
 from finespun.failures import ended, explained, free_memory
 from finespun.stages.__main__ import run_stages

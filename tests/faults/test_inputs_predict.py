@@ -23,7 +23,7 @@ import yaml
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from finespun.cli import main
+from finespun.cli.main import main
 from finespun.data.writing import write
 from finespun.errors import BusyError
 from finespun.report import plots

@@ -299,6 +299,7 @@ class RuntimeConfig(Section):
     strategy: Literal["ddp", "fsdp"]
     device_batch_size: PositiveInt | None
     gradient_checkpointing: bool
+    cpu_kernels: bool
     feature_cache_gb: NonNegativeFloat
     num_workers: NonNegativeInt
     progress_bar: bool

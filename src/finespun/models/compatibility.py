@@ -15,8 +15,7 @@ import torch
 
 from finespun.data.loader import RowReader
 from finespun.errors import ModelError, first_of
-from finespun.failures import ran_out_of_memory
-from finespun.models.cpu.attention import REFUSALS
+from finespun.failures import REFUSALS, ran_out_of_memory
 
 if TYPE_CHECKING:
     from pathlib import Path

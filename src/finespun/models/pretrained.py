@@ -18,10 +18,10 @@ from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from finespun.errors import ModelError, listed
+from finespun.failures import REFUSALS
 from finespun.models import heads
 from finespun.models.conversion import module as _module  # noqa: F401  (registers modules of the user's own with the Auto classes)
 from finespun.models.conversion.forest import ForestForLabels
-from finespun.models.cpu.attention import REFUSALS
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -9,6 +9,7 @@ from finespun.errors import ConfigError, ModelError
 from finespun.strategies.base import Group
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     Parameters = dict[str, nn.Parameter]
@@ -107,3 +108,17 @@ def require_blocks(asked: int, anatomy: Anatomy, option: str) -> None:
     """
     if asked > len(anatomy.blocks):
         raise ConfigError([f"strategy.{option}: {asked} asked for, the model has {len(anatomy.blocks)} blocks; lower it"])
+
+
+def reads_first_token_alone(logits: torch.Tensor, tokens: torch.Tensor) -> bool:
+    """Whether logits depend on the first of each row's `tokens` (rows, length, width) and on no other: by the gradient.
+
+    False where that cannot be seen: rows of one token, a head of zeros, logits that depend on none of them.
+    """
+    import torch  # noqa: PLC0415  (configure imports this module and no torch)
+
+    if tokens.shape[1] < 2 or not logits.requires_grad:
+        return False
+    weights = torch.linspace(1, 2, logits.numel(), device=logits.device).view_as(logits)
+    (gradient,) = torch.autograd.grad((logits * weights).sum(), tokens, allow_unused=True)
+    return gradient is not None and bool(gradient[:, :1].any()) and not bool(gradient[:, 1:].any())

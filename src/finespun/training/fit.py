@@ -5,7 +5,6 @@ Lightning is imported only where its loop is taken.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,14 +17,13 @@ from finespun.config.sections import RunConfig
 from finespun.data.loader import BatchLoader
 from finespun.data.prepared import PreparedData
 from finespun.errors import ConfigError
-from finespun.models.cpu.attention import quick_attention
-from finespun.models.cpu.dropout import drop_quickly
+from finespun.models.cpu.kernels import cpu_kernels
 from finespun.strategies.base import Tuning
 from finespun.tasks.base import Batch, Encoder, Task
 from finespun.training.checkpoints import Store
 from finespun.training.data_loaders import EVALUATION_ROWS, make_loader
 from finespun.training.frozen.classical_heads import solve
-from finespun.training.frozen.head_inputs import entering, few_rows, find_head
+from finespun.training.frozen.head_inputs import few_rows, find_head, inputs_of_head
 from finespun.training.frozen.head_loop import HeadLoop
 from finespun.training.frozen.replay import replayed
 from finespun.training.history import History, Recorder, Sink
@@ -92,8 +90,6 @@ def fit(
     val = make_loader(prepared, "val", step_rows=EVALUATION_ROWS, **common)
     if hardware.accelerator == "cpu":
         keep_freed_memory()
-        if not config.trainer.compile:
-            drop_quickly(model)
     job = Job(
         config=config, tuning=tuning, task=task, encoder=encoder, labels=prepared.labels, hardware=hardware, store=store,
         recorder=Recorder(History(store.folder / "history.csv"), sink), passes=passes,
@@ -102,6 +98,16 @@ def fit(
     )  # fmt: skip
     if shards:
         require_steps(job.plan.optimizer, config.optimizer.target, hardware)
+    with cpu_kernels(model, on=_kernels_on(config)):
+        return _fitted(job, phases, shards, train, val)
+
+
+def _kernels_on(config: RunConfig) -> bool:
+    return config.runtime.cpu_kernels and not config.trainer.compile
+
+
+def _fitted(job: Job, phases: list[str], shards: Shards | None, train: BatchLoader, val: BatchLoader) -> Fitted:
+    tuning = job.tuning
     if tuning.solution:
         model, best_score = solve(job, tuning.solution, train, val)
         return Fitted(replace(tuning, model=model), phases, best_epoch=0, best_score=best_score, steps=1)
@@ -147,7 +153,7 @@ def _trained(job: Job, train: BatchLoader, val: BatchLoader) -> tuple[int, float
     from finespun.training.lightning.trainer import train_by_lightning  # noqa: PLC0415  (5 CPU seconds that a head need not pay)
 
     with (
-        nullcontext() if trainer.compile or job.hardware.sharded else quick_attention(model, tried.inputs),
+        cpu_kernels(model, tried.inputs, on=_kernels_on(job.config) and not job.hardware.sharded),
         replayed(job, (train, val), tried) as loaders,
     ):
         rehearse(job, *loaders)
@@ -162,13 +168,9 @@ def _head_alone(job: Job, train: BatchLoader, val: BatchLoader, tried: Batch) ->
     size = head.width * (len(train.batches.lengths) + len(val.batches.lengths)) * 4 / 1e9
     if size > job.config.runtime.feature_cache_gb:
         return None
-    assert job.features is not None
     kept = f"{size:.3f} GB in {job.features}"
-    print(f"frozen part: computed once; {head.name} trains on what enters it ({kept})", flush=True)  # noqa: T201
-    seen, unseen = (
-        entering(model, head, loader, job.features / split, job.hardware.precision)
-        for split, loader in (("train", train), ("val", val))
-    )
+    print(f"frozen part: computed once; {head.name} trains on its inputs ({kept})", flush=True)  # noqa: T201
+    seen, unseen = (inputs_of_head(job, head, loader, split) for split, loader in (("train", train), ("val", val)))
     loop = HeadLoop(job, head)
     found = loop.run(seen, unseen, train.batches, train.rows.row_weights)
     return found.best_epoch, loop.sign * found.best_score, found.step

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from finespun import __version__
-from finespun.cli import main
+from finespun.cli.main import main
 from helpers import ROOT
 
 HEAVY = {"torch", "pytorch_lightning", "transformers", "mlflow", "hydra", "omegaconf", "pyarrow", "pandas", "sklearn", "numpy"}

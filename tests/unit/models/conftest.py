@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from finespun.models.cpu.attention import quick_attention
-from finespun.models.cpu.dropout import drop_quickly
+from finespun.models.cpu.kernels import cpu_kernels
 
 Quicken = Callable[[nn.Module, Mapping[str, torch.Tensor]], None]
 
@@ -21,7 +20,6 @@ def quicken() -> Iterator[Quicken]:
     with ExitStack() as stack:
 
         def change(model: nn.Module, example: Mapping[str, torch.Tensor]) -> None:
-            drop_quickly(model)
-            stack.enter_context(quick_attention(model, example))
+            stack.enter_context(cpu_kernels(model, example, on=True))
 
         yield change

@@ -43,7 +43,7 @@ def of_one_target(target: np.ndarray, number: np.ndarray) -> dict[str, float]:
     return {
         "pearson": 0.0 if constant else stats.pearsonr(target, number).statistic,
         "spearman": 0.0 if constant else stats.spearmanr(target, number).statistic,
-        "r2": metrics.r2_score(target, number),
+        "r2": metrics.r2_score(target - target[0], number - target[0]),  # equal targets have no variance, not even of rounding
         "rmse": metrics.root_mean_squared_error(target, number),
         "mse": metrics.mean_squared_error(target, number),
         "mae": metrics.mean_absolute_error(target, number),

@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from finespun.errors import ConfigError, DivergedError, InterruptError, MachineError
+from finespun.models.cpu import kernels
 from finespun.strategies.base import Group, Tuning
 from finespun.tasks.answers.one_label import OneLabel
 from finespun.tasks.base import Batch
@@ -327,13 +328,15 @@ def test_compiling_on_request_changes_no_more_than_last_digits(
     monkeypatch.setattr(torch.nn.Module, "compile", traced_only)
     quickened: list[torch.nn.Module] = []
     for name in ("drop_quickly", "quick_attention"):  # what is compiled has torch's dropout and attention
-        monkeypatch.setattr(fit_module, name, lambda model, *_: quickened.append(model) or nullcontext())
+        monkeypatch.setattr(kernels, name, lambda model, *_: quickened.append(model) or nullcontext())
     plain = train(tmp_path / "plain", trainer__max_epochs=1).tuning.model.state_dict()
     assert not compiled
-    assert len(quickened) == 2
+    assert len(quickened) == 3, "dropout of the model, then of its tried rows, and attention"
+    train(tmp_path / "off", trainer__max_epochs=1, runtime__cpu_kernels=False)
+    assert len(quickened) == 3
     found = train(tmp_path / "compiled", trainer__max_epochs=1, trainer__compile=True).tuning.model.state_dict()
     assert compiled == [{"dynamic": True}]
-    assert len(quickened) == 2
+    assert len(quickened) == 3
     assert found.keys() == plain.keys()
     assert all(torch.allclose(found[name], plain[name], atol=1e-5) for name in plain)
 

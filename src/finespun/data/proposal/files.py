@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finespun.data.dialect import SAMPLE, dialect_of, encoding_of
 from finespun.data.sources import tables
+from finespun.data.sources.dialect import SAMPLE, dialect_of, encoding_of
 from finespun.data.sources.tables import Line, Row
 from finespun.errors import DataError
 

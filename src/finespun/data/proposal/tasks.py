@@ -125,7 +125,8 @@ def _labelled(columns: Sequence[Column]) -> Reading:
     text = None if image else (pair[0] if pair else _most_textual(rest))
     if image is None and text is None:
         raise DataError(
-            f"no column holds texts or images, which is what is learnt from; the columns are {first_of([c.name for c in columns])}"
+            "no column holds texts or images, which is what is learnt from; the columns are"
+            f" {first_of([column.name for column in columns])}"
         )
     inputs = {"image": image.name} if image else {"text": (text or columns[0]).name}
     used = [column for column in rest if column is not text and not (pair and column is pair[1])]

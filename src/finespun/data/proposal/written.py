@@ -48,7 +48,8 @@ def _split_lines(seen: Seen, found: Reading) -> list[str]:
     rarest = min(found.labels.values(), default=0) * seen.count / max(1, len(seen.rows))
     if labelled and (seen.count < FEW_ROWS or rarest < 50):
         return [
-            "split: {by: stratified, train: 0.8, val: 0.1, test: 0.1, seed: 42} # few rows: each split gets its share of every label"
+            "# few rows: each split gets its share of every label",
+            "split: {by: stratified, train: 0.8, val: 0.1, test: 0.1, seed: 42}",
         ]
     return ["split: {train: 0.8, val: 0.1, test: 0.1, seed: 42}"]
 

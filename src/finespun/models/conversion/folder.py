@@ -21,6 +21,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from finespun.config.sections import KERAS, ModelConfig, Target
 from finespun.errors import ModelError, did_you_mean, listed
+from finespun.failures import REFUSALS
 from finespun.kept import file_digest, in_one_move
 from finespun.models.adapters import merged
 from finespun.models.addresses import (
@@ -37,7 +38,6 @@ from finespun.models.addresses import (
 )
 from finespun.models.conversion.module import AUTO_MAP, ModuleConfig, build
 from finespun.models.conversion.weights import Tensors, read, renamed, shards
-from finespun.models.cpu.attention import REFUSALS
 
 MADE_BY = 2  # to be raised with every change that makes other folders of the same files
 

@@ -17,26 +17,25 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from finespun.failures import REFUSALS
 from finespun.models.cpu.dropout import kept
 from finespun.models.cpu.last_block import narrow
 
 ATTENTION = "finespun_cpu"
 TOLERANCE = 1e-4  # of logits, in eval mode
 SPECIAL = ("position_bias", "cache", "softcap")  # options of attention that only transformers' own function knows
-REFUSALS = (AssertionError, AttributeError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError)
 
 
 @contextmanager
 def quick_attention(model: nn.Module, example: Mapping[str, torch.Tensor]) -> Iterator[None]:
-    """While the context lasts, a model on a CPU has this module's attention, and its last block is narrowed where it can be.
+    """While the context lasts, a model has this module's attention, and its last block is narrowed where it can be.
 
     The model is left in eval mode. Each change is tried on an example, and undone where the model then fails or says something
     else: some build their masks by the name of their attention. Weights and saved files stay what they are.
     """
     parts = [module for module in model.modules() if isinstance(module, PreTrainedModel)]
-    on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
     hooks: list[RemovableHandle] = []
-    if parts and on_cpu and all(_name(part) == "sdpa" for part in parts):
+    if parts and all(_name(part) == "sdpa" for part in parts):
         expected = _logits(model, example)
         AttentionInterface.register(ATTENTION, attention)
         AttentionMaskInterface.register(ATTENTION, sdpa_mask)

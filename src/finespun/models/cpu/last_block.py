@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from finespun.errors import ModelError
-from finespun.strategies.anatomy import dissect
+from finespun.strategies.anatomy import dissect, reads_first_token_alone
 
 KEYS, VALUES = {"key", "k_lin", "k_proj"}, {"value", "v_lin", "v_proj"}  # what architectures call these projections
 Given = tuple[tuple[Any, ...], dict[str, Any]]
@@ -73,15 +73,3 @@ def _can_be_narrowed(
 
 def _hidden(given: tuple[Any, ...], options: dict[str, Any]) -> Any:
     return given[0] if given else options.get("hidden_states")
-
-
-def reads_first_token_alone(logits: torch.Tensor, tokens: torch.Tensor) -> bool:
-    """Whether logits depend on the first of each row's `tokens` (rows, length, width) and on no other: by the gradient.
-
-    False where that cannot be seen: rows of one token, a head of zeros, logits that depend on none of them.
-    """
-    if tokens.shape[1] < 2 or not logits.requires_grad:
-        return False
-    weights = torch.linspace(1, 2, logits.numel(), device=logits.device).view_as(logits)
-    (gradient,) = torch.autograd.grad((logits * weights).sum(), tokens, allow_unused=True)
-    return gradient is not None and bool(gradient[:, :1].any()) and not bool(gradient[:, 1:].any())

@@ -12,7 +12,7 @@ from finespun.data.loader import BatchLoader
 from finespun.errors import ConfigError
 from finespun.models.conversion import forest
 from finespun.strategies.base import Linear, Solution
-from finespun.training.frozen.head_inputs import Head, entering, scores_of
+from finespun.training.frozen.head_inputs import Head, inputs_of_head, scores_of
 from finespun.training.job import Job
 from finespun.training.lightning.launching import world_size
 
@@ -24,12 +24,12 @@ def solve(job: Job, solution: Solution, train: BatchLoader, val: BatchLoader) ->
         ConfigError: several processes train, an option asks for steps, or the layer is not given one vector a row.
     """
     model: Any = job.tuning.model
-    task, folder, precision = job.task, job.features, job.hardware.precision
+    task = job.task
     _require_one_look(job)
     layer = model.get_submodule(solution.name)
     head = Head(name=solution.name, modules=nn.Sequential(layer), width=layer.in_features)
-    features, targets = entering(model, head, train, folder and folder / "train", precision)
-    unseen = entering(model, head, val, folder and folder / "val", precision)
+    features, targets = inputs_of_head(job, head, train, "train")
+    unseen = inputs_of_head(job, head, val, "val")
     counted = train.rows.row_weights if job.config.trainer.imbalance == "class_weights" else None
     solved = solution.solve(features.cpu().double().numpy(), task.scaled(targets).cpu().numpy(), counted, layer.out_features)
     if isinstance(solved, Linear):

@@ -1,4 +1,4 @@
-"""What enters a head: which modules are above everything frozen, and their inputs, computed once, in eval mode, and kept.
+"""The inputs of a head: which modules are above everything frozen, and their inputs, computed once and kept.
 
 Where only a head trains, a row is one vector (or one token) for it: a whole split fits into memory, and no step has to run
 the model. Whether the head alone says what the model says is tried before it is believed.
@@ -20,9 +20,10 @@ from finespun.data.batches import Batches, Part
 from finespun.data.loader import BatchLoader
 from finespun.errors import ConfigError
 from finespun.kept import in_one_move
-from finespun.models.cpu.attention import quick_attention
-from finespun.models.cpu.last_block import reads_first_token_alone
+from finespun.models.cpu.kernels import cpu_kernels
+from finespun.strategies.anatomy import reads_first_token_alone
 from finespun.tasks.base import Batch, Task
+from finespun.training.job import Job
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +51,7 @@ class Head:
     first_token: bool = False
 
 
-class Entered(NamedTuple):
+class HeadInputs(NamedTuple):
     """A split: features (rows, width) or (rows, 1, width) in its order, targets (rows, ...)."""
 
     features: torch.Tensor
@@ -124,29 +125,31 @@ def _calls(model: nn.Module, example: Batch) -> tuple[torch.Tensor, list[_Call]]
     return logits, calls
 
 
-def entering(model: nn.Module, head: Head, loader: BatchLoader, folder: Path | None, precision: str) -> Entered:
-    """Returns a split as the head sees it, on the model's device; computed once where there is a folder to keep it in.
+def inputs_of_head(job: Job, head: Head, loader: BatchLoader, split: str) -> HeadInputs:
+    """Returns the head's inputs for a split, on the model's device; computed once where there is a folder to keep them in.
 
     Raises:
         ConfigError: the head is not given one vector a row.
     """
-    device = next(model.parameters()).device
-    if folder is None:
-        return Entered(*(each.to(device) for each in _compute(model, head, loader, precision)))
+    device = next(job.tuning.model.parameters()).device
+    if job.features is None:
+        return HeadInputs(*(each.to(device) for each in _compute(job, head, loader)))
 
     def fill(partial: Path) -> None:
-        for name, found in _compute(model, head, loader, precision)._asdict().items():
+        for name, found in _compute(job, head, loader)._asdict().items():
             np.save(partial / f"{name}.npy", found.numpy())
 
-    kept = in_one_move(folder / f"into-{head.name}", fill)
-    return Entered(*(torch.from_numpy(np.load(kept / f"{name}.npy")).to(device) for name in Entered._fields))
+    kept = in_one_move(job.features / split / f"into-{head.name}", fill)
+    return HeadInputs(*(torch.from_numpy(np.load(kept / f"{name}.npy")).to(device) for name in HeadInputs._fields))
 
 
-def _compute(model: nn.Module, head: Head, loader: BatchLoader, precision: str) -> Entered:
+def _compute(job: Job, head: Head, loader: BatchLoader) -> HeadInputs:
+    model = job.tuning.model
     device = next(model.parameters()).device
     rows, features, targets = [], [], []
     tried = few_rows(loader).to(device).inputs
-    with quick_attention(model, tried), torch.inference_mode(), arithmetic(model, precision):
+    quick, precise = cpu_kernels(model, tried, on=job.config.runtime.cpu_kernels), arithmetic(model, job.hardware.precision)
+    with quick, torch.inference_mode(), precise:
         for batch in BatchLoader(loader.rows, Batches(loader.batches.lengths, step_rows=ROWS_AT_ONCE, seed=None)):
             given = as_vectors(stopped_at(model.eval(), head.modules[0], batch.to(device), given=True)).float().cpu()
             if given.ndim != 2 and not head.first_token:
@@ -156,10 +159,10 @@ def _compute(model: nn.Module, head: Head, loader: BatchLoader, precision: str) 
             features.append(given[:, :1] if head.first_token else given)
             targets.append(batch.targets)
     back = torch.argsort(torch.cat(rows))
-    return Entered(torch.cat(features)[back], torch.cat(targets)[back])
+    return HeadInputs(torch.cat(features)[back], torch.cat(targets)[back])
 
 
-def scores_of(task: Task, metrics: MetricCollection, head: nn.Module, split: Entered) -> dict[str, float]:
+def scores_of(task: Task, metrics: MetricCollection, head: nn.Module, split: HeadInputs) -> dict[str, float]:
     """Returns what a head in eval mode scores on a split, and `val/loss`; the metrics are begun anew."""
     metrics.reset()
     with torch.inference_mode():

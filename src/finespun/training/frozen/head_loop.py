@@ -21,7 +21,7 @@ from tqdm import tqdm
 from finespun.data.batches import Batches
 from finespun.errors import DivergedError, InterruptError
 from finespun.training.checkpoints import Signals, Store
-from finespun.training.frozen.head_inputs import Entered, Head, scores_of
+from finespun.training.frozen.head_inputs import Head, HeadInputs, scores_of
 from finespun.training.job import Job
 from finespun.training.optimization import lay_side_by_side, seed_draws, step_seed
 from finespun.training.phases import begin_epoch
@@ -61,7 +61,7 @@ class HeadLoop:
         self.best: dict[str, torch.Tensor] = {}
         self.signals, self.saved_at = Signals(), time.monotonic()
 
-    def run(self, train: Entered, val: Entered, batches: Batches, row_weights: NDArray[np.float64] | None) -> Standing:
+    def run(self, train: HeadInputs, val: HeadInputs, batches: Batches, row_weights: NDArray[np.float64] | None) -> Standing:
         """Trains to the best epoch, from the newest whole checkpoint where there is one.
 
         Raises:
@@ -89,7 +89,7 @@ class HeadLoop:
             parameter.data, parameter.grad = parameter.data.clone(), None
         return self.standing
 
-    def _epoch(self, epoch: int, train: Entered, weights: torch.Tensor | None, batches: Batches) -> None:
+    def _epoch(self, epoch: int, train: HeadInputs, weights: torch.Tensor | None, batches: Batches) -> None:
         begin_epoch(self.modules, self.plan.groups, epoch)
         self.recorder.restart_clock()
         for number, rows, features, targets in self._steps(epoch, train, batches):
@@ -103,7 +103,7 @@ class HeadLoop:
                 self._save()
 
     def _steps(
-        self, epoch: int, train: Entered, batches: Batches
+        self, epoch: int, train: HeadInputs, batches: Batches
     ) -> Iterator[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]]:  # fmt: skip
         """Yields number, rows, features and targets of each step still to be done; many steps are gathered at once."""
         batches.resume_at(epoch, 0)
@@ -132,7 +132,7 @@ class HeadLoop:
         self.standing.step += 1
         self.recorder.step(self.standing.step, epoch=self.standing.epoch, rate=rate, rows=rows, loss=loss, norm=norm)
 
-    def _validate(self, val: Entered) -> dict[str, float]:
+    def _validate(self, val: HeadInputs) -> dict[str, float]:
         self.recorder.flush()
         found = scores_of(self.task, self.metrics, self.modules.eval(), val)
         self.recorder.validated(found, self.standing.step, epoch=self.standing.epoch, padding_share=0.0)

@@ -22,10 +22,9 @@ from torch.utils.data import Dataset
 from finespun.data.batches import Batches, Part
 from finespun.data.loader import BatchLoader
 from finespun.errors import ModelError
+from finespun.failures import REFUSALS
 from finespun.kept import in_one_move
-from finespun.models.cpu.attention import REFUSALS
-from finespun.models.cpu.last_block import reads_first_token_alone
-from finespun.strategies.anatomy import Anatomy, dissect
+from finespun.strategies.anatomy import Anatomy, dissect, reads_first_token_alone
 from finespun.tasks.base import Batch
 from finespun.training.frozen.head_inputs import arithmetic, stopped_at
 from finespun.training.job import Job

@@ -16,8 +16,7 @@ from torch import nn
 
 from finespun.data.batches import Part
 from finespun.errors import FinespunError, MachineError, ModelError
-from finespun.failures import explained
-from finespun.models.cpu.attention import REFUSALS
+from finespun.failures import REFUSALS, explained
 from finespun.training.frozen.head_inputs import arithmetic
 from finespun.training.lightning.launching import world_size
 from finespun.training.phases import begin_epoch

@@ -23,7 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from transformers.dynamic_module_utils import init_hf_modules
 
 from finespun.errors import ConfigError
-from finespun.models.cpu.attention import REFUSALS
+from finespun.failures import REFUSALS
 from finespun.strategies.base import Group, Tuning
 from finespun.training.lightning.devices import Hardware
 from finespun.training.lightning.launching import rank, world_size

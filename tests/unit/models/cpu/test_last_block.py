@@ -28,8 +28,7 @@ from transformers import (
 from transformers.models.bert.modeling_bert import BertLayer
 
 from finespun.models.cpu import attention as attention_module
-from finespun.models.cpu.last_block import reads_first_token_alone
-from finespun.strategies.anatomy import dissect
+from finespun.strategies.anatomy import dissect, reads_first_token_alone
 
 Quicken = Callable[[nn.Module, Mapping[str, torch.Tensor]], None]
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}

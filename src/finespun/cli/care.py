@@ -1,0 +1,33 @@
+"""Commands that keep a project well: `finespun doctor`, `finespun sync`."""
+
+from __future__ import annotations
+
+import click
+
+from finespun.artifacts import this_project
+from finespun.errors import MachineError
+
+
+@click.command()
+@click.option("--fix", is_flag=True, help="Mend what is safe to mend, and look again.")
+def doctor(*, fix: bool) -> None:
+    """Check what keeps a project from working: locks, torn files, folders, disk, versions; each with its remedy."""
+    from finespun.doctor.examination import doctor as examine  # noqa: PLC0415
+
+    examine(this_project(), fix=fix)
+
+
+@click.command()
+def sync() -> None:
+    """Send what MLflow is still owed: of runs whose server was away, or whose process was killed."""
+    from finespun.config.compose import compose  # noqa: PLC0415
+    from finespun.tracking.client import Tracker  # noqa: PLC0415
+
+    artifacts = this_project()
+    config, _ = compose(artifacts)
+    left = Tracker(config.runtime, artifacts).deliver_leftovers()
+    for run, reason in left.items():
+        click.echo(f"left: run {run}: {reason}")
+    if left:
+        raise MachineError(f"{len(left)} runs are owed something; start the server that they belong to, and sync again")
+    click.echo("nothing is left to send")

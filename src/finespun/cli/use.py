@@ -1,0 +1,61 @@
+"""Commands that use a model: `finespun predict`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from finespun.artifacts import this_project
+
+
+@click.command()
+@click.argument("source", metavar="INPUT", type=click.Path(path_type=Path, allow_dash=True))
+@click.option("--output", "-o", type=click.Path(path_type=Path, allow_dash=True), default="-", show_default=True,
+              help="CSV, JSON Lines or Parquet, by its ending; - is CSV on standard output.")  # fmt: skip
+@click.option(
+    "--model", type=click.Path(path_type=Path, file_okay=False), help="A fine-tuned folder [default: models/finetuned]."
+)
+@click.option("--column", "columns", multiple=True, metavar="ROLE=COLUMN",
+              help="A column to read, if it is called other than in training, such as text=review.")  # fmt: skip
+@click.option(
+    "--format", "file_format", type=click.Choice(["csv", "jsonl", "parquet"]), help="Of INPUT [default: by its ending]."
+)
+@click.option("--delimiter", metavar="CHARACTER", help="Between the fields of a CSV [default: as in training].")
+@click.option("--encoding", help="Of a text file, such as utf-8 or latin-1 [default: as in training].")
+@click.option(
+    "--quoting",
+    type=click.Choice(["auto", "standard", "none"]),
+    help="Of a CSV; none: quotes are text [default: as in training].",
+)
+@click.option("--top-k", type=click.IntRange(min=1), default=1, show_default=True, help="Answers a row, the likeliest first.")
+@click.option("--devices", type=click.IntRange(min=1), default=1, show_default=True, help="GPUs, or processes on CPUs.")
+@click.option("--strict", is_flag=True, help="End at the first row that cannot be answered.")
+@click.option(
+    "--allow-outside", is_flag=True, help="Read files that INPUT names wherever they lie, not only beside it or below here."
+)
+@click.option("--trust-remote-code", is_flag=True, help="Run code that lies in the model's folder.")
+def predict(
+    source: Path, output: Path, model: Path | None, columns: tuple[str, ...], top_k: int, devices: int, *, strict: bool,
+    allow_outside: bool, trust_remote_code: bool, **reading: str | None,
+) -> None:  # fmt: skip
+    """Answer each row of INPUT (CSV, JSON Lines, Parquet; a folder of images; - reads one input a line).
+
+    A row that cannot be answered says why in the column `error`.
+    """
+    from finespun.evaluation.predict_devices import predict_on  # noqa: PLC0415
+
+    wrong = [each for each in columns if "=" not in each]
+    if wrong:
+        raise click.BadParameter(f"{wrong[0]!r} is not ROLE=COLUMN", param_hint="--column")
+    if len(reading["delimiter"] or ",") != 1:
+        raise click.BadParameter(f"{reading['delimiter']!r} is not one character", param_hint="--delimiter")
+    chosen = dict(each.split("=", 1) for each in columns)
+    said = {name: value for name, value in reading.items() if value is not None}
+    folder = model or this_project().finetuned
+    count, failed = predict_on(
+        devices, source, output, folder=folder, columns=chosen, reading=said, top_k=top_k, strict=strict,
+        allow_outside=allow_outside, trust_remote_code=trust_remote_code,
+    )  # fmt: skip
+    bad = f", {failed:,} of them could not be answered (column error)" if failed else ""
+    click.echo(f"{count:,} row{'s' if count != 1 else ''} -> {output}{bad}", err=True)
