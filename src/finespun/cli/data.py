@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from finespun.artifacts import this_project
-from finespun.errors import DataError
+from finespun.artifacts import Artifacts, this_project
+from finespun.errors import DataError, FinespunError
 
 
 @click.command()
@@ -43,6 +43,18 @@ def init(path: Path | None, name: str | None, task: str | None, columns: tuple[s
 
     wishes = Wishes(name=name, task=task, columns=dict(each.split("=", 1) for each in columns), force=force, ask=ask)
     initialise(artifacts, path, wishes, click.echo)
+    click.echo(_problems(artifacts))
+    click.echo("next: finespun check (all of that again), dvc repro")
+
+
+def _problems(artifacts: Artifacts) -> str:
+    from finespun.stages import checking  # noqa: PLC0415
+
+    try:
+        found = checking.examined(artifacts)
+    except FinespunError as error:
+        return f"not ready yet: {error}"
+    return checking.as_text(found)
 
 
 @click.command()

@@ -116,6 +116,7 @@ class DataConfig(Section):
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
     encoding: str = "utf-8"
     quoting: Literal["auto", "standard", "none"] = "auto"  # auto: a quote that swallows rows is reported; none: quotes are text
+    header: bool = True  # of a CSV: whether its first line names the columns; without it they are called 1, 2, ...
     allow_outside: bool = False  # whether a table of images may name files that lie elsewhere than the data
     columns: dict[str, Column | Strings]  # role -> column, or several; `group`, `time` and `split` decide on splits
     labels: Strings | None = None  # None: those found, sorted

@@ -85,7 +85,9 @@ def finetune(config: RunConfig, artifacts: Artifacts, hardware: Hardware) -> Non
                 raise
             record: dict[str, Any] = {"run_id": tracked.id, "tracking_uri": recorded(config.runtime.tracking_uri)}
             record |= {"columns": prepared.schema["columns"], "trust_remote_code": config.model.trust_remote_code}
-            record["reading"] = {name: prepared.schema["settings"][name] for name in ("delimiter", "encoding", "quoting")}
+            settings = prepared.schema["settings"]
+            record["reading"] = {name: settings[name] for name in ("delimiter", "encoding", "quoting")}
+            record["reading"] |= {} if settings.get("header", True) else {"header": False}
             _save(
                 fitted,
                 processor,

@@ -109,7 +109,7 @@ def reader(data: DataConfig, artifacts: Artifacts) -> Read:
     """Returns what goes through the rows anew each time that it is called."""
     return partial(
         tables.read, artifacts.project / data.path, file_format=data.format, delimiter=data.delimiter,
-        encoding=data.encoding, quoting=data.quoting,
+        encoding=data.encoding, quoting=data.quoting, header=data.header,
     )  # fmt: skip
 
 

@@ -76,7 +76,7 @@ def format_of(path: Path, given: str | None = None, *, writing: bool = False) ->
 
 def read(
     path: Path, *, file_format: str | None = None, delimiter: str = ",", encoding: str = "utf-8", quoting: str = "auto",
-    lenient: bool = False,
+    header: bool = True, lenient: bool = False,
 ) -> Iterator[Line]:  # fmt: skip
     """Yields a file's rows in order, never holding more than a chunk of them; of a folder of Parquet files, those of all.
 
@@ -104,7 +104,7 @@ def read(
                 yield from starmap(Line, json_lines.rows(lines, name, lenient=lenient))
             else:
                 divider = TABS.get(path.suffix.lower(), delimiter)
-                yield from starmap(Line, delimited.rows(lines, name, divider, quoting, lenient=lenient))
+                yield from starmap(Line, delimited.rows(lines, name, divider, quoting, header=header, lenient=lenient))
     except UnicodeError as error:
         raise _undecoded(path, encoding, error) from error
     except LookupError as error:
