@@ -22,7 +22,7 @@ def init(path: Path | None, name: str | None, task: str | None, columns: tuple[s
 
     Without PATH, in a terminal, it asks.
     """
-    from finespun.init import Wishes, initialise  # noqa: PLC0415
+    from finespun.own_data.init import Wishes, initialise  # noqa: PLC0415
 
     wrong = [each for each in columns if "=" not in each]
     if wrong:
@@ -48,7 +48,7 @@ def init(path: Path | None, name: str | None, task: str | None, columns: tuple[s
 
 
 def _problems(artifacts: Artifacts) -> str:
-    from finespun.stages import checking  # noqa: PLC0415
+    from finespun.own_data import check as checking  # noqa: PLC0415
 
     try:
         found = checking.examined(artifacts)
@@ -61,7 +61,7 @@ def _problems(artifacts: Artifacts) -> str:
 @click.option("--json", "as_json", is_flag=True, help="Print all findings as JSON.")
 def check(*, as_json: bool) -> None:
     """Check the data that params.yaml names, as `prepare` does: everything at once; exit code 3 if there are errors."""
-    from finespun.stages import checking  # noqa: PLC0415
+    from finespun.own_data import check as checking  # noqa: PLC0415
 
     found = checking.examined(this_project())
     click.echo(checking.as_json(found) if as_json else checking.as_text(found))
