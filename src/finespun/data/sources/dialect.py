@@ -15,6 +15,7 @@ DELIMITERS = ",\t;|"
 SAMPLE = 262_144  # bytes that are looked at
 MOST_ROWS = 400
 FITTING = 0.9  # share of the rows that have as many fields as most
+REPLACED = "\N{REPLACEMENT CHARACTER}"  # what stands for a byte that cannot be decoded
 LONG = 40  # characters; what is longer is rather a text than a name
 NAME = re.compile(r"[^\W\d][\w .:/()#@?%-]*")  # of a column
 MARKS = ((b"\xff\xfe\x00\x00", "utf-32"), (b"\x00\x00\xfe\xff", "utf-32"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
@@ -38,17 +39,13 @@ def encoding_of(sample: bytes) -> str:
     marked = next((name for mark, name in MARKS if sample.startswith(mark)), None)
     if marked:
         return marked
-    zeros = sample[:4096].count(0), len(sample[:4096])
-    if zeros[0] > zeros[1] // 4:
-        return "utf-16-le" if not sample[1] else "utf-16-be"
-    for cut in range(4):  # the sample may end inside a character
-        try:
-            sample[: len(sample) - cut].decode("utf-8")
-        except UnicodeDecodeError as error:
-            if error.start < len(sample) - 4:
-                break
-        else:
-            return "utf-8"
+    if sample[:4096].count(0) > len(sample[:4096]) // 50:
+        return "utf-16-le" if sample[1:4096:2].count(0) > sample[:4096:2].count(0) else "utf-16-be"
+    cut = next((cut for cut in range(1, min(4, len(sample) + 1)) if sample[-cut] >= 0xC0), 0)  # it may end inside a character
+    read = sample[: len(sample) - cut].decode("utf-8", errors="replace")
+    wrong = read.count(REPLACED)
+    if wrong <= sum(not each.isascii() for each in read) - wrong:
+        return "utf-8"  # a byte that is wrong in it will be reported with its line
     high = sample.translate(None, bytes(range(128)))
     cyrillic = sum(each >= 0xC0 for each in high) / len(high)
     words = re.findall(rb"[\xc0-\xff]{3,}", sample)
@@ -119,9 +116,8 @@ def has_header(rows: Sequence[Sequence[str]]) -> bool:
     columns = [[row[place].strip() for row in body if place < len(row)] for place in range(len(first))]
     if any(cell and cell in column for cell, column in zip(first, columns, strict=True)):
         return False
-    return all(not cell or NAME.fullmatch(cell) for cell in first) and any(
-        _unlike(*pair) for pair in zip(first, columns, strict=True)
-    )
+    named = all(not cell or NAME.fullmatch(cell) for cell in first)
+    return named and (not body or any(_unlike(*pair) for pair in zip(first, columns, strict=True)))
 
 
 def _unlike(name: str, column: Sequence[str]) -> bool:
