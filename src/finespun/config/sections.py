@@ -5,6 +5,7 @@ A default stands here only for a setting that most files in `conf/` leave out.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -26,6 +27,7 @@ Floats = Annotated[tuple[float, ...], Field(strict=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(min_length=1)]
 Column = Annotated[str, BeforeValidator(lambda given: str(given) if type(given) is int else given)]  # of CoNLL, by position
+SPLIT_OF_PATH = "(split)"  # a column that is added to rows whose file or hub split says it
 KERAS = (".keras", ".h5")
 Severity = Literal["error", "warn", "note", "drop"]
 Finding = Literal["error", "warn", "note"]  # of what is no single row's fault
@@ -111,10 +113,15 @@ class Limit(Section):
 class DataConfig(Section):
     """Where rows come from, what the columns mean, how rows are split and checked."""
 
-    path: str
-    format: Literal["csv", "jsonl", "parquet", "conll", "images"] | None = None  # None: by the ending; images: a folder
-    delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
-    encoding: str = "utf-8"
+    path: str | Strings | dict[str, str | Strings] = ""  # files, globs, addresses; by split, if given so; with sql a database
+    format: Literal["csv", "json", "jsonl", "parquet", "arrow", "conll", "images"] | None = None  # None: by the ending
+    sql: Name | None = None  # a query, whose rows are read from the database that path is the address of
+    password: Name | None = None  # of the database: the name of an environment variable
+    hub: Name | None = None  # a data set of the Hugging Face hub, or a folder in its layout
+    hub_config: str | None = None
+    hub_revision: str | None = None
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None  # None: found in the file
+    encoding: str | None = None  # None: found in the file
     quoting: Literal["auto", "standard", "none"] = "auto"  # auto: a quote that swallows rows is reported; none: quotes are text
     header: bool = True  # of a CSV: whether its first line names the columns; without it they are called 1, 2, ...
     allow_outside: bool = False  # whether a table of images may name files that lie elsewhere than the data
@@ -136,6 +143,47 @@ class DataConfig(Section):
             if twice:
                 raise ValueError(f"{role} names {', '.join(twice)} twice; name each column once")
         return columns
+
+    @property
+    def name(self) -> str:
+        """What the data are called in messages."""
+        if self.hub:
+            return self.hub
+        given = [*self.path.values()] if isinstance(self.path, dict) else [self.path]
+        paths = [path for each in given for path in ([each] if isinstance(each, str) else each)]
+        return paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _splits_of_paths_are_given(cls, values: Any) -> Any:
+        """Gives rows of paths by split, and of the hub, the role `split`: a column that reading adds."""
+        if isinstance(values, dict) and (isinstance(values.get("path"), dict) or values.get("hub")):
+            columns = values.get("columns")
+            if (
+                isinstance(columns, dict)
+                and "split" not in columns
+                and (values.get("split") or {}).get("by") in (None, "given")
+            ):
+                return {**values, "columns": {**columns, "split": SPLIT_OF_PATH}}
+        return values
+
+    @model_validator(mode="after")
+    def _says_one_source(self) -> Self:
+        if self.sql and ("://" not in self.name or self.hub):
+            raise ValueError("sql needs path, the address of a database, such as sqlite:///data/raw/shop.db; and no hub")
+        if not self.sql and self.password:
+            raise ValueError("password is that of a database; leave it out, or say sql")
+        if self.sql and re.match(r"[^/]*://[^/@]*:[^/@]+@", self.name):
+            raise ValueError(
+                "path holds a password, which would be recorded; leave it out there, and set password: the name of an"
+                " environment variable that holds it"
+            )
+        if bool(self.hub) == bool(self.path):
+            raise ValueError("say path, or hub; one of them")
+        odd = {*self.path} - {"train", "val", "test"} if isinstance(self.path, dict) else set()
+        if odd:
+            raise ValueError(f"path: {', '.join(sorted(odd))} is no split; say train, val, test")
+        return self
 
     @property
     def split_by(self) -> SplitBy:

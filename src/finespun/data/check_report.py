@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -52,9 +52,6 @@ class Problem:
     value: str
     remedy: str
 
-    def __str__(self) -> str:
-        return f"{self.line}: {self.column} {short(self.value)!r}: {self.remedy}" if self.line else f" {self.remedy}"
-
 
 def short(value: str) -> str:
     """Returns a value as a message shows it."""
@@ -85,6 +82,7 @@ class Report:
     """What checking found: counts of all, the problems, and the rows that are kept."""
 
     file: str
+    place: Callable[[int], tuple[str, int]] | None = None  # a row's number -> its file and line; None: there is one file
     rows: int = 0
     filtered: Counter[str] = field(default_factory=Counter)
     problems: list[Problem] = field(default_factory=list)
@@ -94,6 +92,15 @@ class Report:
     first: dict[str, int] = field(default_factory=dict)  # the line where a label is first seen
     blanks: Counter[str] = field(default_factory=Counter)  # empty cells of columns of 0 and 1
     noes: Counter[str] = field(default_factory=Counter)  # their cells that say 0
+
+    def where(self, number: int) -> tuple[str, int]:
+        """Returns the file and line of a row."""
+        return self.place(number) if self.place and number else (self.file, number)
+
+    def called(self, number: int) -> str:
+        """Returns what messages call a row: its line, and its file where there are several."""
+        file, line = self.where(number)
+        return f"{line}" if file == self.file else f"{line} of {file}"
 
     @property
     def left_out(self) -> set[int]:
@@ -138,14 +145,17 @@ class Report:
         for kind, count in self.counts(severity).items():
             mine = [p for p in self.problems if p.kind == kind and p.severity == severity]
             why = f" ({WHY[kind]})" if kind in WHY else ""
-            lines += _listed(kind.replace("_", " "), mine, why, self.file)
+            lines += self._listed(kind.replace("_", " "), mine, why)
             if count > SHOWN:
                 lines.append(f"  ... and {count - SHOWN} more")
         return "\n".join(lines)
 
     def plain(self) -> dict[str, Any]:
         """Returns plain values for JSON: all problems, each with why it matters."""
-        problems = [{"file": self.file, **asdict(each), "why": WHY.get(each.kind, "")} for each in self.problems]
+        problems = []
+        for each in self.problems:
+            file, line = self.where(each.line)
+            problems.append({"file": file, **asdict(each), "line": line, "why": WHY.get(each.kind, "")})
         return {
             "file": self.file,
             "rows": self.rows,
@@ -156,10 +166,13 @@ class Report:
             "problems": problems,
         }
 
+    def _listed(self, name: str, problems: Sequence[Problem], why: str) -> list[str]:
+        """Returns a line for problems of rows with their number, then each of the first; others stand by themselves."""
+        rows = [each for each in problems if each.line]
+        head = [f"{name}: {len(rows)} row{'s' if len(rows) != 1 else ''}{why}"] if rows else []
+        whole = [each.remedy for each in problems if not each.line]
+        return [*whole, *head, *map(self._line, rows[:SHOWN])]
 
-def _listed(name: str, problems: Iterable[Problem], why: str, file: str) -> list[str]:
-    """Returns a line for problems of rows with their number, then each of the first; those of the whole stand by themselves."""
-    rows = [each for each in problems if each.line]
-    head = [f"{name}: {len(rows)} row{'s' if len(rows) != 1 else ''}{why}"] if rows else []
-    whole = [f"{each.remedy}" for each in problems if not each.line]
-    return [*whole, *head, *(f"  {file}:{problem}" for problem in rows[:SHOWN])]
+    def _line(self, problem: Problem) -> str:
+        file, line = self.where(problem.line)
+        return f"  {file}:{line}: {problem.column} {short(problem.value)!r}: {problem.remedy}"

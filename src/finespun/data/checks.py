@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -109,13 +109,15 @@ def _unexpected(value: Any, *, lists: bool) -> str | None:
     return None
 
 
-def check_rows(lines: Iterable[Line], data: DataConfig, task: Task) -> Report:
-    """Looks at every row once.
+def check_rows(
+    lines: Iterable[Line], data: DataConfig, task: Task, place: Callable[[int], tuple[str, int]] | None = None
+) -> Report:  # fmt: skip
+    """Looks at every row once; `place` says which file and line a row's number is.
 
     Raises:
         DataError: a column is missing, or there is no row.
     """
-    report = Report(file=data.path)
+    report = Report(file=data.name, place=place)
     needed = {column for _, column in named_columns(data.columns)} | {rule.column for rule in data.filters}
     several = [data.columns[role] for role in task.indicator_roles if role in data.columns]
     indicators = [column for given in several if not isinstance(given, str) for column in given]
@@ -135,7 +137,7 @@ def check_rows(lines: Iterable[Line], data: DataConfig, task: Task) -> Report:
         report.add_indicators(line.row, indicators)
         _check_row(line, values, data, task, report)
     if not report.rows:
-        raise DataError(f"{data.path}: holds no rows; put your rows into it")
+        raise DataError(f"{data.name}: holds no rows; put your rows into it")
     return report
 
 
@@ -211,18 +213,18 @@ def _require_columns(line: Line, data: DataConfig) -> None:
     if len(have) == 1:  # nothing divided the header
         cut = (
             "; a .tsv is divided by tabs: call it .csv to set data.delimiter"
-            if data.path.endswith(".tsv")
+            if data.name.endswith(".tsv")
             else " or data.delimiter"
         )
     if have == ["file", "folder"]:
         cut += "; it is a folder of images, for task: image_classification and columns: {image: file, label: folder}"
-    table = data.format == "csv" or Path(data.path).suffix.lower() in (".csv", ".tsv")
+    table = data.format == "csv" or Path(data.name).suffix.lower() in (".csv", ".tsv")
     likely = table and any(len(column) > LONG_NAME or NUMBER.fullmatch(column) for column in have)
     if likely or (table and not any(column in have or did_you_mean(column, have) for _, column in needed)):
         cut += "; if the first line is a row already, write a line of column names above it"
     names = listed(map(visible, have))
     problems = [
-        f"{data.path}: has no column {column!r} ({key}){did_you_mean(column, have)}; it has: {names}; correct {key}{cut}"
+        f"{data.name}: has no column {column!r} ({key}){did_you_mean(column, have)}; it has: {names}; correct {key}{cut}"
         for key, column in needed
         if column not in have
     ]
@@ -258,7 +260,7 @@ def _repeats(content: int, target: str, task: Task, report: Report) -> Iterator[
     first = report.kept.first(content)
     if first is None:
         return
-    role, line = task.roles[0], report.kept.numbers[first]
+    role, line = task.roles[0], report.called(report.kept.numbers[first])
     if not report.kept.same_target(first, target):
         names = report.kept.answers[report.kept.kinds[first]]
         first_target = f", not {short(', '.join(names))!r}" if names else ""

@@ -136,7 +136,7 @@ def _slices(line: Line, data: DataConfig) -> dict[str, str]:
     if missing:
         near = did_you_mean(missing[0], line.row)
         raise DataError(
-            f"{data.path}: data.slices: has no column {missing[0]!r}{near}; it has: {listed(map(visible, line.row))}"
+            f"{data.name}: data.slices: has no column {missing[0]!r}{near}; it has: {listed(map(visible, line.row))}"
         )
     return {name: str(line.row[name] or "").strip() for name in data.slices}
 
@@ -167,6 +167,6 @@ def _require_rows(profile: Profile, data: DataConfig) -> None:
     empty = [split for split in SPLITS if not profile.rows[split]]
     if empty:
         raise DataError(
-            f"{data.path}: {sum(profile.rows.values())} usable rows leave no row in the split {listed(empty)};"
+            f"{data.name}: {sum(profile.rows.values())} usable rows leave no row in the split {listed(empty)};"
             " bring more rows, raise its share in data.split, or set data.split.by: stratified, which divides few rows evenly"
         )

@@ -9,9 +9,10 @@ from typing import Any
 from finespun.artifacts import Artifacts
 from finespun.config.compose import compose
 from finespun.data.dataset_checks.examine import Examined, examine
+from finespun.data.sources.source import Source
 from finespun.data.splits import SPLITS
 from finespun.errors import first_of
-from finespun.stages.prepare import reader, spelt, task_and_encoder
+from finespun.stages.prepare import spelt, task_and_encoder
 
 HEADS = {"error": "errors", "warn": "warnings", "note": "notes", "drop": "left out"}
 
@@ -24,9 +25,12 @@ def examined(artifacts: Artifacts) -> Examined:
         DataError: the data cannot be read at all.
     """
     config, _ = compose(artifacts)
-    data = spelt(config.data)
+    source = Source(spelt(config.data), artifacts.project)
     task, encoder = task_and_encoder(config, artifacts)
-    return examine(reader(data, artifacts), data, task, encoder)
+    found = examine(source, source.data, task, encoder)
+    for note in source.notes:
+        found.report.say("found_in_file", "note", note)
+    return found
 
 
 def as_text(found: Examined) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,11 @@ from finespun.config.compose import read_for_stage, to_plain
 from finespun.config.sections import DataConfig, RunConfig
 from finespun.data.cells import label_name
 from finespun.data.check_report import Report
-from finespun.data.dataset_checks.examine import Read, examine
+from finespun.data.dataset_checks.examine import examine
 from finespun.data.encode import Profile, beyond_limit, encode_splits
 from finespun.data.prepared import PreparedData
 from finespun.data.sources import tables
+from finespun.data.sources.source import Source
 from finespun.data.splits import SPLITS, Assigned
 from finespun.data.writing import CsvWriter
 from finespun.errors import DataError, first_of, listed
@@ -54,19 +54,21 @@ def run(artifacts: Artifacts) -> None:
 
 def prepare(config: RunConfig, artifacts: Artifacts, folder: Path) -> None:
     """Reads twice and more: first every row is checked, and nothing is written unless all is well."""
-    data, path = spelt(config.data), artifacts.project / config.data.path
+    source = Source(spelt(config.data), artifacts.project)
+    data = source.data
     task, encoder = task_and_encoder(config, artifacts)
-    read = reader(data, artifacts)
-    found = examine(read, data, task, encoder)
+    for note in source.notes:
+        print(f"warning: {note}")  # noqa: T201
+    found = examine(source, data, task, encoder)
     report, known = found.report, found.labels
     _tell(report, artifacts.state / "data_problems.csv")
     require_rows(report, data)
     labels = task.label_names(known.names, data.columns)
-    left_out = beyond_limit(read(), data, task, assigned=Assigned(report.kept, found.codes))
+    left_out = beyond_limit(source(), data, task, assigned=Assigned(report.kept, found.codes))
     for number in sorted(left_out):
         report.dropped.add(number, "limit")
     profile = encode_splits(
-        read(), data=data, task=task, encoder=encoder, labels=labels, folder=folder, left_out=left_out,
+        source(), data=data, task=task, encoder=encoder, labels=labels, folder=folder, left_out=left_out,
         assigned=Assigned(report.kept, found.codes),
     )  # fmt: skip
     _require_trained(known.trained, profile, data)
@@ -80,24 +82,24 @@ def prepare(config: RunConfig, artifacts: Artifacts, folder: Path) -> None:
             )
         profile.remarks[split] = remarks
     schema = {
-        "name": path.stem,
-        "source": {"path": data.path, "sha256": path_digest(path)},
-        "columns": _columns(data, path),
+        "name": Path(data.name).stem,
+        "source": {"path": data.path or data.hub, "sha256": _digest(source)},
+        "columns": _columns(source),
         "labels": labels,
         "rows": {split: profile.rows[split] for split in SPLITS},
         "digests": {split: file_digest(folder / f"{split}.arrow") for split in SPLITS},
-        "settings": to_plain(config, ["data"])["data"],
+        "settings": to_plain(config.model_copy(update={"data": data}), ["data"])["data"],
     }
     for name, content in (("profile", profile.plain(report)), ("schema", schema)):
         (folder / f"{name}.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     _print_warnings(profile)
     rows = ", ".join(f"{split} {profile.rows[split]:,}" for split in SPLITS)
-    print(f"{data.path}: {report.rows:,} rows, {len(report.dropped.numbers):,} left out; {rows}; labels {first_of(labels, 20)}")  # noqa: T201
+    print(f"{data.name}: {report.rows:,} rows, {len(report.dropped.numbers):,} left out; {rows}; labels {first_of(labels, 20)}")  # noqa: T201
 
 
 def task_and_encoder(config: RunConfig, artifacts: Artifacts) -> tuple[Task, Encoder]:
     """Returns the task, which reads files from where the data lie, and what it encodes with."""
-    path = artifacts.project / config.data.path
+    path = artifacts.project / (config.data.path if isinstance(config.data.path, str) else "data/raw")
     here = path if path.is_dir() else path.parent
     inside = (Path(path.anchor),) if config.data.allow_outside else (here, *artifacts.raw)
     task: Task = targets.build("task", config.task).reading_from(here, artifacts.project, inside=inside)
@@ -105,12 +107,12 @@ def task_and_encoder(config: RunConfig, artifacts: Artifacts) -> tuple[Task, Enc
     return task, task.encoder(resolve(model, artifacts.project, weights=False))
 
 
-def reader(data: DataConfig, artifacts: Artifacts) -> Read:
-    """Returns what goes through the rows anew each time that it is called."""
-    return partial(
-        tables.read, artifacts.project / data.path, file_format=data.format, delimiter=data.delimiter,
-        encoding=data.encoding, quoting=data.quoting, header=data.header,
-    )  # fmt: skip
+def _digest(source: Source) -> str:
+    """Returns the sha256 of a file's bytes, of a folder's names and digests, or of whatever else is read."""
+    path = source.declared.path
+    if isinstance(path, str) and path and (source.project / path).exists():
+        return path_digest(source.project / path)
+    return source.digest()
 
 
 def _print_warnings(profile: Profile) -> None:
@@ -145,19 +147,20 @@ def require_rows(report: Report, data: DataConfig) -> None:
     values = dict.fromkeys(problem.value for problem in report.problems if problem.kind == "unknown_label")
     if values:
         went.append(f"the rows say {first_of([*map(repr, values)])}, data.labels {first_of([*map(repr, data.labels or ())])}")
-    raise DataError(f"{data.path}: none of {report.rows:,} rows is left: {'; '.join(went)}; correct what leaves them out")
+    raise DataError(f"{data.name}: none of {report.rows:,} rows is left: {'; '.join(went)}; correct what leaves them out")
 
 
 def _require_trained(names: Sequence[str], profile: Profile, data: DataConfig) -> None:
     """Raises a DataError where `data.limit` left out all training rows of a label."""
     unseen = [name for name in names if not profile.labels["train"][name]]
     if unseen:
-        raise DataError(f"{data.path}: data.limit leaves no training row of {first_of(unseen)}; raise it, or set per_label")
+        raise DataError(f"{data.name}: data.limit leaves no training row of {first_of(unseen)}; raise it, or set per_label")
 
 
-def _columns(data: DataConfig, path: Path) -> dict[str, Any]:
+def _columns(source: Source) -> dict[str, Any]:
     """The columns that users of the model will be asked for; positions in a CoNLL file are no names for them."""
-    if tables.format_of(path, data.format) == "conll":
+    data, files = source.declared, [] if source.declared.hub or source.declared.sql else source.parts
+    if files and tables.format_of(files[0][0], data.format) == "conll":
         return {role: role for role in data.columns}
     return dict(data.columns)
 
@@ -169,7 +172,7 @@ def _tell(report: Report, path: Path) -> None:
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = CsvWriter(file)
             writer.row(["file", "row", "check", "severity", "column", "value", "remedy"])
-            writer.rows([report.file, p.line, p.kind, p.severity, p.column, p.value, p.remedy] for p in rows)
+            writer.rows([*report.where(p.line), p.kind, p.severity, p.column, p.value, p.remedy] for p in rows)
     else:
         path.unlink(missing_ok=True)
     where = f"\nall of them: {path}" if rows else ""

@@ -108,7 +108,7 @@ def test_a_role_that_the_task_does_not_know_is_named(artifacts: Artifacts) -> No
     edit(artifacts.conf / "data" / "movie_reviews.yaml", columns=columns)
     [problem] = problems(artifacts)
     assert problem.startswith("conf/data/movie_reviews.yaml: columns.lable: unknown role; the task TextClassification has ")
-    assert problem.endswith(" has group, label, text, text_pair")
+    assert problem.endswith(" has group, label, split, text, text_pair, time")
 
 
 def test_text_is_not_taken_for_a_number(artifacts: Artifacts) -> None:

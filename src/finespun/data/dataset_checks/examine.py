@@ -41,7 +41,7 @@ def examine(read: Read, data: DataConfig, task: Task, encoder: Encoder | None) -
     Raises:
         DataError: the rows cannot be read, or lack columns.
     """
-    report = check_rows(read(), data, task)
+    report = check_rows(read(), data, task, getattr(read, "place", None))
     codes = assign(report.kept, data)
     if not len(codes):
         return Examined(report=report, labels=Labels(names=[], trained=[]), codes=codes)
@@ -94,8 +94,9 @@ def _report_leaks(read: Read, data: DataConfig, report: Report, codes: Codes) ->
         if line.number not in found:
             continue
         place, first = found[line.number]
-        remedy = f"is in {SPLITS[codes[place]]}, and as row {numbers[first]} in {SPLITS[codes[first]]}; remove one, or set"
-        remedy += " data.checks.leak: drop to leave out the one that is trained on"
+        other = f"row {report.called(numbers[first])} in {SPLITS[codes[first]]}"
+        remedy = f"is in {SPLITS[codes[place]]}, and as {other}; remove one, or set data.checks.leak: drop to leave out the one"
+        remedy += " that is trained on"
         value = short(str(line.row[column])) if column in line.row else ""
         problem = Problem(kind="leak", severity=severity, line=line.number, column=column, value=value, remedy=remedy)
         report.add([problem])

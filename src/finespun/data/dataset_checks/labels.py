@@ -100,7 +100,7 @@ def _shown(names: list[str], report: Report) -> str:
 
 
 def _counted(name: str, report: Report) -> str:
-    return f"{name!r} ({report.answers[name]}, row {report.first[name]})"
+    return f"{name!r} ({report.answers[name]}, row {report.called(report.first[name])})"
 
 
 def _with_rows(names: list[str], report: Report, data: DataConfig) -> list[str]:

@@ -30,9 +30,10 @@ def check(sample: Sequence[Sampled], data: DataConfig, task: Task, report: Repor
         return
     column = str(data.columns["text"])
     for each, other, share in _pairs(held_out, long, texts):
+        near = f"row {report.called(other.number)} in {other.split}"
         remedy = (
-            f"is in {each.split}, and nearly the same ({share:.0%}) as row {other.number} in {other.split}; remove one, or keep"
-            " such rows together with columns.group"
+            f"is in {each.split}, and nearly the same ({share:.0%}) as {near}; remove one, or keep such rows together with"
+            " columns.group"
         )
         report.add(
             [
