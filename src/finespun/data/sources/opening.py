@@ -28,6 +28,11 @@ def is_remote(name: str) -> bool:
     return "://" in name
 
 
+def is_plain(name: str) -> bool:
+    """Whether a file lies here as it is: not at an address, not packed."""
+    return not is_remote(name) and PurePosixPath(name).suffix.lower() not in COMPRESSED
+
+
 def suffix(name: str) -> str:
     """Returns the ending that says what a file holds: `.csv` of `a.csv.gz`."""
     path = PurePosixPath(name.partition("::")[0].partition("?")[0] if is_remote(name) else name)

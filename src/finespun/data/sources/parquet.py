@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finespun.data.sources.arrow import class_names, named
-from finespun.data.sources.opening import is_remote, opened
+from finespun.data.sources.opening import is_plain, opened
 from finespun.errors import DataError, listed
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def _opened(name: str) -> Iterator[pq.ParquetFile]:
 
     with opened(name) as raw:
         try:
-            file = pq.ParquetFile(raw if is_remote(name) else name)
+            file = pq.ParquetFile(name if is_plain(name) else raw)
         except (pa.ArrowInvalid, OSError) as error:
             raise DataError(f"{name}: is not Parquet ({str(error).splitlines()[0]}); write it again") from error
         with file:

@@ -16,6 +16,7 @@ from finespun.data.sources.tables import Line, format_of, shown
 from finespun.kept import file_digest
 
 TEXTS = {"csv", "jsonl", "json", "conll"}
+IMAGE = {"file", "folder"}  # columns of a folder of images
 Part = tuple[Any, str]  # a file, or what else rows come from; the split that the configuration says it is
 
 
@@ -86,8 +87,15 @@ class Source:
                     yield line
                 else:
                     row = {**line.row, SPLIT_OF_PATH: split} if split else line.row
+                    row = self._from_project(row, part) if {*line.row} == IMAGE else row
                     yield Line(start + last, row, line.error)
             start += last
+
+    def _from_project(self, row: tables.Row, part: str) -> tables.Row:
+        """Returns a row of one of several folders of images, its file relative to the project."""
+        folder = Path(part)
+        folder = folder.relative_to(self.project) if folder.is_relative_to(self.project) else folder
+        return {**row, "file": (folder / row["file"]).as_posix()}
 
     def _lines(self, part: Any) -> Iterator[Line]:
         data = self.data

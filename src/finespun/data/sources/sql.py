@@ -56,13 +56,13 @@ def _told(address: str) -> Iterator[None]:
 
     try:
         yield
-    except exc.ArgumentError as error:
-        raise DataError(f"data.path: {address!r} is no address of a database ({_first_line(error)})") from error
     except (exc.NoSuchModuleError, ImportError) as error:
         raise MachineError(
             f"{address}: its driver is not installed ({_first_line(error)}); for PostgreSQL pip install"
             " 'finespun[postgresql]' and write postgresql+psycopg://"
         ) from error
+    except exc.ArgumentError as error:
+        raise DataError(f"data.path: {address!r} is no address of a database ({_first_line(error)})") from error
     except exc.DBAPIError as error:
         reason = _first_line(error.orig or error)
         if isinstance(error, exc.OperationalError) and not any(each in reason for each in OF_THE_QUERY):
