@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import random
@@ -241,6 +242,36 @@ def test_what_is_shipped_is_read_as_conf_says(tmp_path: Path) -> None:
     assert (found.task, found.certainty) == ("token_classification", SURE)
     found, _ = proposed(write_digits(tmp_path / "digits", 40))
     assert (found.task, len(found.labels), found.columns) == ("image_classification", 10, {"image": "file", "label": "folder"})
+
+
+def test_folders_are_read_as_they_are_meant(tmp_path: Path) -> None:
+    content = {name: str(TABLE["tickets.csv"][0]).encode() for name in ("train.csv", "dev.csv", "test.csv")}
+    folders: dict[str, tuple[dict[str, bytes], Any]] = {
+        "splits": (content, {"test": "test.csv", "train": "train.csv", "val": "dev.csv"}),
+        "parts": ({f"part-{n}.jsonl.gz": gzip.compress(str(TABLE["stars.jsonl"][0]).encode()) for n in range(3)}, "*.jsonl.gz"),
+        "one": ({"tickets.csv": content["train.csv"], "README.md": b"about"}, "tickets.csv"),
+    }
+    for name, (files, parts) in folders.items():
+        (tmp_path / name).mkdir()
+        for file, inside in files.items():
+            (tmp_path / name / file).write_bytes(inside)
+        seen = look(tmp_path / name)
+        found = reading_of(columns_of(seen.rows))
+        assert (seen.parts, found.task) == (parts, TEXT)
+        plain = yaml.safe_load(data_file(f"data/raw/{name}", seen, found))
+        whole = (
+            {split: f"data/raw/{name}/{part}" for split, part in parts.items()}
+            if isinstance(parts, dict)
+            else f"data/raw/{name}/{parts}"
+        )
+        assert plain["path"] == whole
+        assert ("split" in plain) == (name != "splits"), "ready splits are kept"
+    for split in ("train", "valid"):
+        write_digits(tmp_path / "signs" / split, 20)
+    assert look(tmp_path / "signs").parts == {"train": "train", "val": "valid"}
+    (tmp_path / "one" / "more.jsonl").write_text("{}")
+    with pytest.raises(DataError, match=r"holds files of several kinds \(.csv, .jsonl\); name one of them"):
+        look(tmp_path / "one")
 
 
 def test_a_sorted_file_shows_all_its_labels(tmp_path: Path) -> None:

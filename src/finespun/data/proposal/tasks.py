@@ -69,6 +69,7 @@ def reading_of(columns: Sequence[Column], *, images: bool = False) -> Reading:
         kinds = next(column.counts for column in columns if column.name == "folder")
         reading = Reading(task="image_classification", columns={"image": "file", "label": "folder"}, labels=kinds)
         reading.reasons.append(f"a folder of images, and {len(kinds)} sub-folders that are labels")
+        _add_splits(reading, columns)
         return reading
     reading = _tagged(columns) or _labelled(columns)
     _add_splits(reading, columns)

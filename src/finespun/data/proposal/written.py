@@ -24,12 +24,13 @@ def data_file(path: str, seen: Seen, found: Reading) -> str:
     """Returns the text of `conf/data/NAME.yaml`."""
     lines = [f"# Written by `finespun init`: {seen.count:,} rows. How sure it is: {found.certainty}."]
     lines += [f"# - {reason}" for reason in found.reasons]
-    lines += [f"path: {_scalar(path)}"]
+    lines += _path_lines(path, seen)
     for name, value in seen.settings.items():
         why = seen.reasons.get(name)
         lines.append(f"{name}: {_scalar(value)}" + (f" # {why}" if why else ""))
     lines.append("columns:")
-    lines += [f"  {role}: {_scalar(column)}" for role, column in found.columns.items()]
+    by_path = isinstance(seen.parts, dict)  # then reading adds the column of the split
+    lines += [f"  {role}: {_scalar(column)}" for role, column in found.columns.items() if not (by_path and role == "split")]
     lines += [f"  # {other}" for other in found.alternatives]
     if found.labels and found.task in {"text_classification", "multi_label", "image_classification"}:
         names = in_order(found.labels)
@@ -39,6 +40,12 @@ def data_file(path: str, seen: Seen, found: Reading) -> str:
             lines.append(f"# labels: [{shown}]{more} # listing them fixes their order, and makes others errors")
     lines += _split_lines(seen, found)
     return "\n".join(lines) + "\n"
+
+
+def _path_lines(path: str, seen: Seen) -> list[str]:
+    if isinstance(seen.parts, dict):
+        return ["path:", *(f"  {split}: {_scalar(f'{path}/{part}')}" for split, part in seen.parts.items())]
+    return [f"path: {_scalar(f'{path}/{seen.parts}' if seen.parts else path)}"]
 
 
 def _split_lines(seen: Seen, found: Reading) -> list[str]:

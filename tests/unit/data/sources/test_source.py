@@ -212,7 +212,7 @@ def test_a_query_of_sqlite(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "data", "error", "told"),
     [
-        ("sqlite:///shop.db", {"sql": "SELECT body FROM mail"}, DataError, "the database does not understand it (no such column"),
+        ("sqlite:///shop.db", {"sql": "SELECT body FROM mail"}, DataError, "does not understand it (no such column"),
         ("sqlite:///shop.db", {"sql": "SELEC"}, DataError, "syntax error"),
         ("sqlite:///shop.db", {"sql": "SELECT text, text FROM mail"}, DataError, "two columns called text; rename one with AS"),
         ("sqlite:////nowhere/shop.db", {"sql": "SELECT 1"}, MachineError, "cannot be reached (unable to open database file)"),
