@@ -49,6 +49,16 @@ class Artifacts:
         """The folder of `evaluate` or `test`."""
         return self.out / "reports" / {"evaluate": "evaluation", "test": "test"}[stage]
 
+    @property
+    def page(self) -> Path:
+        """The report."""
+        return self.out / "reports" / "index.html"
+
+    @property
+    def card(self) -> Path:
+        """The model card with the results."""
+        return self.out / "reports" / "model_card.md"
+
     def result(self, stage: str) -> Path:
         """The folder that a stage fills."""
         return {"prepare": self.prepared, "finetune": self.finetuned}.get(stage) or self.report(stage)

@@ -64,7 +64,7 @@ def test_a_temporary_copy_resumes_and_its_run_is_the_projects(again: Project) ->
     record = json.loads((again.folder / "models/finetuned/run.json").read_text())
     [run] = [run for name, run in runs(again).items() if name not in before]
     assert (run.info.run_id, run.info.status) == (record["run_id"], "FINISHED")
-    assert {"evaluation/accuracy", "test/accuracy", "train/loss"} <= set(run.data.metrics)
+    assert {"val/log_loss", "test/accuracy", "train/loss"} <= set(run.data.metrics)
     assert ".dvc/tmp/exps" not in run.info.artifact_uri
     assert mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model")
     assert again.stages_run(again.run("dvc", "repro").stdout) == []

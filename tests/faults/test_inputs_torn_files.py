@@ -13,7 +13,7 @@ from finespun.artifacts import Artifacts
 from finespun.config.compose import declared_sections, read_dials, read_for_stage
 from finespun.data.prepared import PreparedData
 from finespun.errors import DataError, FinespunError, ModelError
-from finespun.evaluation.predictor import RESTORE, read_record
+from finespun.evaluation.record import RESTORE, read_record
 from finespun.files import read_table
 from finespun.tracking.lineage import tags
 from finespun.training.history import COLUMNS, History

@@ -96,4 +96,4 @@ def test_debugging_leaves_no_run_and_a_later_stage_may_begin_one(project: Projec
         done = project.run("python", "-m", "finespun.stages", stage, "--out", str(folder))
         assert ("made with runtime.tracking: false" in done.stdout) == (stage == "evaluate"), "the second knows the run"
     [run] = runs(project)
-    assert {"evaluation/accuracy", "test/accuracy", "train/loss"} <= set(run.data.metrics)
+    assert {"val/log_loss", "test/accuracy", "train/loss"} <= set(run.data.metrics)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -12,7 +14,7 @@ import yaml
 
 from helpers import Project
 
-ALL = ["configure", "prepare", "finetune", "evaluate", "test"]
+ALL = ["configure", "prepare", "finetune", "evaluate", "test", "report"]
 
 
 @pytest.fixture
@@ -65,35 +67,82 @@ def test_reports_say_how_well_how_sure_and_against_what(finished: Project) -> No
         assert (finished.folder / "reports" / "evaluation" / picture).read_bytes().startswith(b"\x89PNG")
 
 
-def test_one_mlflow_run_tells_everything(finished: Project) -> None:
+@pytest.fixture(scope="module")
+def logged(finished: Project) -> Any:
+    """The one run that MLflow has of the project."""
     import mlflow
 
     mlflow.set_tracking_uri(f"sqlite:///{finished.folder}/mlruns/mlflow.db")
     [run] = mlflow.search_runs(search_all_experiments=True, output_format="list")
-    record = json.loads((finished.folder / "models" / "finetuned" / "run.json").read_text())
-    assert run.info.run_id == record["run_id"]
-    assert run.info.status == "FINISHED"
-    assert run.data.params["optimizer.lr"] == "0.001"
-    assert {"data.split.seed", "seed", "trainer.batch_size", "precision", "model.checkpoint"} <= set(run.data.params)
-    assert not [name for name in run.data.params if name.startswith("runtime")]
-    tags = {"git.commit", "config.digest", "packages", "input.weights", "input.data/prepared/train.arrow", "dvc.data/prepared"}
-    assert tags <= set(run.data.tags)
-    assert run.data.tags["git.commit"] in finished.run("git", "log", "--format=%H").stdout
-    schema = json.loads((finished.folder / "data" / "prepared" / "schema.json").read_text())
-    assert run.data.tags["input.data/prepared/train.arrow"] == schema["digests"]["train"]
-    used = {(each.dataset.name, each.tags[0].value, each.dataset.digest) for each in run.inputs.dataset_inputs}
-    contexts = {"train": "training", "val": "validation", "test": "testing"}
-    assert used == {(f"movie_reviews-{s}", context, schema["digests"][s][:36]) for s, context in contexts.items()}
-    client = mlflow.MlflowClient()
-    steps = [metric.step for metric in client.get_metric_history(run.info.run_id, "train/loss")]
-    assert sorted(steps) == list(range(1, record["steps"] + 1))
+    return run
+
+
+def record_of(project: Project) -> dict[str, Any]:
+    return dict(json.loads((project.folder / "models" / "finetuned" / "run.json").read_text()))
+
+
+def schema_of(project: Project) -> dict[str, Any]:
+    return dict(json.loads((project.folder / "data" / "prepared" / "schema.json").read_text()))
+
+
+def test_one_mlflow_run_says_what_was_chosen_and_what_made_it(finished: Project, logged: Any) -> None:
+    import mlflow
+
+    record, schema = record_of(finished), schema_of(finished)
+    assert (logged.info.run_id, logged.info.status) == (record["run_id"], "FINISHED")
+    assert logged.info.run_name == "movie_reviews · tiny-bert · full"
+    assert logged.data.params["optimizer.lr"] == "0.001"
+    assert {"data.split.seed", "seed", "trainer.batch_size", "precision", "model.checkpoint"} <= set(logged.data.params)
+    assert not [name for name in logged.data.params if name.startswith("runtime")]
+    assert "None" not in logged.data.params.values()
+    standard = {"mlflow.user", "mlflow.source.git.commit", "mlflow.source.git.branch", "mlflow.note.content"}
+    assert standard | {"data", "weights", "config", "hardware"} <= set(logged.data.tags)
+    assert (logged.data.tags["mlflow.source.name"], logged.data.tags["mlflow.source.type"]) == ("dvc repro", "LOCAL")
+    assert logged.data.tags["mlflow.source.git.commit"] in finished.run("git", "log", "--format=%H").stdout
+    assert logged.data.tags["mlflow.note.content"].startswith("**Accuracy ")
+    lineage = json.loads(mlflow.artifacts.load_text(f"runs:/{logged.info.run_id}/lineage.json"))
+    assert lineage == record["lineage"]
+    assert lineage["inputs"]["data/prepared/train.arrow"] == schema["digests"]["train"]
+    assert "data/prepared" in lineage["dvc"]
+
+
+def test_one_mlflow_run_has_all_numbers_in_groups(finished: Project, logged: Any) -> None:
+    import mlflow
+
+    client, run_id = mlflow.MlflowClient(), logged.info.run_id
+    steps = [metric.step for metric in client.get_metric_history(run_id, "train/loss")]
+    assert sorted(steps) == list(range(1, record_of(finished)["steps"] + 1))
     for name in ("train/learning_rate", "train/gradient_norm", "train/samples_per_second", "val/f1_macro"):
-        assert name in run.data.metrics
-    for stage in ("evaluation", "test"):
+        assert name in logged.data.metrics
+    for stage, split in (("evaluation", "val"), ("test", "test")):
         metrics = json.loads((finished.folder / "reports" / stage / "metrics.json").read_text())
-        assert run.data.metrics[f"{stage}/accuracy"] == pytest.approx(metrics["accuracy"])
-        assert f"{stage}/metrics.json" in [artifact.path for artifact in client.list_artifacts(run.info.run_id, stage)]
-    model = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model")
+        assert logged.data.metrics[f"{split}/accuracy"] == pytest.approx(metrics["accuracy"])
+        assert f"baseline/{split}/majority_class/accuracy" in logged.data.metrics
+        assert f"{stage}/metrics.json" in [artifact.path for artifact in client.list_artifacts(run_id, stage)]
+    costs = {"perf/train_minutes", "perf/peak_memory_mb", "perf/latency_ms_p50", "perf/val_rows_per_second"}
+    assert costs <= set(logged.data.metrics)
+
+
+def test_one_mlflow_run_has_the_data_the_report_and_pictures(finished: Project, logged: Any) -> None:
+    import mlflow
+
+    client, run_id = mlflow.MlflowClient(), logged.info.run_id
+    used = {(each.dataset.name, each.tags[0].value, each.dataset.digest) for each in logged.inputs.dataset_inputs}
+    contexts, digests = {"train": "training", "val": "validation", "test": "testing"}, schema_of(finished)["digests"]
+    assert used == {(f"movie_reviews-{s}", context, digests[s][:36]) for s, context in contexts.items()}
+    assert {"report/index.html", "report/model_card.md"} == {each.path for each in client.list_artifacts(run_id, "report")}
+    assert "<h1>movie_reviews · tiny-bert · full</h1>" in mlflow.artifacts.load_text(f"runs:/{run_id}/report/index.html")
+    pictures = {re.split("[+%]", Path(each.path).name)[0] for each in client.list_artifacts(run_id, "images")}
+    assert pictures == {"confusion", "training"}
+
+
+def test_the_model_in_mlflow_predicts_and_has_its_metrics(finished: Project, logged: Any) -> None:
+    import mlflow
+
+    [registered] = mlflow.MlflowClient().search_logged_models([logged.info.experiment_id])
+    splits = {(metric.key, metric.dataset_name) for metric in registered.metrics}
+    assert {("val/accuracy", "movie_reviews-val"), ("test/accuracy", "movie_reviews-test")} <= splits
+    model = mlflow.pyfunc.load_model(f"runs:/{logged.info.run_id}/model")
     rows = pq.read_table(finished.folder / "reports" / "test" / "predictions.parquet").to_pandas()
     answers = model.predict(pd.DataFrame({"text": rows["text"]}))
     assert answers["label"].tolist() == rows["predicted"].tolist()
@@ -104,13 +153,13 @@ def test_one_mlflow_run_tells_everything(finished: Project) -> None:
 def test_a_plot_title_trains_nothing(again: Project) -> None:
     again.edit("conf/report/default.yaml", confusion_title="Where it errs")
     before = (again.folder / "reports" / "evaluation" / "confusion.png").read_bytes()
-    assert again.stages_run(again.run("dvc", "repro").stdout) == ["configure", "evaluate"]
+    assert again.stages_run(again.run("dvc", "repro").stdout) == ["configure", "evaluate", "report"]
     assert (again.folder / "reports" / "evaluation" / "confusion.png").read_bytes() != before
 
 
 def test_a_learning_rate_prepares_nothing_and_a_second_look_is_counted(again: Project) -> None:
     again.edit("conf/optimizer/adamw.yaml", lr=0.002)
-    assert again.stages_run(again.run("dvc", "repro").stdout) == ["configure", "finetune", "evaluate", "test"]
+    assert again.stages_run(again.run("dvc", "repro").stdout) == ["configure", "finetune", "evaluate", "test", "report"]
     assert json.loads((again.folder / "reports" / "test" / "metrics.json").read_text())["looks_at_this_split"] == 2
     assert "optimizer.lr" in again.run("dvc", "params", "diff").stdout
     assert "0.001" in again.run("dvc", "params", "diff").stdout

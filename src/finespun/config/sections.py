@@ -357,6 +357,7 @@ class RuntimeConfig(Section):
     tracking: bool
     tracking_uri: str | None
     mlflow_experiment: str
+    system_metrics: bool
     lightning: dict[str, Any]
     allow_targets: Annotated[tuple[Dotted, ...], Field(strict=False)]  # what `_target_` may name too, or how it begins
 

@@ -18,7 +18,7 @@ Positions = NDArray[np.int64]
 
 
 class Part(NamedTuple):
-    """The rows of one forward pass on one device; the first `counted` of them count, each with `weight`."""
+    """The rows of one forward pass on one device; the first `counted` of them count, each with `weight` times its count."""
 
     rows: Positions
     weight: float
@@ -69,11 +69,15 @@ class Batches:
         world_size: int = 1,
         passes: int = 1,
         chances: NDArray[np.float64] | None = None,
+        counts: NDArray[np.float64] | None = None,
     ) -> None:
-        """With `seed` None the order is that of `sorted_steps`, in every epoch; `chances` as in `training_steps`."""
+        """With `seed` None the order is that of `sorted_steps`, in every epoch; `chances` as in `training_steps`.
+
+        `counts` (rows,) are what a step's loss is a mean over; None: each row is one.
+        """
         self.lengths, self.step_rows, self.seed = lengths, step_rows, seed
         self.rank, self.world_size, self.passes = rank, world_size, passes
-        self.chances = chances
+        self.chances, self.counts = chances, counts
         self.epoch = self.start = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -104,7 +108,12 @@ class Batches:
         """
         for chunk in np.array_split(step, self.passes):
             mine = chunk[self.rank :: self.world_size]
-            yield Part(mine if len(mine) else step[:1], 1 / len(step), len(mine))
+            yield Part(mine if len(mine) else step[:1], self._weight(step), len(mine))
+
+    def _weight(self, step: Positions) -> float:
+        if self.seed is None:
+            return 1.0  # nothing trains: the mean is over the whole split
+        return 1 / (len(step) if self.counts is None else max(1.0, float(self.counts[step].sum())))
 
     def __iter__(self) -> Iterator[Part]:
         position = 0

@@ -19,17 +19,24 @@ from finespun.tasks.base import Batch, Encoder, Task
 class Rows(Dataset[Batch]):
     """A split whose items are whole batches: `rows[part]` reads, pads and returns them."""
 
-    def __init__(self, table: pa.Table, task: Task, encoder: Encoder, row_weights: NDArray[np.float64] | None = None) -> None:
-        """`row_weights` (rows,) says how much each row counts in the gradient; None: all the same."""
-        self.task, self.encoder, self.row_weights = task, encoder, row_weights
+    def __init__(
+        self, table: pa.Table, task: Task, encoder: Encoder, row_weights: NDArray[np.float64] | None = None,
+        counts: NDArray[np.float64] | None = None,
+    ) -> None:  # fmt: skip
+        """`row_weights` (rows,) says how much each row counts in the gradient, `counts` (rows,) what its loss is a mean over.
+
+        None: all the same, one.
+        """
+        self.task, self.encoder, self.row_weights, self.counts = task, encoder, row_weights, counts
         self.reader = RowReader(table.select([name for name in (*task.model_columns, "target") if name in table.column_names]))
 
     def __getitem__(self, part: Part) -> Batch:
         inputs, targets = self.task.collate(self.reader.take(part.rows), self.encoder)
         assert targets is not None, "prepared rows have answers"
         weights = np.full(len(part.rows), part.weight)
-        if self.row_weights is not None:
-            weights *= self.row_weights[part.rows]
+        for each in (self.row_weights, self.counts):
+            if each is not None:
+                weights *= each[part.rows]
         weights[part.counted :] = 0.0
         rows = torch.from_numpy(np.ascontiguousarray(part.rows))
         return Batch(inputs, targets, rows, torch.from_numpy(weights.astype(np.float32)), part.counted)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from finespun.config.sections import EvaluationConfig
 from finespun.data.prepared import PreparedData
-from finespun.evaluation.calibration import calibration, one_label_chances
-from finespun.evaluation.comparison import differences, mcnemar
-from finespun.evaluation.resampling import interval, resamples
-from finespun.evaluation.slices import slices
+from finespun.evaluation.analysis.calibration import calibration, one_label_chances
+from finespun.evaluation.analysis.comparison import differences, mcnemar
+from finespun.evaluation.analysis.resampling import interval, resamples
+from finespun.evaluation.analysis.slices import slices
 from finespun.tasks.base import Judgement, Outputs, Task
 
 
@@ -28,10 +28,11 @@ class Measured:
     baselines: dict[str, dict[str, float]]
     predictions: pa.Table  # a line a unit, as the task shows it
     judgement: Judgement
-    comparison: dict[str, Any]  # with each baseline, on the same rows
-    calibration: dict[str, Any] | None  # None where a task has no probability a row
-    slices: list[dict[str, Any]]
     shown: tuple[str, ...]  # scores for a summary
+    comparison: dict[str, Any] = field(default_factory=dict)  # with each baseline, on the same rows
+    calibration: dict[str, Any] | None = None  # None where a task has no probability a row
+    slices: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0  # that predicting took
 
 
 def headline(scores: Mapping[str, float]) -> dict[str, float]:

@@ -9,35 +9,20 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from numpy.typing import NDArray
 
 from finespun.config import targets
 from finespun.config.sections import Target
 from finespun.data.checks import named_columns, problems_of, role_values
 from finespun.data.loader import RowReader
 from finespun.data.sources.tables import Row
-from finespun.errors import ModelError
+from finespun.evaluation.record import read_record
 from finespun.failures import ran_out_of_memory
-from finespun.files import read_json
 from finespun.models.pretrained import load_model
-from finespun.tasks.base import Task
+from finespun.tasks.base import Outputs, Task
 from finespun.training.lightning.devices import choose_accelerator, device_of
 from finespun.training.lightning.heartbeat import progressed
 
-RESTORE = "restore models/finetuned with `dvc checkout --force`, or make it anew with `dvc repro --force finetune`"
 BATCH_TOKENS = 4096  # of one forward pass, padding included; halved for as long as memory does not hold it
-
-
-def read_record(folder: Path) -> dict[str, Any]:
-    """Reads `run.json`, which lies beside a fine-tuned model: its MLflow run, task and columns.
-
-    Raises:
-        ModelError: the folder is not one that finespun wrote.
-    """
-    path = folder / "run.json"
-    if not path.is_file():
-        raise ModelError(f"{folder}: holds no fine-tuned model; run `dvc repro` first, or name one with --model")
-    return read_json(path, error=ModelError, remedy=RESTORE, keys=("task", "columns"))
 
 
 class Predictor:
@@ -101,9 +86,8 @@ class Predictor:
             start += len(rows)
         return self.task.predictions(table, outputs, self.labels, top_k=top_k)
 
-    def _forward(self, columns: dict[str, list[Any]]) -> NDArray[np.float64]:
+    def _forward(self, columns: dict[str, list[Any]]) -> Outputs:
         progressed()
         inputs, _ = self.task.collate(columns, self.encoder)
         with torch.inference_mode():
-            logits = self.model(**{name: tensor.to(self.device) for name, tensor in inputs.items()}).logits
-        return self.task.outputs(logits.float().cpu().numpy())
+            return self.task.predict(self.model, {name: tensor.to(self.device) for name, tensor in inputs.items()})

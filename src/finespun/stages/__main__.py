@@ -18,7 +18,7 @@ from finespun.masking import mask_streams
 from finespun.training.lightning.launching import die_with_parent, dvc_has_ended, rank, reporting
 
 RARELY = (50_000, 20, 100)  # objects, collections of the young, of the middle-aged: imports make many that stay
-NAMES = ("configure", "prepare", "finetune", "evaluate", "test")
+NAMES = ("configure", "prepare", "finetune", "evaluate", "test", "report")
 
 
 def run_stages(names: tuple[str, ...], artifacts: Artifacts) -> int:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
+
 from finespun.artifacts import Artifacts
 from finespun.config import targets
 from finespun.config.sections import RunConfig
+from finespun.data.prepared import PreparedData
 from finespun.errors import ModelError
-from finespun.evaluation import label_errors
-from finespun.evaluation.predictor import RESTORE
+from finespun.evaluation.analysis import label_errors
+from finespun.evaluation.analysis.latency import latency
+from finespun.evaluation.record import RESTORE
 from finespun.failures import while_writing
 from finespun.files import read_table
-from finespun.report import plots
+from finespun.report import facts, notes, plots
 from finespun.stages.measuring import log_report, on_devices_exactly, predict_and_measure, write_report
 from finespun.tracking.model_run import open_run_of_model
 from finespun.training.history import COLUMNS
+from finespun.training.lightning.devices import choose
 
 
 def run(artifacts: Artifacts) -> None:
@@ -29,13 +34,21 @@ def evaluate(config: RunConfig, artifacts: Artifacts) -> None:
     folder = artifacts.report("evaluate")
     write_report(measured, folder, confidence=config.evaluation.confidence)
     history = read_table(artifacts.finetuned / "history.csv", COLUMNS, error=ModelError, remedy=RESTORE)
+    prepared = PreparedData(artifacts.prepared)
+    speed = {
+        "rows_per_second": measured.predictions.num_rows / measured.seconds,
+        "device": str(choose(config.runtime, "32-true")),
+    }
+    cost = {**latency(artifacts.finetuned, prepared, "val", config), **speed}
     with while_writing(folder):
-        suspects = label_errors.write(measured.judgement, folder / "label_errors.csv")
+        (folder / "cost.json").write_text(json.dumps(cost, indent=2) + "\n", encoding="utf-8")
+        label_errors.write(measured.judgement, folder / "label_errors.csv")
         plots.evaluation(
             judged=measured.judgement, history=history, monitor=targets.build("task", config.task).monitor, folder=folder,
             config=config.report,
         )  # fmt: skip
-    if suspects:
-        print(f"evaluation: the labels of {suspects:,} rows are suspected to be wrong: {folder / 'label_errors.csv'}")  # noqa: T201
     with open_run_of_model(config, artifacts) as tracked:
-        log_report(tracked, measured, folder, prefix="evaluation")
+        tracked.log({f"perf/{name}": value for name, value in cost.items() if isinstance(value, float)}, 0)
+        log_report(tracked, measured, artifacts, stage="evaluate", split="val")
+        tracked.log_images({name: folder / f"{name}.png" for name in ("confusion", "training")})
+        tracked.set_tags({"mlflow.note.content": notes.note(facts.read(artifacts, stages=("evaluate",)))})

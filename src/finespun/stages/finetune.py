@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import torch
 import transformers
+import yaml
 
 from finespun.artifacts import Artifacts
 from finespun.config import targets
@@ -23,7 +25,7 @@ from finespun.data.prepared import PreparedData
 from finespun.errors import DivergedError
 from finespun.evaluation.predict import predict_split
 from finespun.failures import require_writable, while_writing
-from finespun.masking import recorded
+from finespun.masking import masked, recorded
 from finespun.models.addresses import weights_digest
 from finespun.models.compatibility import add_embeddings, fitted_together, require_size
 from finespun.models.conversion.folder import ready
@@ -35,21 +37,25 @@ from finespun.models.pretrained import (
     require_same_tokens,
     with_head_dropout,
 )
+from finespun.report import card
 from finespun.stages import finished
 from finespun.stages.launching import on_devices
 from finespun.strategies.base import Tuning
 from finespun.tasks.base import Encoder, Task
-from finespun.tracking.client import Run, Tracker, new_key, run_name
+from finespun.tracking.client import Run, Tracker, new_key
 from finespun.tracking.earlier import localised
-from finespun.tracking.lineage import input_digests, require_unchanged, stage_digest, tags
+from finespun.tracking.lineage import input_digests, lineage, require_unchanged, stage_digest, tags
 from finespun.tracking.model_run import log_fine_tuned
+from finespun.tracking.names import command, run_title
+from finespun.tracking.system_metrics import watched
 from finespun.tracking.untracked import Untracked
 from finespun.training import target_units
 from finespun.training.checkpoints import Store, size_of
+from finespun.training.cost import training_cost
 from finespun.training.data_loaders import EVALUATION_ROWS, make_loader
 from finespun.training.fit import Fitted, fit
 from finespun.training.frozen.head_inputs import few_rows
-from finespun.training.history import Sink
+from finespun.training.history import History, Sink
 from finespun.training.lightning.devices import Hardware, choose
 from finespun.training.lightning.launching import is_worker, rank
 from finespun.training.lightning.sharding import from_rank_zero
@@ -76,33 +82,53 @@ def finetune(config: RunConfig, artifacts: Artifacts, hardware: Hardware) -> Non
         train(sink=lambda _metrics, _step: None)
         return
     require_writable(store.folder, artifacts.finetuned, *([artifacts.mlruns] if config.runtime.tracking else []))
+    settings = _settings(config, artifacts, prepared, hardware)
+    known = lineage(artifacts, inputs, settings)
     with store.lock():
-        with _open_run(config, artifacts, prepared, store, inputs, hardware) as tracked:
+        with _open_run(config, artifacts, prepared, store, known, settings, hardware) as tracked:
+            began = time.perf_counter()
             try:
-                fitted, processor, loaded, finish = train(sink=tracked.log)
+                with watched(tracked, config.runtime):
+                    fitted, processor, loaded, finish = train(sink=tracked.log)
             except DivergedError:
                 store.remove()  # who starts again changes something; the same would end in the same
                 raise
-            record: dict[str, Any] = {"run_id": tracked.id, "tracking_uri": recorded(config.runtime.tracking_uri)}
-            record |= {"columns": prepared.schema["columns"], "trust_remote_code": config.model.trust_remote_code}
-            settings = prepared.schema["settings"]
-            record["reading"] = {name: settings[name] for name in ("delimiter", "encoding", "quoting")}
-            record["reading"] |= {} if settings.get("header", True) else {"header": False}
-            _save(
-                fitted,
-                processor,
-                finish,
-                store,
-                artifacts.finetuned,
-                record | {"task": to_plain(config, ["task"])["task"], "loaded": str(loaded), "inputs": inputs},
-            )
+            history = History(store.folder / "history.csv").rows()
+            cost = training_cost(fitted.tuning.model, history, time.perf_counter() - began)
+            record = {
+                "run_id": tracked.id,
+                "name": run_title(config, artifacts, prepared.schema["name"]),
+                "loaded": str(loaded),
+            }
+            record |= _record(config, prepared) | {"inputs": inputs, "cost": cost, "lineage": known, "settings": settings}
+            _save(fitted, processor, finish, store, artifacts.finetuned, record, prepared.schema)
             require_unchanged(artifacts, "finetune", inputs)
-            tracked.set_tags({"trained": "; ".join(fitted.phases), "loaded": str(loaded)})
-            tracked.log({"best_epoch": fitted.best_epoch, "best_score": fitted.best_score}, fitted.steps)
+            _tell(tracked, fitted, loaded, cost)
             log_fine_tuned(tracked, artifacts.finetuned, config, prepared)
         digest = stage_digest(artifacts, "finetune", config, inputs, on=hardware.precision)
         finished.keep(artifacts, "finetune", digest, checkpoints=store.folder.name)
         store.remove()
+
+
+def _tell(tracked: Run, fitted: Fitted, loaded: Loaded, cost: Mapping[str, float]) -> None:
+    """Adds to the run what came of training."""
+    tracked.set_tags({"trained": "; ".join(fitted.phases), "loaded": str(loaded)})
+    best = {"best_epoch": fitted.best_epoch, "best_score": fitted.best_score}
+    tracked.log(best | {f"perf/{name}": value for name, value in cost.items()}, fitted.steps)
+
+
+def _record(config: RunConfig, prepared: PreparedData) -> dict[str, Any]:
+    """Returns what is needed to use the model: its task, its columns, how its rows were read."""
+    settings = prepared.schema["settings"]
+    header = {} if settings.get("header", True) else {"header": False}
+    return {
+        "tracking_uri": recorded(config.runtime.tracking_uri),
+        "columns": prepared.schema["columns"],
+        "trust_remote_code": config.model.trust_remote_code,
+        "reading": {name: settings[name] for name in ("delimiter", "encoding", "quoting")} | header,
+        "task": to_plain(config, ["task"])["task"],
+        "auto_class": targets.build("task", config.task).auto_class,
+    }
 
 
 def _inputs(config: RunConfig, artifacts: Artifacts) -> tuple[Path, dict[str, str]]:
@@ -168,16 +194,17 @@ def _ready(
         folder, auto_class=task.auto_class, options=task.model_options(prepared.labels) | dropout, new_head=True,
         allow_partial=config.model.allow_partial, trust_remote_code=trust,
     )  # fmt: skip
-    grown: list[str] = []
-    if task.processor == "AutoTokenizer":
+    tokens = task.processor == "AutoTokenizer"
+    changes, grown = add_embeddings(model, processor, folder) if tokens else ([], [])
+    if tokens and task.from_logits:
         require_same_tokens(processor, task, prepared.examples("train", 16), folder)
-        changes, grown = add_embeddings(model, processor, folder)
         rows = pa.concat_tables([prepared.telling("train"), prepared.telling("val")], promote_options="permissive")
         encoder, more = fitted_together(model, processor, task=task, encoder=encoder, rows=rows, folder=folder)
-        loaded = replace(loaded, changes=[*changes, *more])
-    else:
+        changes = [*changes, *more]
+    elif task.processor == "AutoImageProcessor" and task.from_logits:
         require_same_pixels(processor, encoder, folder)
         require_size(model, encoder.size, folder)
+    loaded = replace(loaded, changes=changes) if tokens else loaded
     drawn = {name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if name in {*loaded.new, *grown}}
     return model, encoder, processor, loaded, drawn
 
@@ -210,8 +237,9 @@ def _digest_of_frozen(drawn: dict[str, torch.Tensor], tuning: Tuning) -> str:
 
 
 def _open_run(
-    config: RunConfig, artifacts: Artifacts, prepared: PreparedData, store: Store, inputs: dict[str, str], hardware: Hardware
-) -> Run:
+    config: RunConfig, artifacts: Artifacts, prepared: PreparedData, store: Store, known: dict[str, Any],
+    settings: dict[str, Any], hardware: Hardware,
+) -> Run:  # fmt: skip
     if not config.runtime.tracking:
         return Untracked()
     tracker = Tracker(config.runtime, artifacts)
@@ -220,26 +248,24 @@ def _open_run(
     if again is None:
         key = new_key()
         store.note("run", key)
-        again = _start_run(config, artifacts, prepared, inputs, hardware, tracker, key)
+        started = tags(known, prepared.schema, command=command(artifacts)) | {"hardware": str(hardware)}
+        again = tracker.start(run_title(config, artifacts, prepared.schema["name"]), tags=started, params=settings, key=key)
+        again.log_texts({"lineage.json": json.dumps(known, indent=2), "config.yaml": yaml.safe_dump(settings, sort_keys=False)})
+        for split in ("train", "val"):
+            again.log_data(split, prepared.schema)
     store.note("run_id", again.id)
     return again
 
 
-def _start_run(
-    config: RunConfig, artifacts: Artifacts, prepared: PreparedData, inputs: dict[str, str], hardware: Hardware,
-    tracker: Tracker, key: str,
-) -> Run:  # fmt: skip
+def _settings(config: RunConfig, artifacts: Artifacts, prepared: PreparedData, hardware: Hardware) -> dict[str, Any]:
+    """Returns all that was chosen, as MLflow's parameters show it."""
     settings = to_plain(config, declared_sections(artifacts.pipeline, "finetune"))
-    settings |= {"data": prepared.schema["settings"], "precision": hardware.precision}
-    lineage = tags(artifacts, inputs, settings) | {"hardware": str(hardware)}
-    started = tracker.start(run_name(prepared.schema["name"]), tags=lineage, params=settings, key=key)
-    for split in ("train", "val"):
-        started.log_data(split, prepared.schema)
-    return started
+    return settings | {"data": prepared.schema["settings"], "precision": hardware.precision}
 
 
 def _save(
-    fitted: Fitted, processor: Any, finish: Callable[[Any], None], store: Store, folder: Path, record: dict[str, Any]
+    fitted: Fitted, processor: Any, finish: Callable[[Any], None], store: Store, folder: Path, record: dict[str, Any],
+    schema: Mapping[str, Any] | None = None,
 ) -> None:  # fmt: skip
     model: Any = fitted.tuning.model
     with while_writing(folder, needed=size_of(model.state_dict())):
@@ -252,4 +278,6 @@ def _save(
         shutil.copyfile(store.folder / "history.csv", folder / "history.csv")
         best = {"best_epoch": fitted.best_epoch, "best_score": fitted.best_score, "steps": fitted.steps}
         whole = record | {"trained": fitted.phases} | best
-        (folder / "run.json").write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
+        (folder / "run.json").write_text(masked(json.dumps(whole, indent=2)) + "\n", encoding="utf-8")
+        if schema is not None:
+            (folder / "README.md").write_text(masked(card.render(whole, schema)), encoding="utf-8")

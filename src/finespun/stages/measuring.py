@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from finespun.data.prepared import PreparedData
 from finespun.errors import first_of
 from finespun.evaluation.measure import Measured, headline, measure
 from finespun.evaluation.predict import predict_split
+from finespun.evaluation.record import read_record
 from finespun.failures import while_writing
 from finespun.models.pretrained import load_model
 from finespun.stages import finished
@@ -52,12 +55,15 @@ def predict_and_measure(config: RunConfig, artifacts: Artifacts, split: str) -> 
     """Returns what was found on rank zero, None on the others."""
     prepared = PreparedData(artifacts.prepared).verified("train", split)
     model, task, encoder = from_rank_zero(partial(_read, config, artifacts), choose(config.runtime, "32-true"))
+    began = time.perf_counter()
     outputs = predict_split(
         model=model, task=task, encoder=encoder, prepared=prepared, split=split, runtime=config.runtime
     )  # fmt: skip
     if outputs is None:
         return None
-    return measure(task=task, prepared=prepared, split=split, outputs=outputs, config=config.evaluation)
+    seconds = time.perf_counter() - began
+    measured = measure(task=task, prepared=prepared, split=split, outputs=outputs, config=config.evaluation)
+    return replace(measured, seconds=seconds)
 
 
 def _read(config: RunConfig, artifacts: Artifacts) -> tuple[Any, Task, Encoder]:
@@ -103,10 +109,17 @@ def _unknown(judgement: Judgement) -> Iterator[str]:
         yield f"{first_of(judgement.constant)} is the same number in all rows: correlations and R² are 0 and say nothing"
 
 
-def log_report(tracked: Run, measured: Measured, folder: Path, *, prefix: str) -> None:
-    """Adds metrics, as `PREFIX/name`, and the report's files (which have the intervals too) to the run."""
-    numbers = {"rows": float(measured.predictions.num_rows), **measured.scores}
-    for baseline, scores in measured.baselines.items():
-        numbers |= {f"{baseline}/{name}": value for name, value in headline(scores).items()}
-    tracked.log({f"{prefix}/{name}": value for name, value in numbers.items()}, step=0)
+def log_report(tracked: Run, measured: Measured, artifacts: Artifacts, *, stage: str, split: str) -> None:
+    """Adds metrics as `SPLIT/name`, baselines, speed and the report's files (which have the intervals, too) to the run."""
+    schema, folder = PreparedData(artifacts.prepared).schema, artifacts.report(stage)
+    step = int(read_record(artifacts.finetuned).get("steps", 0))
+    tracked.log_results(split, schema, {f"{split}/{name}": value for name, value in measured.scores.items()}, step)
+    rows = measured.predictions.num_rows
+    others = {
+        f"baseline/{split}/{baseline}/{name}": value
+        for baseline, scores in measured.baselines.items()
+        for name, value in headline(scores).items()
+    }
+    speed = {f"perf/{split}_rows_per_second": rows / measured.seconds} if measured.seconds else {}
+    tracked.log({f"{split}/rows": float(rows), **others, **speed}, step)
     tracked.log_folder(folder, folder.name)

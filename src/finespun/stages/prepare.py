@@ -83,7 +83,7 @@ def prepare(config: RunConfig, artifacts: Artifacts, folder: Path) -> None:
         profile.remarks[split] = remarks
     schema = {
         "name": Path(data.name).stem,
-        "source": {"path": data.path or data.hub, "sha256": _digest(source)},
+        "source": {"path": data.name, "sha256": _digest(source)},
         "columns": _columns(source),
         "labels": labels,
         "rows": {split: profile.rows[split] for split in SPLITS},

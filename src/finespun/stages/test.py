@@ -28,4 +28,4 @@ def look(config: RunConfig, artifacts: Artifacts) -> None:
         looks = tracked.looks(digest)
         counted = {} if looks is None else {"looks_at_this_split": looks + earlier + 1}
         write_report(measured, folder, confidence=config.evaluation.confidence, **counted)
-        log_report(tracked, measured, folder, prefix="test")
+        log_report(tracked, measured, artifacts, stage="test", split="test")

@@ -30,9 +30,9 @@ class Batch(NamedTuple):
     """What one forward pass is given.
 
     `inputs` are the model's keyword arguments, (rows, ...) each; `targets` (rows, ...); `weights` (rows,) is what each row
-    counts in the gradient of its optimizer step: the inverse of the step's number of rows on all devices, times its label's
-    weight; the first `counted` rows count, the rest (a row that keeps a device busy in a short last step) weigh nothing;
-    `rows` are positions in the split.
+    counts in the gradient of its optimizer step: its share of all that the step's loss is a mean over (`Task.counts`: rows,
+    or tokens, on all devices), times its label's weight, and where nothing trains its count alone; the first `counted` rows
+    count, the rest (a row that keeps a device busy in a short last step) weigh nothing; `rows` are positions in the split.
     """
 
     inputs: dict[str, torch.Tensor]
@@ -40,6 +40,11 @@ class Batch(NamedTuple):
     rows: torch.Tensor
     weights: torch.Tensor
     counted: int
+
+    def those_that_count(self) -> Batch:
+        """Returns the first `counted` rows, (counted, ...) each."""
+        inputs, targets, rows, weights = (first_rows(part, self.counted) for part in self[:4])
+        return Batch(inputs, targets, rows, weights, self.counted)
 
     def to(self, device: torch.device) -> Batch:
         """Returns the same on a device; a GPU of CUDA's takes pinned memory without being waited for (Apple's may not)."""
@@ -93,6 +98,7 @@ class Task(Protocol):
     processor: str  # the Auto class of what is saved beside it
     cannot_keep: tuple[str, ...]  # fields of `data.checks` whose rows it cannot learn from: `warn` is refused
     decides: bool  # whether `decide` chooses anything
+    from_logits: bool  # loss and outputs are functions of logits: frozen parts may be replayed, a head trained alone
     deterministic: bool  # a row's inputs are the same in each epoch: what a frozen part makes of them may be kept
     rows_at_once: int  # as many are encoded, written and answered together: what memory is asked to hold
     unit: str  # what `length` counts
@@ -146,12 +152,16 @@ class Task(Protocol):
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
         """Turns columns of some rows into the model's inputs and, where they have any, the targets."""
 
-    def augment(
-        self, inputs: dict[str, torch.Tensor], encoder: Any, *, rows: torch.Tensor, epoch: int, seed: int
-    ) -> dict[str, torch.Tensor]:
-        """Returns inputs, on their device, changed at random for training: a function of (seed, epoch, row) alone.
+    def augment(self, batch: Batch, encoder: Any, *, epoch: int, seed: int) -> Batch:
+        """Returns a batch, on its device, with inputs changed at random for training, and targets with them.
 
-        `rows` are positions in the split.
+        A function of (seed, epoch, row) alone.
+        """
+
+    def counts(self, table: pa.Table) -> NDArray[np.float64] | None:
+        """Returns how many of the things that the loss is a mean over each row of prepared data has, (rows,): tokens, boxes.
+
+        None: the loss is a mean over rows.
         """
 
     def processor_options(self, encoder: Any) -> dict[str, Any]:
@@ -169,11 +179,27 @@ class Task(Protocol):
     def scaled(self, targets: torch.Tensor) -> torch.Tensor:
         """Returns targets as logits should come out: numbers without their mean, in deviations."""
 
+    def forward(self, model: Any, batch: Batch) -> Any:
+        """Runs the model on a batch whose targets are known: for `losses`, and, with the targets, for the metrics' `update`.
+
+        Returns:
+            A tensor (rows, ...), such as logits, or a tuple or dict of them.
+        """
+
+    def losses(self, output: Any, batch: Batch, *, training: bool = False) -> torch.Tensor:
+        """Returns the mean loss of each row, shape (rows,), of what `forward` returned; regularised only in training.
+
+        A model that computes one loss of all rows gives it to each of them.
+        """
+
+    def predict(self, model: Any, inputs: dict[str, torch.Tensor]) -> Outputs:
+        """Runs the model on inputs alone, and returns what is kept of each row: large outputs are reduced here."""
+
     def loss(self, logits: torch.Tensor, targets: torch.Tensor, *, training: bool = False) -> torch.Tensor:
-        """Returns the loss of each row, shape (rows,); what regularises it (label smoothing) only in training."""
+        """Returns the loss of each row, shape (rows,), where `from_logits`; regularised (label smoothing) only in training."""
 
     def divergence(self, logits: torch.Tensor, others: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Returns how far two answers to each row are apart, shape (rows,); 0 where they are the same."""
+        """Returns how far two answers to each row are apart, shape (rows,), where `from_logits`; 0 where they are the same."""
 
     def metrics(self, labels: Sequence[str]) -> MetricCollection:
         """The metrics of validation, without their prefix."""
@@ -208,6 +234,7 @@ class Defaults(Section):
     indicator_roles: ClassVar[tuple[str, ...]] = ()
     cannot_keep: ClassVar[tuple[str, ...]] = ()
     decides: ClassVar[bool] = False
+    from_logits: ClassVar[bool] = True
     rows_at_once: ClassVar[int] = 4096
     unit: ClassVar[str] = "tokens"
 
@@ -252,10 +279,23 @@ class Defaults(Section):
         targets = torch.as_tensor(np.array([*columns["target"]]))
         return {}, targets.float() if targets.is_floating_point() else targets
 
-    def augment(
-        self, inputs: dict[str, torch.Tensor], encoder: Any, *, rows: torch.Tensor, epoch: int, seed: int
-    ) -> dict[str, torch.Tensor]:
-        return inputs
+    def augment(self, batch: Batch, encoder: Any, *, epoch: int, seed: int) -> Batch:
+        return batch
+
+    def counts(self, table: pa.Table) -> NDArray[np.float64] | None:
+        return None
+
+    def forward(self, model: Any, batch: Batch) -> Any:
+        return model(**batch.inputs).logits
+
+    def losses(self, output: Any, batch: Batch, *, training: bool = False) -> torch.Tensor:
+        return self.loss(output, batch.targets, training=training)
+
+    def predict(self, model: Any, inputs: dict[str, torch.Tensor]) -> Outputs:
+        return [*self.outputs(model(**inputs).logits.float().cpu().numpy())]
+
+    def loss(self, logits: torch.Tensor, targets: torch.Tensor, *, training: bool = False) -> torch.Tensor:
+        raise NotImplementedError  # of a task whose loss is its model's own
 
     def processor_options(self, encoder: Any) -> dict[str, Any]:
         return {}
@@ -302,6 +342,16 @@ class Defaults(Section):
 
     def settled(self, config: Mapping[str, Any]) -> Self:
         return self
+
+
+def first_rows(output: Any, count: int) -> Any:
+    """Returns the first rows of a tensor, or of all tensors of a tuple or dict."""
+    if isinstance(output, Mapping):
+        return {name: first_rows(part, count) for name, part in output.items()}
+    if isinstance(output, tuple):
+        parts = [first_rows(part, count) for part in output]
+        return type(output)(*parts) if hasattr(output, "_fields") else tuple(parts)
+    return output[:count]
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -243,8 +243,9 @@ class Run:
             self.outbox.add("metrics", points)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Records settings, nested ones as dotted names."""
-        self.outbox.add("params", {legal(name): masked(str(value)) for name, value in flatten(params)})
+        """Records settings, nested ones as dotted names; those that are not set are left out."""
+        known = [(name, value) for name, value in flatten(params) if value is not None]
+        self.outbox.add("params", {legal(name): masked(str(value)) for name, value in known})
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Sets tags, replacing those of the same name."""
@@ -264,6 +265,29 @@ class Run:
     def log_folder(self, folder: Path, to: str) -> None:
         """Copies a folder's files among the run's artifacts."""
         self.outbox.add("folder", {"folder": str(folder), "to": to, "fingerprint": fingerprint(folder)})
+
+    def log_texts(self, texts: Mapping[str, str], to: str = "") -> None:
+        """Keeps texts as files among the run's artifacts, by their names."""
+        folder = self.outbox.folder / "texts" / f"{time.time_ns():020d}"
+        folder.mkdir(parents=True)
+        for name, text in texts.items():
+            (folder / name).write_text(masked(text), encoding="utf-8")
+        self.log_folder(folder, to)
+
+    def log_images(self, files: Mapping[str, Path]) -> None:
+        """Shows pictures on the run's own page, by their names."""
+        self.outbox.add("images", {name: str(path) for name, path in files.items()})
+
+    def log_results(self, split: str, schema: Mapping[str, Any], metrics: Mapping[str, float], step: int) -> None:
+        """Records metrics as those of the run's model on a split: MLflow shows them with the model and the data, too."""
+        now, recorded = int(time.time() * 1000), self.outbox.recorded
+        points = [
+            [legal(name), float(value), step, now]
+            for name, value in metrics.items()
+            if step not in recorded.get(legal(name), ())
+        ]
+        dataset = {"name": legal(f"{schema['name']}-{split}"), "digest": schema["digests"][split][:36]}
+        self.outbox.add("results", {"dataset": dataset, "points": points})
 
     def log_data(self, split: str, schema: Mapping[str, Any]) -> None:
         """Records a split of prepared data that this run used, with its digest."""
@@ -291,5 +315,5 @@ def _first_line(error: Exception) -> str:
 
 
 def run_name(config_name: str) -> str:
-    """Returns a run's name: what it is and when it began."""
+    """Returns a sweep's name: what it is and when it began."""
     return f"{config_name}-{time.strftime('%Y%m%d-%H%M%S')}"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import getpass
 import hashlib
 import json
+import re
 import subprocess
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -17,6 +19,8 @@ from finespun.errors import DataError, MachineError
 from finespun.files import read_yaml
 from finespun.kept import file_digest
 
+LOGIN = re.compile(r"^(https?://)[^@/]+@")  # user and password in the address of a repository
+SHORT = 12  # hexadecimal digits of a digest that a tag shows
 PACKAGES = (
     "finespun", "torch", "pytorch-lightning", "transformers", "tokenizers", "torchmetrics", "numpy", "pyarrow", "pillow",
 )  # fmt: skip
@@ -65,18 +69,50 @@ def stage_digest(artifacts: Artifacts, stage: str, config: RunConfig, inputs: Ma
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def tags(artifacts: Artifacts, inputs: Mapping[str, str], settings: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the lineage tags of a run."""
+def lineage(artifacts: Artifacts, inputs: Mapping[str, str], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns everything that made a result: `lineage.json` of a run, and part of `run.json`.
+
+    `commit` is empty outside a Git checkout, `dirty_diff` where nothing was changed since the commit.
+    """
     diff = _dirty(artifacts.project)
-    found = {
-        "git.commit": _git(artifacts.project, "rev-parse", "HEAD").decode().strip(),
-        "git.dirty_diff": hashlib.sha256(diff).hexdigest() if diff else "",
-        "config.digest": hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(),
+    return {
+        "commit": _said(artifacts.project, "rev-parse", "HEAD"),
+        "branch": _said(artifacts.project, "rev-parse", "--abbrev-ref", "HEAD"),
+        "repository": LOGIN.sub(r"\1", _said(artifacts.project, "config", "--get", "remote.origin.url")),
+        "dirty_diff": hashlib.sha256(diff).hexdigest() if diff else "",
+        "config": hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(),
         "packages": ", ".join(f"{name} {version(name)}" for name in PACKAGES),
+        "inputs": dict(inputs),
+        "dvc": _locked(artifacts.dvc_lock),
     }
-    found |= {f"input.{name}": digest for name, digest in inputs.items()}
-    found |= {f"dvc.{name}": digest for name, digest in _locked(artifacts.dvc_lock).items()}
+
+
+def tags(known: Mapping[str, Any], schema: Mapping[str, Any], *, command: str) -> dict[str, str]:
+    """Returns the tags of a run: those that MLflow's pages show in columns of their own, and a few to search by."""
+    found = {
+        "mlflow.user": _user(),
+        "mlflow.source.name": command,
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.git.commit": known["commit"],
+        "mlflow.source.git.branch": known["branch"],
+        "mlflow.source.git.repoURL": known["repository"],
+        "data": f"{schema['name']} {schema['source']['sha256'][:SHORT]}",
+        "weights": known["inputs"].get("weights", "")[:SHORT],
+        "config": known["config"][:SHORT],
+        "changed since commit": known["dirty_diff"][:SHORT] or ("no" if known["commit"] else ""),
+    }
     return {name: value for name, value in found.items() if value}
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):  # a container's user without a name
+        return ""
+
+
+def _said(folder: Path, *arguments: str) -> str:
+    return _git(folder, *arguments).decode(errors="replace").strip()
 
 
 def _locked(path: Path) -> dict[str, str]:

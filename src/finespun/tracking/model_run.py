@@ -11,7 +11,7 @@ from finespun.artifacts import Artifacts
 from finespun.config import targets
 from finespun.config.sections import RunConfig
 from finespun.data.prepared import PreparedData
-from finespun.evaluation.predictor import Predictor, read_record
+from finespun.evaluation.record import read_record
 from finespun.kept import file_digest
 from finespun.masking import masked
 from finespun.tracking.client import Run, Tracker
@@ -64,6 +64,8 @@ def log_fine_tuned(run: Run, folder: Path, config: RunConfig, prepared: Prepared
     """Logs the model with three training rows as its example, and what it predicts of them."""
     if not config.runtime.tracking:
         return
+    from finespun.evaluation.predictor import Predictor  # noqa: PLC0415  (imports torch, which a report needs not)
+
     task, columns = targets.build("task", config.task), prepared.schema["columns"]
     given = [task.given(row) for row in prepared.examples("train", 3).to_pylist()]
     examples = [{columns[role]: value for role, value in row.items()} for row in given]

@@ -13,7 +13,8 @@ class FineTuned(PythonModel):
 
     def load_context(self, context: Any) -> None:
         """Loads the model; code that came with its checkpoint runs only if whoever trained it trusted that code."""
-        from finespun.evaluation.predictor import Predictor, read_record  # noqa: PLC0415  (lies beside this file when served)
+        from finespun.evaluation.predictor import Predictor  # noqa: PLC0415  (lies beside this file when served)
+        from finespun.evaluation.record import read_record  # noqa: PLC0415
 
         folder = Path(context.artifacts["model"])
         self.predictor = Predictor(folder, trust_remote_code=read_record(folder).get("trust_remote_code", False))

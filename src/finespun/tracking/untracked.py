@@ -17,6 +17,9 @@ class Untracked(Run):
     def __exit__(self, *_: object) -> None:
         """Nothing is owed."""
 
+    def log_texts(self, texts: Any, to: str = "") -> None:
+        """Drops them."""
+
     def tag(self, name: str) -> str | None:
         return None
 

@@ -26,11 +26,12 @@ def make_loader(
     table = prepared.open(split)
     weights = None if imbalance == "ignore" else balanced_weights(_labels_of(table, imbalance))
     chances = weights / weights.sum() if weights is not None and imbalance == "weighted_sampling" else None
+    counts = task.counts(table)
     batches = Batches(
         table["length"].to_numpy(), step_rows=step_rows, seed=seed, rank=rank(), world_size=world_size(), passes=passes,
-        chances=chances,
+        chances=chances, counts=counts,
     )  # fmt: skip
-    rows = Rows(table, task, encoder, weights if imbalance == "class_weights" else None)
+    rows = Rows(table, task, encoder, weights if imbalance == "class_weights" else None, counts)
     return BatchLoader(rows, batches, num_workers=runtime.num_workers, pin_memory=torch.cuda.is_available())
 
 

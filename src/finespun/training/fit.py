@@ -109,6 +109,10 @@ def _kernels_on(config: RunConfig) -> bool:
 def _fitted(job: Job, phases: list[str], shards: Shards | None, train: BatchLoader, val: BatchLoader) -> Fitted:
     tuning = job.tuning
     if tuning.solution:
+        if not job.task.from_logits:
+            raise ConfigError(
+                ["strategy: features fits a head to targets, and this task's loss is its model's own; take lora or full"]
+            )
         model, best_score = solve(job, tuning.solution, train, val)
         return Fitted(replace(tuning, model=model), phases, best_epoch=0, best_score=best_score, steps=1)
     found = _trained(job, train, val)
@@ -143,17 +147,19 @@ def _trained(job: Job, train: BatchLoader, val: BatchLoader) -> tuple[int, float
     trainer, model = job.config.trainer, job.tuning.model
     tried = few_rows(train).to(job.hardware.device)
     by_lightning = trainer.ema_decay or trainer.r_drop or trainer.lightning or trainer.callbacks or job.config.runtime.lightning
-    if job.features and not by_lightning:
+    if job.features and job.task.from_logits and not by_lightning:
         found = _head_alone(job, train, val, tried)
         if found:
             return found
-    if trainer.r_drop and not _drops(job.tuning, tried):
+    if trainer.r_drop and not (job.task.from_logits and _drops(job.tuning, tried)):
         reason = "what trains has no dropout, so two answers to a row are one"
+        if not job.task.from_logits:
+            reason = "this task's loss is its model's own, and two answers to a row have no distance"
         raise ConfigError([f"trainer.r_drop: {reason}; set it to null (it is {trainer.r_drop})"])
     from finespun.training.lightning.trainer import train_by_lightning  # noqa: PLC0415  (5 CPU seconds that a head need not pay)
 
     with (
-        cpu_kernels(model, tried.inputs, on=_kernels_on(job.config) and not job.hardware.sharded),
+        cpu_kernels(model, tried.inputs, on=_kernels_on(job.config) and job.task.from_logits and not job.hardware.sharded),
         replayed(job, (train, val), tried) as loaders,
     ):
         rehearse(job, *loaders)

@@ -15,7 +15,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from finespun.config.sections import EvaluationConfig
 from finespun.config.targets import build
 from finespun.data.prepared import PreparedData
-from finespun.evaluation import resampling
+from finespun.evaluation.analysis import resampling
 from finespun.evaluation.measure import bootstrap, headline, measure, score
 from finespun.stages.measuring import write_report
 from finespun.tasks.base import Judgement

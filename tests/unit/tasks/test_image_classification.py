@@ -25,6 +25,7 @@ from finespun.data.sources.tables import read
 from finespun.errors import DataError, MachineError, ModelError
 from finespun.models.compatibility import require_size
 from finespun.models.pretrained import require_same_pixels
+from finespun.tasks.base import Batch
 from finespun.tasks.inputs.augmentation import Augmentation
 from finespun.tasks.inputs.image_encoder import ImageEncoder
 from finespun.tasks.inputs.images import ImageInput
@@ -265,7 +266,11 @@ def changed(
     images: torch.Tensor, rows: list[int], encoder: Any, *, epoch: int = 0, seed: int = 1, **options: Any
 ) -> torch.Tensor:
     task = make_task(augmentation=options or CHANGED)
-    return task.augment({"pixel_values": images}, encoder, rows=torch.tensor(rows), epoch=epoch, seed=seed)["pixel_values"]
+    return task.augment(a_batch(images, rows), encoder, epoch=epoch, seed=seed).inputs["pixel_values"]
+
+
+def a_batch(images: torch.Tensor, rows: list[int]) -> Batch:
+    return Batch({"pixel_values": images}, torch.zeros(len(rows)), torch.tensor(rows), torch.ones(len(rows)), len(rows))
 
 
 @pytest.fixture
@@ -337,8 +342,8 @@ def test_nothing_is_changed_by_default(batch: torch.Tensor, encoder: ImageEncode
     task = make_task()
     assert task.deterministic
     assert not make_task(augmentation={"rotation": 5.0}).deterministic
-    inputs = {"pixel_values": batch}
-    assert task.augment(inputs, encoder, rows=torch.arange(6), epoch=0, seed=0) is inputs
+    given = a_batch(batch, [0, 1, 2, 3, 4, 5])
+    assert task.augment(given, encoder, epoch=0, seed=0) is given
     assert ImageInput.augment is type(task).augment
 
 

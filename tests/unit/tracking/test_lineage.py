@@ -14,6 +14,7 @@ from finespun.artifacts import Artifacts
 from finespun.errors import DataError
 from finespun.tracking import lineage
 from finespun.tracking.lineage import input_digests, path_digest, require_unchanged, stage_digest, tags
+from finespun.tracking.lineage import lineage as made_of
 from helpers import ROOT
 from small_run import small_config
 
@@ -126,32 +127,52 @@ def git(folder: Path, *arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def test_tags_tell_the_commit_and_what_was_changed_since(artifacts: Artifacts) -> None:
+SCHEMA = {"name": "reviews", "source": {"path": "reviews.csv", "sha256": "e" * 64}}
+
+
+def test_lineage_has_the_commit_and_what_was_changed_since(artifacts: Artifacts) -> None:
     shutil.copyfile(ROOT / "dvc.lock", artifacts.project / "dvc.lock")
     git(artifacts.project, "init", "-q")
+    git(artifacts.project, "remote", "add", "origin", "https://me:secret@example.org/reviews.git")
     git(artifacts.project, "add", "-A")
     git(artifacts.project, "commit", "-qm", "start")
-    clean = tags(artifacts, {"code.py": "123"}, {"seed": 1})
-    assert clean["git.commit"] == git(artifacts.project, "rev-parse", "HEAD")
-    assert "git.dirty_diff" not in clean
-    assert clean["input.code.py"] == "123"
-    assert clean["dvc.data/prepared"].endswith(".dir")
+    clean = made_of(artifacts, {"code.py": "123"}, {"seed": 1})
+    assert clean["commit"] == git(artifacts.project, "rev-parse", "HEAD")
+    assert clean["repository"] == "https://example.org/reviews.git"
+    assert clean["dirty_diff"] == ""
+    assert clean["inputs"] == {"code.py": "123"}
+    assert clean["dvc"]["data/prepared"].endswith(".dir")
     assert f"torch {lineage.version('torch')}" in clean["packages"]
-    assert clean["config.digest"] == hashlib.sha256(json.dumps({"seed": 1}).encode()).hexdigest()
-    assert tags(artifacts, {}, {"seed": 2})["config.digest"] != clean["config.digest"]
+    assert clean["config"] == hashlib.sha256(json.dumps({"seed": 1}).encode()).hexdigest()
+    assert made_of(artifacts, {}, {"seed": 2})["config"] != clean["config"]
 
     (artifacts.project / "code.py").write_text("x = 2\n")
-    dirty = tags(artifacts, {}, {})
-    assert dirty["git.commit"] == clean["git.commit"]
+    dirty = made_of(artifacts, {}, {})
+    assert dirty["commit"] == clean["commit"]
     (artifacts.project / "code.py").write_text("x = 3\n")
-    assert len({dirty["git.dirty_diff"], tags(artifacts, {}, {})["git.dirty_diff"]}) == 2
+    assert len({dirty["dirty_diff"], made_of(artifacts, {}, {})["dirty_diff"]}) == 2
     git(artifacts.project, "commit", "-qam", "more")
-    assert tags(artifacts, {}, {})["git.commit"] != clean["git.commit"]
-    assert "git.dirty_diff" not in tags(artifacts, {}, {})
+    assert made_of(artifacts, {}, {})["commit"] != clean["commit"]
+    assert made_of(artifacts, {}, {})["dirty_diff"] == ""
+
+
+def test_tags_are_few_and_those_that_mlflow_has_columns_for(artifacts: Artifacts) -> None:
+    git(artifacts.project, "init", "-q", "-b", "trunk")
+    git(artifacts.project, "add", "-A")
+    git(artifacts.project, "commit", "-qm", "start")
+    found = tags(made_of(artifacts, {"weights": "a" * 64}, {}), SCHEMA, command="dvc repro")
+    assert found.pop("mlflow.user")
+    assert len(found.pop("config")) == 12
+    assert found == {
+        "mlflow.source.name": "dvc repro", "mlflow.source.type": "LOCAL", "mlflow.source.git.branch": "trunk",
+        "mlflow.source.git.commit": git(artifacts.project, "rev-parse", "HEAD"), "data": "reviews eeeeeeeeeeee",
+        "weights": "aaaaaaaaaaaa", "changed since commit": "no",
+    }  # fmt: skip
 
 
 def test_a_folder_without_git_or_dvc_has_the_other_tags(artifacts: Artifacts) -> None:
-    assert set(tags(artifacts, {}, {})) == {"config.digest", "packages"}
+    found = tags(made_of(artifacts, {}, {}), SCHEMA, command="dvc repro")
+    assert set(found) - {"mlflow.user"} == {"mlflow.source.name", "mlflow.source.type", "data", "config"}
 
 
 def test_a_dirty_checkout_is_told_also_by_files_that_git_does_not_know_and_in_any_encoding(tmp_path: Path) -> None:
@@ -159,7 +180,7 @@ def test_a_dirty_checkout_is_told_also_by_files_that_git_does_not_know_and_in_an
         subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", *arguments], cwd=tmp_path, check=True)
 
     def told() -> str:
-        return tags(Artifacts(project=tmp_path, out=tmp_path), {}, {}).get("git.dirty_diff", "")
+        return str(made_of(Artifacts(project=tmp_path, out=tmp_path), {}, {})["dirty_diff"])
 
     git("init", "-q")
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n")

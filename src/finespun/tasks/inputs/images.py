@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field, PositiveInt, PrivateAttr
 
 from finespun.data import images
-from finespun.tasks.base import Columns, Defaults, Problem, Values
+from finespun.tasks.base import Batch, Columns, Defaults, Problem, Values
 from finespun.tasks.inputs.augmentation import Augmentation
 from finespun.tasks.inputs.image_encoder import ImageEncoder
 
@@ -108,17 +108,16 @@ class ImageInput(Defaults):
         inputs = {"pixel_values": torch.from_numpy(encoder.values(pixels)).permute(0, 3, 1, 2)}
         return inputs, super().collate(columns, encoder)[1]
 
-    def augment(
-        self, inputs: dict[str, torch.Tensor], encoder: ImageEncoder, *, rows: torch.Tensor, epoch: int, seed: int
-    ) -> dict[str, torch.Tensor]:
+    def augment(self, batch: Batch, encoder: ImageEncoder, *, epoch: int, seed: int) -> Batch:
         import torch  # noqa: PLC0415
 
         if not self.augmentation.on:
-            return inputs
-        given = inputs["pixel_values"]
+            return batch
+        given = batch.inputs["pixel_values"]
         mean, std = (torch.tensor(each, device=given.device)[:, None, None] for each in (encoder.mean, encoder.std))
-        changed = self.augmentation.apply(given * std + mean, rows, epoch=epoch, seed=seed)
-        return {"pixel_values": ((changed - mean) / std).contiguous(memory_format=torch.channels_last)}
+        changed = self.augmentation.apply(given * std + mean, batch.rows, epoch=epoch, seed=seed)
+        pixels = ((changed - mean) / std).contiguous(memory_format=torch.channels_last)
+        return batch._replace(inputs=batch.inputs | {"pixel_values": pixels})
 
     def processor_options(self, encoder: ImageEncoder) -> dict[str, Any]:
         return dict(encoder.changes)

@@ -94,6 +94,27 @@ class Delivery:
     def _log_metrics(self, points: Sequence[Any]) -> None:
         self.client.log_batch(self.run_id, metrics=[Metric(name, value, moment, step) for name, value, step, moment in points])
 
+    def _send_results(self, contents: list[dict[str, Any]]) -> None:
+        model = self._model_id()
+        for content in contents:
+            named = {"dataset_name": content["dataset"]["name"], "dataset_digest": content["dataset"]["digest"]}
+            points = content["points"]
+            for start in range(0, len(points), BATCH):
+                self._in_halves("results", points[start : start + BATCH], lambda part: self._log_results(part, model, named))  # noqa: B023
+
+    def _log_results(self, points: Sequence[Any], model: str | None, named: dict[str, str]) -> None:
+        more: dict[str, Any] = {"model_id": model, **named} if model else {}
+        self.client.log_batch(self.run_id, metrics=[Metric(name, value, at, step, **more) for name, value, step, at in points])
+
+    def _send_images(self, contents: list[dict[str, str]]) -> None:
+        for name, path in (pair for content in contents for pair in content.items()):
+            shown = {file.path.partition("%")[0] for file in self.client.list_artifacts(self.run_id, "images")}
+            if Path(path).is_file() and f"images/{name}" not in shown:
+                from PIL import Image  # noqa: PLC0415  (only pictures need it)
+
+                with Image.open(path) as image:
+                    self.client.log_image(self.run_id, image.convert("RGB"), key=name, step=0, synchronous=True)
+
     def _send_params(self, contents: list[dict[str, str]]) -> None:
         pairs = [pair for content in contents for pair in content.items()]
         for start in range(0, len(pairs), FEW):
@@ -138,15 +159,21 @@ class Delivery:
 
     def _has_model(self) -> bool:
         """Whether the run has a whole model; half of one, of a process that was killed, is deleted."""
-        experiment = self.client.get_run(self.run_id).info.experiment_id
-        rule = f"source_run_id = '{self.run_id}'"
         whole = False
-        for model in self.client.search_logged_models([experiment], filter_string=rule):
-            if str(model.status.value if hasattr(model.status, "value") else model.status).upper().endswith("READY"):
+        for model in self._models():
+            if _is_ready(model):
                 whole = True
             else:
                 self.client.delete_logged_model(model.model_id)
         return whole
+
+    def _model_id(self) -> str | None:
+        """Returns the id of the run's model; None where it has none."""
+        return next((str(model.model_id) for model in self._models() if _is_ready(model)), None)
+
+    def _models(self) -> list[Any]:
+        experiment = self.client.get_run(self.run_id).info.experiment_id
+        return list(self.client.search_logged_models([experiment], filter_string=f"source_run_id = '{self.run_id}'"))
 
     def _send_status(self, contents: list[str]) -> None:
         status = contents[-1]
@@ -154,6 +181,10 @@ class Delivery:
             self.client.update_run(self.run_id, status=status)
         else:
             self.client.set_terminated(self.run_id, status)
+
+
+def _is_ready(model: Any) -> bool:
+    return str(model.status.value if hasattr(model.status, "value") else model.status).upper().endswith("READY")
 
 
 def _grouped(entries: Iterator[Entry]) -> Iterator[list[Entry]]:

@@ -190,7 +190,7 @@ def replayed(job: Job, loaders: Sequence[BatchLoader], example: Batch) -> Iterat
         example: some rows to try the replayed model on.
     """
     model, precision, cut = job.tuning.model, job.hardware.precision, None
-    if job.features and "attention_mask" in example.inputs:
+    if job.features and job.task.from_logits and "attention_mask" in example.inputs:
         with arithmetic(model, precision):
             cut = find_cut(model, job.tuning.groups, example)
     if cut is None:

@@ -15,7 +15,7 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MeanMetric
 
-from finespun.tasks.base import Batch, Encoder, Outputs, Task
+from finespun.tasks.base import Batch, Encoder, Outputs, Task, first_rows
 from finespun.training.optimization import Plan, seed_draws, step_seed
 from finespun.training.phases import begin_epoch
 
@@ -23,7 +23,7 @@ NEVER = 10**9  # epochs
 
 
 class FineTuner(pl.LightningModule):
-    """Trains and evaluates any transformers model whose output has `logits`, on any Task.
+    """Trains and evaluates any model on any Task: the task runs it, and owns the loss and what is kept of outputs.
 
     After `trainer.validate` or `trainer.test`, `collected` has one array a row in the split's order, on rank zero alone.
     """
@@ -65,13 +65,11 @@ class FineTuner(pl.LightningModule):
         that of the mean over the step's rows, however they were cut up.
         """
         seed_draws(step_seed(self.plan.seed, self.current_epoch, batch_idx, self.global_rank), self.device)
-        inputs = self.task.augment(
-            batch.inputs, self.encoder, rows=batch.rows, epoch=self.current_epoch, seed=self.plan.seed
-        )  # fmt: skip
+        batch = self.task.augment(batch, self.encoder, epoch=self.current_epoch, seed=self.plan.seed)
         if self.plan.r_drop is None:
-            losses = self.task.loss(self.model(**inputs).logits, batch.targets, training=True)
+            losses = self.task.losses(self.task.forward(self.model, batch), batch, training=True)
         else:
-            losses = self._losses_of_two(inputs, batch.targets, self.plan.r_drop)
+            losses = self._losses_of_two(batch.inputs, batch.targets, self.plan.r_drop)
         scale = self.trainer.world_size * self.trainer.accumulate_grad_batches
         return (losses * batch.weights).sum() * scale  # as a product of vectors autocast would compute it in half precision
 
@@ -87,9 +85,10 @@ class FineTuner(pl.LightningModule):
         if self.trainer.state.fn != TrainerFn.FITTING:
             self._collect(batch)
             return
-        logits, targets = self.model(**batch.inputs).logits[: batch.counted], batch.targets[: batch.counted]
-        self.val_metrics.update(logits, targets)  # of no rows too: ranks gather alike
-        self.val_loss.update(self.task.loss(logits, targets))
+        output = first_rows(self.task.forward(self.model, batch), batch.counted)
+        batch = batch.those_that_count()
+        self.val_metrics.update(output, batch.targets)  # of no rows too: ranks gather alike
+        self.val_loss.update(self.task.losses(output, batch), batch.weights)
         self.log("val/loss", self.val_loss)  # objects, not values: each is computed once, over all rows of all ranks
         self.log_dict(self.val_metrics)
 
@@ -98,8 +97,7 @@ class FineTuner(pl.LightningModule):
         self._collect(batch)
 
     def _collect(self, batch: Batch) -> None:
-        logits = self.model(**batch.inputs).logits[: batch.counted]
-        outputs = self.task.outputs(logits.float().cpu().numpy())
+        outputs = self.task.predict(self.model, batch.inputs)[: batch.counted]
         self._mine |= dict(zip(batch.rows.tolist(), outputs, strict=False))
 
     def on_validation_epoch_end(self) -> None:

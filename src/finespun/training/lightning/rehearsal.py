@@ -51,7 +51,7 @@ def rehearse(job: Job, train: BatchLoader, val: BatchLoader) -> None:
         batch = longest(val)
         with _telling(job, "validation", batch), torch.inference_mode():
             moved = batch.to(device)
-            job.task.loss(model.eval()(**moved.inputs).logits, moved.targets)
+            job.task.losses(job.task.forward(model.eval(), moved), moved)
 
 
 def longest(loader: BatchLoader) -> Batch:
@@ -64,11 +64,11 @@ def longest(loader: BatchLoader) -> Batch:
 
 
 def _step(job: Job, batch: Batch) -> None:
-    inputs = job.task.augment(batch.inputs, job.encoder, rows=batch.rows, epoch=0, seed=job.config.seed)
-    targets = batch.targets
+    batch = job.task.augment(batch, job.encoder, epoch=0, seed=job.config.seed)
     if job.config.trainer.r_drop is not None:
-        inputs, targets = {name: torch.cat([each, each]) for name, each in inputs.items()}, torch.cat([targets, targets])
-    losses = job.task.loss(job.tuning.model(**inputs).logits, targets, training=True)
+        inputs = {name: torch.cat([each, each]) for name, each in batch.inputs.items()}
+        batch = batch._replace(inputs=inputs, targets=torch.cat([batch.targets, batch.targets]))
+    losses = job.task.losses(job.task.forward(job.tuning.model, batch), batch, training=True)
     torch.autograd.backward(losses.mean())
 
 

@@ -10,7 +10,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss, log_loss
 
-from finespun.evaluation.calibration import (
+from finespun.evaluation.analysis.calibration import (
     at_temperature,
     brier_score,
     calibration,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from finespun.config.sections import EvaluationConfig
 from finespun.data.encode import SLICE
-from finespun.evaluation.resampling import interval, resamples
+from finespun.evaluation.analysis.resampling import interval, resamples
 from finespun.tasks.base import Judgement
 
 RESAMPLES = 200  # at most: slices are many, and their intervals wide

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap as scipy_bootstrap
 
-from finespun.evaluation.comparison import differences, mcnemar
+from finespun.evaluation.analysis.comparison import differences, mcnemar
 from finespun.tasks.base import Judgement
 
 

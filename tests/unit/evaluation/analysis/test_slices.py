@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import accuracy_score
 
 from finespun.config.sections import EvaluationConfig
-from finespun.evaluation.slices import slices, worst_first
+from finespun.evaluation.analysis.slices import slices, worst_first
 from finespun.tasks.base import Judgement
 
 CONFIG = EvaluationConfig(bootstrap_resamples=100, confidence=0.95, baselines=False)

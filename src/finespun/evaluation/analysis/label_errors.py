@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finespun.data.writing import CsvWriter
-from finespun.evaluation.calibration import one_label_chances
+from finespun.evaluation.analysis.calibration import one_label_chances
 from finespun.tasks.base import Judgement
 
 CLOSE = 1e-6

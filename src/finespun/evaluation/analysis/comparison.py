@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from finespun.evaluation.resampling import interval, resamples
+from finespun.evaluation.analysis.resampling import interval, resamples
 from finespun.tasks.base import Judgement
 
 

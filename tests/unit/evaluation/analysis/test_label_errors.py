@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from finespun.evaluation import label_errors
-from finespun.evaluation.label_errors import suspected
+from finespun.evaluation.analysis import label_errors
+from finespun.evaluation.analysis.label_errors import suspected
 from finespun.tasks.base import Judgement
 
 

@@ -1,0 +1,1 @@
+"""What a split's predictions say beyond their scores: calibration, slices, comparisons, labels to check, cost."""

@@ -1,0 +1,118 @@
+"""Rows that the model got wrong, as a person reads them: the surest mistakes, or the largest errors, first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+LONGEST = 600  # characters of a text that are shown
+MOST = 500  # rows on a page
+TEXTS = ("text", "text_pair", "image")
+Marked = tuple[str, str, str]  # a word, what it is, what it was taken for
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mistake:
+    """One row: `weight` orders them, `said` is its meaning in words."""
+
+    row: int
+    text: str
+    actual: str
+    predicted: str
+    weight: float
+    said: str
+    words: tuple[Marked, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mistakes:
+    """The mistakes of a split: how many there are, and those that are shown."""
+
+    count: int
+    rows: int
+    shown: tuple[Mistake, ...]
+    weighed: str  # what their order is by
+
+
+def found(predictions: pa.Table, labels: Sequence[str]) -> Mistakes:
+    """Returns the mistakes in a table of predictions, of whichever task it is."""
+    names = set(predictions.column_names)
+    numbers = [name for name in predictions.column_names if f"predicted_{name}" in names]
+    if {"tags", "predicted", "words"} <= names:
+        return _ranked(predictions, _tags(predictions), "words that are wrong")
+    if {"label", "predicted"} <= names:
+        return _ranked(predictions, _one_label(predictions), "the probability of the wrong label")
+    if {"labels", "predicted"} <= names:
+        return _ranked(predictions, _several(predictions), "labels that are wrong")
+    if numbers and not labels_are_classes(labels, numbers):
+        return _ranked(predictions, _numbers(predictions, numbers), "the size of the error")
+    return Mistakes(count=0, rows=predictions.num_rows, shown=(), weighed="")
+
+
+def labels_are_classes(labels: Sequence[str], numbers: Sequence[str]) -> bool:
+    """Whether columns that look like predicted numbers are something else."""
+    return bool(labels) and not set(numbers) <= set(labels)
+
+
+def _ranked(predictions: pa.Table, mistakes: Iterator[Mistake], weighed: str) -> Mistakes:
+    ranked = sorted(mistakes, key=lambda each: -each.weight)
+    return Mistakes(count=len(ranked), rows=predictions.num_rows, shown=tuple(ranked[:MOST]), weighed=weighed)
+
+
+def _text(row: Mapping[str, Any]) -> str:
+    whole = " | ".join(str(row[name]) for name in TEXTS if row.get(name) is not None)
+    return whole if len(whole) <= LONGEST else f"{whole[:LONGEST]}…"
+
+
+def _rows(predictions: pa.Table, *names: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    kept = [name for name in ("row", *TEXTS, *names) if name in predictions.column_names]
+    yield from enumerate(predictions.select(kept).to_pylist())
+
+
+def _one_label(predictions: pa.Table) -> Iterator[Mistake]:
+    for place, row in _rows(predictions, "label", "predicted"):
+        if row["label"] == row["predicted"]:
+            continue
+        name = f"probability/{row['predicted']}"
+        chance = float(predictions[name][place].as_py()) if name in predictions.column_names else 0.0
+        yield Mistake(
+            row=row.get("row", place), text=_text(row), actual=row["label"], predicted=row["predicted"], weight=chance,
+            said=f"{chance:.1%} sure",
+        )  # fmt: skip
+
+
+def _several(predictions: pa.Table) -> Iterator[Mistake]:
+    for place, row in _rows(predictions, "labels", "predicted"):
+        wrong = set(row["labels"]) ^ set(row["predicted"])
+        if wrong:
+            yield Mistake(
+                row=row.get("row", place), text=_text(row), actual=", ".join(row["labels"]) or "none",
+                predicted=", ".join(row["predicted"]) or "none", weight=len(wrong), said=f"{len(wrong)} wrong",
+            )  # fmt: skip
+
+
+def _numbers(predictions: pa.Table, names: Sequence[str]) -> Iterator[Mistake]:
+    wanted = [each for name in names for each in (name, f"predicted_{name}")]
+    for place, row in _rows(predictions, *wanted):
+        errors = {name: row[f"predicted_{name}"] - row[name] for name in names}
+        worst = max(errors, key=lambda name: abs(errors[name]))
+        yield Mistake(
+            row=row.get("row", place), text=_text(row), actual=", ".join(f"{row[name]:.4g}" for name in names),
+            predicted=", ".join(f"{row[f'predicted_{name}']:.4g}" for name in names), weight=abs(errors[worst]),
+            said=f"off by {errors[worst]:+.3g}",
+        )  # fmt: skip
+
+
+def _tags(predictions: pa.Table) -> Iterator[Mistake]:
+    for place, row in _rows(predictions, "words", "tags", "predicted"):
+        words = tuple(zip(row["words"], row["tags"], row["predicted"], strict=True))
+        wrong = [each for each in words if each[1] != each[2]]
+        if wrong:
+            yield Mistake(
+                row=row.get("row", place), text=_text(row), actual=", ".join(dict.fromkeys(tag for _, tag, _ in wrong)),
+                predicted=", ".join(dict.fromkeys(tag for _, _, tag in wrong)), weight=len(wrong),
+                said=f"{len(wrong)} of {len(words)} words", words=words[:200],
+            )  # fmt: skip

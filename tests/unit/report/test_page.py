@@ -1,0 +1,213 @@
+"""The report: one page with everything, whatever the task is, in which what users wrote is text."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from finespun.report import charts, mistakes, page, words
+from finespun.report.charts import Axis
+from reported import HOSTILE, facts, split_facts
+
+VOID = {"meta", "input", "br", "img", "link", "hr"}
+DRAWN = {"path", "circle", "rect", "line"}  # close themselves
+
+
+class Outline(HTMLParser):
+    """Elements of a page: their ids, their headings, what is open when it ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.names: list[str] = []
+        self.wrong: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.names.append(tag)
+        given = dict(attrs)
+        self.ids += [given["id"]] if "id" in given else []
+        self.links += [given["href"]] if "href" in given else []
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: Any) -> None:
+        self.names.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if self.open and self.open[-1] == tag:
+            self.open.pop()
+        else:
+            self.wrong.append(tag)
+
+
+def outline(text: str) -> Outline:
+    found = Outline()
+    found.feed(text)
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole() -> str:
+    return page.render(facts())
+
+
+def test_the_page_is_whole_html_without_anything_from_elsewhere(whole: str) -> None:
+    found = outline(whole)
+    assert (found.open, found.wrong) == ([], [])
+    assert len(found.ids) == len(set(found.ids))
+    assert [link for link in found.links if not link.startswith("#")] == []
+    assert {link[1:] for link in found.links} <= set(found.ids)
+    assert not re.search(r"(src|href|url\()\s*=?\s*[\"'(]?(https?:)?//", whole.replace(HOSTILE, ""))
+    assert found.names.count("h1") == found.names.count("main") == 1
+
+
+def test_the_page_has_all_that_it_promises(whole: str) -> None:
+    sections = (
+        "metrics",
+        "data",
+        "training",
+        "confusion",
+        "calibration",
+        "slices",
+        "mistakes",
+        "labels",
+        "cost",
+        "lineage",
+        "use",
+    )
+    assert set(sections) <= set(outline(whole).ids)
+    for said in (
+        "<td>0.750 ",
+        "TF-IDF + logistic regression",
+        "a" * 32,
+        "c" * 40,
+        "2.5 ms (median)",
+        "52,386",
+        "optimizer.lr",
+    ):
+        assert said in whole
+    assert "2 rows were left out: empty_text" in whole
+    assert "model.revision" not in whole, "what is not set is not shown"
+
+
+def test_what_users_wrote_is_text(whole: str) -> None:
+    assert "<script>document" not in whole
+    assert "<img" not in whole
+    assert "<b>remark" not in whole
+    assert whole.count("&lt;script&gt;document.title") == 2, "as a mistake and as a suspected label"
+    assert outline(whole).names.count("script") == 1
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "baseline", "standing", "said"),
+    [
+        (0.8, 0.7, "better", "10.0 points better than the baseline TF-IDF + logistic regression (95% interval 7.0 to 13.0)"),
+        (0.7, 0.8, "worse", "10.0 points worse than the baseline TF-IDF + logistic regression (95% interval 7.0 to 13.0)"),
+        (0.8, 0.79, "even", "no different from the baseline TF-IDF + logistic regression (0.790) within noise"),
+    ],
+)
+def test_the_verdict_is_one_sentence_beside_the_best_baseline(
+    accuracy: float, baseline: float, standing: str, said: str
+) -> None:
+    found = split_facts(accuracy=accuracy, baseline=baseline)
+    sentence = words.verdict(found.details, rows=200, split="test")
+    assert words.standing(found.details) == standing
+    assert sentence.startswith(f"Accuracy {accuracy:.3f} (95% interval ")
+    assert sentence.endswith(f"{said}.")
+    assert f'class="verdict {standing}"' in page.render(facts(found))
+
+
+def test_an_error_is_better_when_it_is_smaller() -> None:
+    found = split_facts(shown=["log_loss"])
+    assert words.standing(found.details) == "better"
+    assert "0.100 better than the baseline" in words.verdict(found.details, rows=200, split="test")
+
+
+def test_without_baselines_the_result_stands_alone() -> None:
+    found = split_facts(baselines={}, comparison={})
+    assert words.standing(found.details) == "alone"
+    assert (
+        words.verdict(found.details, rows=200, split="test") == "Accuracy 0.800 (95% interval 0.750 to 0.850) on 200 test rows."
+    )
+
+
+def test_a_bad_model_suspects_no_labels() -> None:
+    assert 'id="labels"' not in page.render(facts(split_facts(accuracy=0.6, baseline=0.8)))
+
+
+def predictions(kind: str) -> tuple[pa.Table, list[str]]:
+    tables: dict[str, tuple[dict[str, Any], list[str]]] = {
+        "one label": (
+            {"text": ["x", "y"], "label": ["a", "a"], "predicted": ["a", "b"], "probability/b": [0.1, 0.9]}, ["a", "b"],
+        ),
+        "several labels": ({"text": ["x", "y"], "labels": [["a"], []], "predicted": [["a"], ["b"]]}, ["a", "b", "none"]),
+        "numbers": ({"text": ["x", "y"], "rating": [1.0, 2.0], "predicted_rating": [1.0, 4.0]}, []),
+        "tags": (
+            {
+                "text": ["x", "y z"], "words": [["x"], ["y", "z"]],
+                "tags": [["O"], ["B-PER", "O"]], "predicted": [["O"], ["O", "O"]],
+            },
+            ["PER", "none"],
+        ),
+        "something new": ({"text": ["x", "y"], "written": ["u", "v"]}, []),
+    }  # fmt: skip
+    columns, labels = tables[kind]
+    return pa.table({"row": [2, 3], **columns}), labels
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [("one label", "90.0% sure"), ("several labels", "1 wrong"), ("numbers", "off by +2"), ("tags", "1 of 2 words")],
+)
+def test_each_kind_of_task_has_its_mistakes(kind: str, said: str) -> None:
+    table, labels = predictions(kind)
+    found = mistakes.found(table, labels)
+    worst = found.shown[0]
+    assert (worst.row, worst.said) == (3, said)
+    assert found.rows == 2
+
+
+@pytest.mark.parametrize("kind", ["one label", "several labels", "numbers", "tags", "something new"])
+def test_each_kind_of_task_has_a_page(kind: str) -> None:
+    table, labels = predictions(kind)
+    found = split_facts(labels=labels, calibration=None, slices=[])
+    drawn = page.render(facts(type(found)(**{**vars(found), "predictions": table})))
+    ids = outline(drawn).ids
+    assert ("confusion" in ids, "scatter" in ids, "calibration" in ids) == (kind == "one label", kind == "numbers", False)
+    assert (outline(drawn).open, outline(drawn).wrong) == ([], [])
+
+
+def test_ten_thousand_rows_make_a_page_of_less_than_five_megabytes() -> None:
+    long = split_facts(rows=10_000, accuracy=0.5)
+    table = long.predictions.set_column(1, "text", pa.array(["word " * 1000] * 10_000))
+    drawn = page.render(facts(type(long)(**{**vars(long), "predictions": table})))
+    assert len(drawn.encode()) < 1_000_000
+    assert drawn.count("<tr data-actual=") == mistakes.MOST
+
+
+def test_many_labels_are_cut_to_the_most_frequent() -> None:
+    names = [f"label {number}" for number in range(300)]
+    table = pa.table({"row": range(600), "text": ["x"] * 600, "label": names * 2, "predicted": names[1:] + names[:1] + names})
+    found = page.confusion_table(table, names)
+    assert found is not None
+    assert (len(found["names"]), found["of"]) == (page.CLASSES, 300)
+
+
+def test_axes_have_few_round_ticks_whatever_they_hold() -> None:
+    for low, high in ((0, 1), (0.31, 0.34), (-5, 12345), (0, 1e-5), (7, 7)):
+        axis = Axis.over("x", [low, high])
+        assert 2 <= len(axis.ticks()) <= 8, (low, high)
+        assert all(axis.low <= tick <= axis.high for tick in axis.ticks())
+
+
+def test_long_lines_are_thinned_and_keep_their_ends() -> None:
+    points = [(float(number), 0.0) for number in range(5000)]
+    found = charts.thinned(points)
+    assert (len(found), found[0], found[-1]) == (charts.MOST_POINTS, points[0], points[-1])
+    assert charts.smooth([(0.0, 1.0), (1.0, 3.0)]) == [(0.0, 1.0), (1.0, 3.0)]
