@@ -3,63 +3,116 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from finespun.artifacts import Artifacts
 from finespun.config import targets
-from finespun.config.compose import read_for_stage, to_plain
+from finespun.config.compose import declared_dependencies, read_for_stage, to_plain
 from finespun.config.sections import DataConfig, RunConfig
 from finespun.data.cells import label_name
 from finespun.data.check_report import Report
 from finespun.data.dataset_checks.examine import examine
+from finespun.data.dataset_checks.left_out import write_dropped
 from finespun.data.encode import Profile, beyond_limit, encode_splits
 from finespun.data.prepared import PreparedData
 from finespun.data.sources import tables
+from finespun.data.sources.progress import WithBar
 from finespun.data.sources.source import Source
 from finespun.data.splits import SPLITS, Assigned
 from finespun.data.writing import CsvWriter
 from finespun.errors import DataError, first_of, listed
 from finespun.failures import while_writing
-from finespun.kept import file_digest, in_one_move, seal
+from finespun.files import copy_or_link
+from finespun.kept import damage, file_digest, in_one_move, make_way
 from finespun.models.addresses import resolve
 from finespun.stages import finished
 from finespun.tasks.base import Encoder, Task
 from finespun.tracking.earlier import localised
-from finespun.tracking.lineage import input_digests, path_digest, require_unchanged, stage_digest
+from finespun.tracking.lineage import path_digest, stage_digest
 
 
 def run(artifacts: Artifacts) -> None:
-    """Prepares into the project, or into a folder named by its inputs that all trials share."""
+    """Prepares into the project, or into a folder named by its inputs that all trials share.
+
+    What was last prepared for the project is kept: a change in `data/raw` of files that are not read costs no more than a look.
+    """
     config = read_for_stage(artifacts, "prepare")
-    inputs = input_digests(artifacts, "prepare")
+    source = Source(spelt(config.data), artifacts.project)
+    inputs = _inputs(config, artifacts, source)
     digest = stage_digest(artifacts, "prepare", config, inputs)
     if finished.take(artifacts, "prepare", lambda: digest):
         return
+    shared = artifacts.state / "prepared" / digest
     if artifacts.out == artifacts.project:
+        last = artifacts.state / "last_prepared" / digest
         with while_writing(artifacts.prepared):
-            prepare(config, artifacts, artifacts.prepared)
-            seal(artifacts.prepared)
+            if not (finished.by_dvc(artifacts) and _taken(artifacts.prepared, last, shared)):
+                _in_place(artifacts.prepared, lambda partial: prepare(config, artifacts, partial, source))
+                _keep(artifacts.prepared, last)
     else:
-        shared = artifacts.state / "prepared" / digest
-        in_one_move(shared, lambda partial: prepare(config, artifacts, partial))
+        in_one_move(shared, lambda partial: prepare(config, artifacts, partial, source))
         artifacts.prepared.parent.mkdir(parents=True, exist_ok=True)
         if artifacts.prepared.is_symlink():
             artifacts.prepared.unlink()  # of an earlier trial in the same folder, which this one may take up
         artifacts.prepared.symlink_to(shared)
-    require_unchanged(artifacts, "prepare", inputs)
+    if _inputs(config, artifacts, Source(source.declared, artifacts.project)) != inputs:
+        name = source.declared.name
+        raise DataError(f"{name}: it, or the code, changed while prepare ran, so the record would not be true; run it again")
     finished.keep(artifacts, "prepare", digest)
 
 
-def prepare(config: RunConfig, artifacts: Artifacts, folder: Path) -> None:
+def _inputs(config: RunConfig, artifacts: Artifacts, source: Source) -> dict[str, str]:
+    """Returns digests of all that is read: of `data/raw` only the files that are named, unless rows name files themselves."""
+    raw = str(artifacts.raw[0].relative_to(artifacts.project))
+    deps = [name for name in declared_dependencies(artifacts.pipeline, "prepare") if name != raw]
+    found = {name: path_digest(artifacts.local(name)) for name in deps}
+    task = targets.build("task", config.task)
+    if task.roles[0] != "text" and artifacts.raw[0].is_dir():
+        found[raw] = path_digest(artifacts.raw[0])
+    return found | {"source": _digest(source)}
+
+
+def _taken(target: Path, *kept: Path) -> bool:
+    """Puts prepared data in their place that were made of the very same inputs; False where there are none."""
+    found = next((folder for folder in kept if folder.is_dir() and damage(folder) is None), None)
+    if found is None:
+        return False
+    print("prepare: nothing that it reads has changed; what was prepared before is taken")  # noqa: T201
+    _in_place(target, lambda partial: _copy(found, partial))
+    return True
+
+
+def _in_place(target: Path, fill: Callable[[Path], object]) -> None:
+    """Fills a folder that is then there as a whole; what was there before goes."""
+    if target.is_symlink():
+        target.unlink()
+    make_way(target)
+    in_one_move(target, fill)
+
+
+def _copy(source: Path, target: Path) -> None:
+    for path in source.iterdir():
+        copy_or_link(path, target / path.name)
+
+
+def _keep(prepared: Path, last: Path) -> None:
+    """Keeps what was prepared, in place of what was kept before."""
+    shutil.rmtree(last.parent, ignore_errors=True)
+    in_one_move(last, lambda partial: _copy(prepared, partial))
+
+
+def prepare(config: RunConfig, artifacts: Artifacts, folder: Path, source: Source | None = None) -> None:
     """Reads twice and more: first every row is checked, and nothing is written unless all is well."""
-    source = Source(spelt(config.data), artifacts.project)
+    source = source or Source(spelt(config.data), artifacts.project)
     data = source.data
     task, encoder = task_and_encoder(config, artifacts)
     for note in source.notes:
         print(f"warning: {note}")  # noqa: T201
-    found = examine(source, data, task, encoder)
+    bars = config.runtime.progress_bar
+    found = examine(WithBar(source, "checking", bars=bars), data, task, encoder)
     report, known = found.report, found.labels
     _tell(report, artifacts.state / "data_problems.csv")
     require_rows(report, data)
@@ -68,8 +121,8 @@ def prepare(config: RunConfig, artifacts: Artifacts, folder: Path) -> None:
     for number in sorted(left_out):
         report.dropped.add(number, "limit")
     profile = encode_splits(
-        source(), data=data, task=task, encoder=encoder, labels=labels, folder=folder, left_out=left_out,
-        assigned=Assigned(report.kept, found.codes),
+        WithBar(source, "encoding", bars=bars)(), data=data, task=task, encoder=encoder, labels=labels, folder=folder,
+        left_out=left_out, assigned=Assigned(report.kept, found.codes),
     )  # fmt: skip
     _require_trained(known.trained, profile, data)
     written = PreparedData(folder)
@@ -90,6 +143,7 @@ def prepare(config: RunConfig, artifacts: Artifacts, folder: Path) -> None:
         "digests": {split: file_digest(folder / f"{split}.arrow") for split in SPLITS},
         "settings": to_plain(config.model_copy(update={"data": data}), ["data"])["data"],
     }
+    write_dropped(report, folder / "dropped.parquet")
     for name, content in (("profile", profile.plain(report)), ("schema", schema)):
         (folder / f"{name}.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     _print_warnings(profile)

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from finespun.config.sections import SPLIT_OF_PATH, DataConfig, Filter
-from finespun.data.sources import arrow, hub, opening, sql, tables
+from finespun.data.sources import arrow, opening, tables
 from finespun.data.sources.dialect import SAMPLE, dialect_of, encoding_of
+from finespun.data.sources.services import hub, sql
 from finespun.data.sources.tables import Line, format_of, shown
-from finespun.kept import file_digest
+from finespun.kept import file_digest, folder_digest
 
 TEXTS = {"csv", "jsonl", "json", "conll"}
 IMAGE = {"file", "folder"}  # columns of a folder of images
@@ -139,7 +140,10 @@ class Source:
     def _digest(self, part: Any) -> str:
         if self.declared.hub:
             return str(part._fingerprint)  # noqa: SLF001  (it has no other name)
-        return opening.checksum(part) if opening.is_remote(part) else file_digest(Path(part))
+        if opening.is_remote(part):
+            return opening.checksum(part)
+        opening.require_there(part)
+        return folder_digest(Path(part)) if Path(part).is_dir() else file_digest(Path(part))
 
 
 def _columns(columns: Any, filters: tuple[Filter, ...]) -> list[str]:
