@@ -108,7 +108,7 @@ def assign(rows: RowTable, data: DataConfig) -> Codes:
 
 
 def _by_place(places: NDArray[np.float64], train: float, until_test: float) -> Codes:
-    return np.where(places < train, TRAIN, np.where(places < until_test, VAL, TEST)).astype(np.uint8)
+    return (places >= train).astype(np.uint8) + (places >= max(train, until_test))
 
 
 def _folded(codes: Codes, places: NDArray[np.float64], fold: int, folds: int) -> Codes:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from finespun.config.sections import DataConfig
 from finespun.data.check_report import Problem, Report, short
@@ -71,8 +72,7 @@ def _sampled(read: Read, data: DataConfig, task: Task, report: Report, codes: Co
     """Returns rows of both sides of the splits: all of small data, of large ones those whose hash is lowest."""
     hashes, chosen = np.frombuffer(report.kept.contents, np.uint64), []
     for mine, most in ((codes == TRAIN, TRAINED), ((codes != TRAIN) & (codes != LEFT_OUT), HELD_OUT)):
-        places = np.flatnonzero(mine)
-        chosen.append(places[np.argsort(hashes[places], kind="stable")[:most]])
+        chosen.append(_lowest(hashes, mine, most))
     split = {report.kept.numbers[place]: SPLITS[codes[place]] for place in np.concatenate(chosen).tolist()}
     found, last = [], max(split, default=0)
     for line in read():
@@ -81,6 +81,14 @@ def _sampled(read: Read, data: DataConfig, task: Task, report: Report, codes: Co
         if line.number >= last:
             break
     return found
+
+
+def _lowest(hashes: NDArray[np.uint64], mine: NDArray[np.bool_], most: int) -> NDArray[np.int64]:
+    """Returns the places of the rows with the lowest hashes; those that cannot be among them are not sorted."""
+    count = int(mine.sum())
+    below = min(2.0 * most / max(1, count), 1.0) * 2.0**64
+    places = np.flatnonzero(mine & (hashes < below)) if count > 4 * most else np.flatnonzero(mine)
+    return places[np.argsort(hashes[places], kind="stable")[:most]]
 
 
 def _report_leaks(read: Read, data: DataConfig, report: Report, codes: Codes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 from finespun.config.sections import DataConfig
 from finespun.data.check_report import Problem, Report, short
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 ALIKE = 0.8  # Jaccard similarity of shingles
 SHINGLE = 5  # characters
 SHORTEST = 40  # characters; shorter texts are alike by chance
+LONGEST = 2_000  # characters that are compared
 PERMUTATIONS = 64
 
 
@@ -51,13 +53,14 @@ def _pairs(held_out: Sequence[Sampled], rows: Sequence[Sampled], texts: dict[int
     index = MinHashLSH(threshold=ALIKE, num_perm=PERMUTATIONS)
     known = {each.number: each for each in held_out}
     shingles = {each.number: _shingles(texts[each.number]) for each in held_out}
-    hashes = dict(zip(shingles, MinHash.generator(shingles.values(), num_perm=PERMUTATIONS, seed=1), strict=True))
+    options = {"num_perm": PERMUTATIONS, "seed": 1, "hashfunc": crc32}
+    hashes = dict(zip(shingles, MinHash.generator(shingles.values(), **options), strict=True))
     for number, minhash in hashes.items():
         index.insert(number, minhash)
     found: dict[int, tuple[Sampled, Sampled, float]] = {}
     for each in rows:
         mine = shingles.get(each.number) or _shingles(texts[each.number])
-        minhash = hashes.get(each.number) or next(MinHash.generator([mine], num_perm=PERMUTATIONS, seed=1))
+        minhash = hashes.get(each.number) or next(MinHash.generator([mine], **options))
         for number in index.query(minhash):
             other = known[number]
             if other.split == each.split or number in found or texts[number] == texts[each.number]:
@@ -69,4 +72,5 @@ def _pairs(held_out: Sequence[Sampled], rows: Sequence[Sampled], texts: dict[int
 
 
 def _shingles(text: str) -> set[bytes]:
+    text = text[:LONGEST]
     return {text[start : start + SHINGLE].encode() for start in range(len(text) - SHINGLE + 1)}
