@@ -119,9 +119,7 @@ def main() -> None:
     for one, other in pairwise(ours):
         grown = (other["peak_mb"] - one["peak_mb"]) / (other["mb"] - one["mb"])
         exponent = math.log(other["cpu_s"] / one["cpu_s"]) / math.log(other["rows"] / one["rows"])
-        print(
-            f"{one['rows']:,} to {other['rows']:,} rows: {grown:.2f} bytes of memory a byte, CPU to the power {exponent:.2f}"
-        )
+        print(f"{one['rows']:,} to {other['rows']:,} rows: {grown:.2f} bytes of memory a byte, CPU to the power {exponent:.2f}")
 
 
 if __name__ == "__main__":

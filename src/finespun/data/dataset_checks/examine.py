@@ -50,6 +50,10 @@ def examine(read: Read, data: DataConfig, task: Task, encoder: Encoder | None) -
         _report_leaks(read, data, report, codes)
     if data.split_by == "stratified":
         report_missing(report, data, codes)
+    if not (codes == TRAIN).any():
+        rows = f"{int((codes != LEFT_OUT).sum())} usable rows leave no row in the split train"
+        report.say("empty_split", "error", f"{rows}; bring more rows, raise its share in data.split, or split by something else")
+        return Examined(report=report, labels=Labels(names=[], trained=[]), codes=codes)
     labels = labels_of(report, data, codes)
     sample = _sampled(read, data, task, report, codes)
     near_duplicates.check(sample, data, task, report)
