@@ -52,7 +52,7 @@ def examine(read: Read, data: DataConfig, task: Task, encoder: Encoder | None) -
         report_missing(report, data, codes)
     if not (codes == TRAIN).any():
         rows = f"{int((codes != LEFT_OUT).sum())} usable rows leave no row in the split train"
-        report.say("empty_split", "error", f"{rows}; bring more rows, raise its share in data.split, or split by something else")
+        report.say("empty_split", "error", f"{rows}; bring more rows, raise its share, or split otherwise")
         return Examined(report=report, labels=Labels(names=[], trained=[]), codes=codes)
     labels = labels_of(report, data, codes)
     sample = _sampled(read, data, task, report, codes)
