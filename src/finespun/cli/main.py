@@ -10,8 +10,9 @@ from finespun import __version__
 from finespun.artifacts import this_project
 from finespun.cli.care import doctor, sync
 from finespun.cli.data import check, init
+from finespun.cli.lineage import plan, reproduce, trace
 from finespun.cli.run import run
-from finespun.cli.see import summary, ui
+from finespun.cli.see import compare, report, summary, ui
 from finespun.cli.use import predict
 from finespun.errors import FinespunError
 from finespun.masking import mask_streams
@@ -53,5 +54,5 @@ def main() -> None:
     """
 
 
-for command in (init, check, run, predict, summary, ui, doctor, sync):
+for command in (init, check, run, predict, summary, report, compare, ui, plan, trace, reproduce, doctor, sync):
     main.add_command(command)
