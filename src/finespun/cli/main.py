@@ -11,7 +11,7 @@ from finespun.artifacts import this_project
 from finespun.cli.care import doctor, sync
 from finespun.cli.data import check, init
 from finespun.cli.lineage import plan, reproduce, trace
-from finespun.cli.run import run
+from finespun.cli.run import promote, run, sweeps
 from finespun.cli.see import compare, report, summary, ui
 from finespun.cli.use import predict
 from finespun.errors import FinespunError
@@ -54,5 +54,5 @@ def main() -> None:
     """
 
 
-for command in (init, check, run, predict, summary, report, compare, ui, plan, trace, reproduce, doctor, sync):
+for command in (init, check, run, sweeps, promote, predict, summary, report, compare, ui, plan, trace, reproduce, doctor, sync):
     main.add_command(command)
