@@ -72,7 +72,7 @@ def _inputs(config: RunConfig, artifacts: Artifacts, source: Source) -> dict[str
     task = targets.build("task", config.task)
     if task.roles[0] != "text" and artifacts.raw[0].is_dir():
         found[raw] = path_digest(artifacts.raw[0])
-    return found | {"source": _digest(source)}
+    return found | {"source": source.digest()}
 
 
 def _taken(target: Path, *kept: Path) -> bool:
@@ -136,7 +136,7 @@ def prepare(config: RunConfig, artifacts: Artifacts, folder: Path, source: Sourc
         profile.remarks[split] = remarks
     schema = {
         "name": Path(data.name).stem,
-        "source": {"path": data.name, "sha256": _digest(source)},
+        "source": {"path": data.name, "sha256": source.digest()},
         "columns": _columns(source),
         "labels": labels,
         "rows": {split: profile.rows[split] for split in SPLITS},
@@ -159,14 +159,6 @@ def task_and_encoder(config: RunConfig, artifacts: Artifacts) -> tuple[Task, Enc
     task: Task = targets.build("task", config.task).reading_from(here, artifacts.project, inside=inside)
     model = localised(config.model, config.runtime, artifacts)
     return task, task.encoder(resolve(model, artifacts.project, weights=False))
-
-
-def _digest(source: Source) -> str:
-    """Returns the sha256 of a file's bytes, of a folder's names and digests, or of whatever else is read."""
-    path = source.declared.path
-    if isinstance(path, str) and path and (source.project / path).exists():
-        return path_digest(source.project / path)
-    return source.digest()
 
 
 def _print_warnings(profile: Profile) -> None:

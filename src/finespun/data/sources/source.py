@@ -130,9 +130,12 @@ class Source:
         ]
 
     def digest(self) -> str:
-        """Returns the sha256 of what is read: the files' bytes; what a remote system, or the hub, knows its contents by."""
-        if self.declared.sql:
+        """Returns the sha256 of what is read: of a file's bytes, of all files', of what a remote system knows its contents by."""
+        declared = self.declared
+        if declared.sql:
             lines = [f"{line.number}:{sorted(line.row.items())}" for line in self()]
+        elif isinstance(declared.path, str) and declared.path and (self.project / declared.path).exists():
+            return self._digest(str(self.project / declared.path))
         else:
             lines = [f"{name}:{self._digest(part)}" for part, name in self.parts]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
