@@ -130,7 +130,7 @@ class Source:
         ]
 
     def digest(self) -> str:
-        """Returns the sha256 of what is read: of a file's bytes, of all files', of what a remote system knows its contents by."""
+        """Returns the sha256 of what is read: of files' bytes, of what a remote system knows contents by."""
         declared = self.declared
         if declared.sql:
             lines = [f"{line.number}:{sorted(line.row.items())}" for line in self()]
