@@ -14,10 +14,10 @@ from finespun.artifacts import Artifacts
 from finespun.config.sections import RunConfig
 from finespun.errors import MachineError
 from finespun.sweeps import finalists
-from finespun.sweeps.folds import cross_validated
 from finespun.sweeps.study import Study
 from finespun.tracking.client import Run, Tracker
 from finespun.tracking.lineage import code_of
+from finespun.tracking.trials.folds import cross_validated
 from finespun.tracking.trials.trial import PARENT
 from finespun.tracking.untracked import Untracked
 

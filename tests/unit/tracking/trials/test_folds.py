@@ -6,7 +6,7 @@ import statistics
 
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from finespun.sweeps.folds import cross_validated
+from finespun.tracking.trials.folds import cross_validated
 
 
 def trial(score: float, **values: str) -> FrozenTrial:
