@@ -142,11 +142,13 @@ def _tell(tracked: Run, fitted: Fitted, loaded: Loaded, cost: Mapping[str, float
 
 def _record(config: RunConfig, prepared: PreparedData) -> dict[str, Any]:
     """Returns what is needed to use the model: its task, its columns, how its rows were read."""
+    settings = prepared.schema["settings"]
+    header = {} if settings.get("header", True) else {"header": False}
     return {
         "tracking_uri": recorded(config.runtime.tracking_uri),
         "columns": prepared.schema["columns"],
         "trust_remote_code": config.model.trust_remote_code,
-        "reading": {name: prepared.schema["settings"][name] for name in ("delimiter", "encoding", "quoting")},
+        "reading": {name: settings[name] for name in ("delimiter", "encoding", "quoting")} | header,
         "task": to_plain(config, ["task"])["task"],
         "auto_class": targets.build("task", config.task).auto_class,
     }
