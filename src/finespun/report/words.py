@@ -12,7 +12,8 @@ NAMES = {
 }  # fmt: skip
 METHODS = {
     "majority_class": "majority class", "tfidf_logistic": "TF-IDF + logistic regression", "tfidf_ridge": "TF-IDF + ridge",
-    "pixels_logistic": "pixels + logistic regression", "pixels_ridge": "pixels + ridge", "label_shares": "label shares", "mean": "mean",
+    "pixels_logistic": "pixels + logistic regression", "pixels_ridge": "pixels + ridge",
+    "label_shares": "label shares", "mean": "mean",
     "most_frequent_tag": "most frequent tag", "usual_tag_of_word": "usual tag of each word",
 }  # fmt: skip
 SMALLER_IS_BETTER = ("loss", "rmse", "mse", "mae", "perplexity", "error", "wer", "cer")
