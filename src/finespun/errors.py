@@ -45,6 +45,10 @@ class MachineError(FinespunError):
     exit_code = 5
 
 
+class LostPeerError(MachineError):
+    """Another process of this run ended or does not answer: why, that process says, if it can."""
+
+
 class DivergedError(FinespunError):
     """The loss is no longer a number."""
 

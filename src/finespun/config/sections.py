@@ -248,11 +248,28 @@ class ReportConfig(Section):
     training_title: str
 
 
+class SlurmConfig(Section):
+    """What SLURM is asked for; None leaves it to the cluster."""
+
+    minutes: PositiveInt
+    partition: str | None = None
+    account: str | None = None
+    gpus_per_node: NonNegativeInt | None = None
+    cpus_per_node: PositiveInt | None = None
+    memory_gb: PositiveInt | None = None
+    setup: Strings = ()  # lines of shell before the command, such as `module load cuda`
+    sbatch: dict[str, str | int | bool] = {}  # other options of sbatch
+    executor: Literal["slurm", "local"] = "slurm"  # local: submitit starts the job on this machine, to try it without SLURM
+
+
 class RuntimeConfig(Section):
     """What cannot change a result: no stage declares this section, every stage is given it."""
 
     accelerator: Literal["auto", "cpu", "gpu"]
     devices: Literal["auto"] | PositiveInt
+    nodes: PositiveInt | Annotated[str, Field(pattern=r"^[1-9]\d*:[1-9]\d*$")]
+    rendezvous: Annotated[str, Field(pattern=r"^[^\s:/]+:\d{1,5}$")] | None
+    slurm: SlurmConfig | None
     strategy: Literal["ddp", "fsdp"]
     device_batch_size: PositiveInt | None
     gradient_checkpointing: bool
@@ -268,6 +285,17 @@ class RuntimeConfig(Section):
     system_metrics: bool
     lightning: dict[str, Any]
     allow_targets: Annotated[tuple[Dotted, ...], Field(strict=False)]  # what `_target_` may name too, or how it begins
+
+    @model_validator(mode="after")
+    def _nodes_can_meet(self) -> Self:
+        least, _, most = str(self.nodes).rpartition(":")
+        if least and int(least) > int(most):
+            raise ValueError(f"nodes: {self.nodes} is from more to less; say {most}:{least}")
+        if int(most) > 1 and self.rendezvous is None and self.slurm is None:
+            raise ValueError(f"nodes: {self.nodes} need rendezvous, HOST:PORT of one of them that the others can reach")
+        if self.slurm is not None and least:
+            raise ValueError(f"nodes: {self.nodes}: SLURM is asked for a number; say {most}")
+        return self
 
 
 class RunConfig(Section):

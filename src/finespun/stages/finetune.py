@@ -40,6 +40,7 @@ from finespun.models.pretrained import (
 from finespun.report import card
 from finespun.stages import finished
 from finespun.stages.launching import on_devices
+from finespun.stages.slurm import hand_over
 from finespun.strategies.base import Tuning
 from finespun.tasks.base import Encoder, Task
 from finespun.tracking.client import Run, Tracker, new_key
@@ -58,23 +59,25 @@ from finespun.training.frozen.head_inputs import few_rows
 from finespun.training.history import History, Sink
 from finespun.training.lightning.devices import Hardware, choose
 from finespun.training.lightning.launching import is_worker, rank
-from finespun.training.lightning.sharding import from_rank_zero
+from finespun.training.lightning.sharding import from_rank_zero, require_same_inputs
 
 
 def run(artifacts: Artifacts) -> None:
     """Trains from the pretrained weights, or from the newest checkpoint of the very same inputs."""
     config = read_for_stage(artifacts, "finetune")
+    if hand_over("finetune", artifacts, config.runtime):
+        return
     images = targets.build("task", config.task).processor == "AutoImageProcessor"
     hardware = choose(config.runtime, config.trainer.precision, images=images)
     if not is_worker() and finished.take(artifacts, "finetune", lambda: _digest(config, artifacts, hardware)):
         return
-    stall_minutes = config.runtime.stall_minutes
-    on_devices("finetune", artifacts, hardware, lambda: finetune(config, artifacts, hardware), stall_minutes=stall_minutes)
+    on_devices("finetune", artifacts, hardware, lambda: finetune(config, artifacts, hardware), runtime=config.runtime)
 
 
 def finetune(config: RunConfig, artifacts: Artifacts, hardware: Hardware) -> None:
     """Does the stage in one of its processes; rank zero holds the lock, writes, and talks to MLflow."""
     folder, inputs = _inputs(config, artifacts)
+    require_same_inputs(inputs, hardware)
     prepared = PreparedData(artifacts.prepared).verified("train", "val")
     store = Store(artifacts.state / "checkpoints" / stage_digest(artifacts, "finetune", config, inputs, **hardware.arithmetic))
     train = partial(_train, config, folder, prepared, hardware, store, features=_features(artifacts, inputs, hardware))
@@ -99,8 +102,12 @@ def finetune(config: RunConfig, artifacts: Artifacts, hardware: Hardware) -> Non
                 "run_id": tracked.id,
                 "name": run_title(config, artifacts, prepared.schema["name"]),
                 "loaded": str(loaded),
+                **_record(config, prepared),
+                "inputs": inputs,
+                "cost": cost,
+                "lineage": known,
+                "settings": settings,
             }
-            record |= _record(config, prepared) | {"inputs": inputs, "cost": cost, "lineage": known, "settings": settings}
             _save(fitted, processor, finish, store, artifacts.finetuned, record, prepared.schema)
             require_unchanged(artifacts, "finetune", inputs)
             _tell(tracked, fitted, loaded, cost)
