@@ -196,7 +196,8 @@ def _check_roles(config: RunConfig) -> Iterator[tuple[str, str]]:
             f"unknown role; the task {type(task).__name__} has {listed([*task.roles, *task.optional_roles, 'group'])}",
         )
     unlike = {
-        "target": "numbers", "labels": "any number of labels", "tags": "tags of words", "mask": "a class a pixel", "boxes": "boxes",
+        "target": "numbers", "labels": "any number of labels", "tags": "tags of words", "mask": "a class a pixel",
+        "boxes": "boxes",
     }  # fmt: skip
     given = next((unlike[role] for role in task.answer_roles if role in unlike), None)
     if config.trainer.imbalance != "ignore" and given:

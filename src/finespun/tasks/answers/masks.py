@@ -203,7 +203,7 @@ class Masks(Defaults):
         return segmentation_scores(counts, weights, labels=labels)
 
     def predictions(self, rows: pa.Table, outputs: Outputs, labels: Sequence[str], *, top_k: int) -> list[dict[str, Any]]:
-        """Returns `shares` of the classes and `mask`: a PNG of the image's own size, as text; its values are positions of labels."""
+        """Returns `shares` of the classes and `mask`: a PNG of the image's size, as text, of positions of labels."""
         names = ("original_width", "original_height")
         sizes = zip(*(rows[name].to_pylist() for name in names), strict=True)
         found = []
