@@ -94,7 +94,7 @@ class DataConfig(Section):
     """Where rows come from, what the columns mean, how rows are split and checked."""
 
     path: str
-    format: Literal["csv", "jsonl", "parquet", "conll", "images"] | None = None  # None: by the ending; images: a folder
+    format: Literal["csv", "jsonl", "parquet", "conll", "images", "coco", "csv_of_boxes"] | None = None  # None: by the ending
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
     encoding: str = "utf-8"
     quoting: Literal["auto", "standard", "none"] = "auto"  # auto: a quote that swallows rows is reported; none: quotes are text

@@ -10,6 +10,8 @@ NAMES = {
     "log_loss": "Log loss", "r2": "R²", "rmse": "RMSE", "mse": "MSE", "mae": "MAE", "pearson": "Pearson's r",
     "spearman": "Spearman's rank correlation", "average_precision": "Average precision", "exact_match": "Exact match",
     "mean_iou": "Mean IoU", "pixel_accuracy": "Pixel accuracy", "mean_accuracy": "Mean accuracy", "iou": "IoU",
+    "map": "mAP", "map_50": "AP50", "map_75": "AP75", "recall_100": "Recall at 100 boxes", "map_small": "mAP, small",
+    "map_medium": "mAP, medium", "map_large": "mAP, large",
 }  # fmt: skip
 METHODS = {
     "majority_class": "majority class", "tfidf_logistic": "TF-IDF + logistic regression", "tfidf_ridge": "TF-IDF + ridge",
@@ -17,9 +19,10 @@ METHODS = {
     "label_shares": "label shares", "mean": "mean",
     "most_frequent_tag": "most frequent tag", "usual_tag_of_word": "usual tag of each word",
     "most_frequent_class": "most frequent class", "usual_class_of_place": "usual class of each place",
+    "usual_box_of_label": "usual box of each label",
 }  # fmt: skip
 SMALLER_IS_BETTER = ("loss", "rmse", "mse", "mae", "perplexity", "error", "wer", "cer")
-SHARES = ("accuracy", "f1", "precision", "recall", "exact_match", "average_precision", "mean_iou", "iou", "pixel_accuracy",
+SHARES = ("accuracy", "f1", "precision", "recall", "exact_match", "average_precision", "mean_iou", "iou", "pixel_accuracy", "map", "map_50", "map_75", "recall_100",
           "mean_accuracy")  # fmt: skip
 
 

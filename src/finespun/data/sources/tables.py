@@ -14,7 +14,7 @@ from itertools import islice, starmap
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from finespun.data.sources import delimited, image_folder, json_lines, parquet
+from finespun.data.sources import boxes, delimited, image_folder, json_lines, parquet
 from finespun.data.sources.conll import sentences
 from finespun.errors import DataError, listed
 
@@ -28,7 +28,7 @@ SAVE = "save it as one of them, or set data.format (predict --format) if only it
 OTHER_ENDINGS = {
     **dict.fromkeys((".gz", ".bz2", ".xz", ".zst", ".zip"), "unpack it"),
     **dict.fromkeys((".xlsx", ".xls", ".ods"), "save its sheet as CSV (UTF-8)"),
-    ".json": f"one object a line is .jsonl; {json_lines.ARRAY}",
+    ".json": f"one object a line is .jsonl; {json_lines.ARRAY}; COCO's annotations of images: set data.format: coco",
 }
 BEGINNINGS = {  # of files that are no text, whatever they are called
     b"\x1f\x8b": "a gzip file; unpack it",
@@ -97,18 +97,28 @@ def read(
         return
     try:
         with path.open(encoding="utf-8-sig" if encoding == "utf-8" else encoding, newline="") as file:
-            lines, name = _without_nul(file, path), str(path)
-            if kind == "conll":
-                yield from starmap(Line, sentences(lines, name))
-            elif kind == "jsonl":
-                yield from starmap(Line, json_lines.rows(lines, name, lenient=lenient))
-            else:
-                divider = TABS.get(path.suffix.lower(), delimiter)
-                yield from starmap(Line, delimited.rows(lines, name, divider, quoting, lenient=lenient))
+            divider = TABS.get(path.suffix.lower(), delimiter)
+            yield from starmap(Line, _text_rows(kind, file, path, divider, quoting, lenient=lenient))
     except UnicodeError as error:
         raise _undecoded(path, encoding, error) from error
     except LookupError as error:
         raise DataError(f"{path}: data.encoding {encoding!r} does not exist; use for example utf-8 or latin-1") from error
+
+
+def _text_rows(
+    kind: str, file: IO[str], path: Path, delimiter: str, quoting: str, *, lenient: bool
+) -> Iterator[tuple[Any, ...]]:  # fmt: skip
+    """Yields what lines are made of: number, row and, where reading is lenient, an error."""
+    lines, name = _without_nul(file, path), str(path)
+    if kind == "conll":
+        yield from sentences(lines, name)
+    elif kind == "coco":
+        yield from boxes.coco("".join(lines), name)
+    elif kind == "jsonl":
+        yield from json_lines.rows(lines, name, lenient=lenient)
+    else:
+        rows = delimited.rows(lines, name, delimiter, quoting, lenient=lenient)
+        yield from boxes.grouped(rows, name) if kind == "csv_of_boxes" else rows
 
 
 def _undecoded(path: Path, encoding: str, error: UnicodeError) -> DataError:
