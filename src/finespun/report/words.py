@@ -22,8 +22,10 @@ METHODS = {
     "usual_box_of_label": "usual box of each label",
 }  # fmt: skip
 SMALLER_IS_BETTER = ("loss", "rmse", "mse", "mae", "perplexity", "error", "wer", "cer")
-SHARES = ("accuracy", "f1", "precision", "recall", "exact_match", "average_precision", "mean_iou", "iou", "pixel_accuracy", "map", "map_50", "map_75", "recall_100",
-          "mean_accuracy")  # fmt: skip
+SHARES = (
+    "accuracy", "f1", "precision", "recall", "exact_match", "average_precision", "mean_iou", "iou", "pixel_accuracy",
+    "mean_accuracy", "map", "map_50", "map_75", "recall_100",
+)  # fmt: skip
 
 
 def score_name(name: str) -> str:
