@@ -15,7 +15,7 @@ from itertools import islice, starmap
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from finespun.data.sources import arrow, delimited, image_folder, json_file, json_lines, parquet
+from finespun.data.sources import arrow, boxes, delimited, image_folder, json_file, json_lines, parquet
 from finespun.data.sources.conll import sentences
 from finespun.data.sources.opening import beginning, is_remote, known_endings, opened, require_there, suffix
 from finespun.errors import DataError, listed
@@ -42,9 +42,8 @@ BEGINNINGS = {  # of files that are no text, whatever they are called
 }
 READ_ONLY = {".conll": "conll", ".conllu": "conll", ".bio": "conll", ".json": "json", ".arrow": "arrow", ".feather": "arrow"}
 BINARY = {"parquet", "arrow"}
-OTHER_TABLES = {*FORMATS, *READ_ONLY, ".xlsx"} - {
-    ".json"
-}  # beside images lie files of notes  # none of which is read where a folder is named
+WHOLE = {"json": json_file.rows, "coco": lambda file, name: boxes.coco(file.read(), name)}  # files that are one value
+OTHER_TABLES = {*FORMATS, *READ_ONLY, ".xlsx"} - {".json"}  # of none is read where a folder is named; notes lie beside images
 
 
 @dataclass(frozen=True)
@@ -114,14 +113,15 @@ def read(
 
 
 def _text_rows(file: IO[str], name: str, kind: str, *, lenient: bool, **options: Any) -> Iterator[tuple[Any, ...]]:
-    if kind == "json":
-        return json_file.rows(file, name)
+    if kind in WHOLE:
+        return WHOLE[kind](file, name)
     lines = _without_nul(file, name)
     if kind == "conll":
         return sentences(lines, name)
     if kind == "jsonl":
         return json_lines.rows(lines, name, lenient=lenient)
-    return delimited.rows(lines, name, lenient=lenient, **options)
+    rows = delimited.rows(lines, name, lenient=lenient, **options)
+    return boxes.grouped(rows, name) if kind == "csv_of_boxes" else rows
 
 
 def shown(path: Path | str) -> str:
