@@ -66,3 +66,35 @@ def make_tiny_llama(folder: Path) -> Path:
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
+
+
+def make_tiny_bart(folder: Path) -> Path:
+    """A BART of one layer and 64 dimensions on each side."""
+    import torch
+    from transformers import BartConfig, BartForConditionalGeneration
+
+    fast = make_tokenizer(folder, around="<s> $A </s>")
+    torch.manual_seed(0)
+    config = BartConfig(
+        vocab_size=len(fast), d_model=64, encoder_layers=1, decoder_layers=1, encoder_attention_heads=4,
+        decoder_attention_heads=4, encoder_ffn_dim=128, decoder_ffn_dim=128, max_position_embeddings=128, dropout=0.0,
+        init_std=0.1,
+        bos_token_id=1, eos_token_id=2, pad_token_id=0, decoder_start_token_id=2, forced_eos_token_id=None,
+    )  # fmt: skip
+    BartForConditionalGeneration(config).save_pretrained(folder)
+    return folder
+
+
+def make_tiny_t5(folder: Path) -> Path:
+    """A T5 of one layer and 32 dimensions on each side."""
+    import torch
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    fast = make_tokenizer(folder, around="$A </s>")
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=len(fast), d_model=32, d_kv=8, d_ff=64, num_layers=1, num_heads=4, dropout_rate=0.0, pad_token_id=0,
+        eos_token_id=2, decoder_start_token_id=0,
+    )  # fmt: skip
+    T5ForConditionalGeneration(config).save_pretrained(folder)
+    return folder

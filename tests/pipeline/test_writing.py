@@ -19,7 +19,8 @@ def writing_project(folder: Path, model: Path, *, task: str, rows: int = 60) -> 
     project = make_project(folder, model)
     write_csv(project.folder / "data" / "raw" / "pairs.csv", [{"Review": r["text"], "Words": r["target"]} for r in pairs(rows)])
     (project.folder / "conf" / "data" / "pairs.yaml").write_text(
-        "path: data/raw/pairs.csv\ncolumns: {text: Review, target: Words}\nsplit: {train: 0.7, val: 0.15, test: 0.15, seed: 1}\n"
+        "path: data/raw/pairs.csv\ncolumns: {text: Review, target: Words}\n"
+        "split: {train: 0.7, val: 0.15, test: 0.15, seed: 1}\n"
     )
     project.edit("params.yaml", data="pairs", task=task)
     project.edit(f"conf/task/{task}.yaml", max_length=64, max_target_length=24, generation__max_new_tokens=16)
@@ -41,7 +42,8 @@ def generated(project: Project, rows: list[dict[str, str]]) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("strategy", ["full", pytest.param("lora", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["full", "lora"])
 def test_a_language_model_is_tuned_tested_and_asked(strategy: str, tmp_path: Path, tiny_llama: Path) -> None:
     project = writing_project(tmp_path / "project", tiny_llama, task="text_generation")
     project.edit("params.yaml", strategy=strategy)
