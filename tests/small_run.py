@@ -40,7 +40,8 @@ def small_config(**changes: Any) -> RunConfig:
         "evaluation": {"bootstrap_resamples": 100, "confidence": 0.95, "baselines": False},
         "report": {"confusion_title": "c", "training_title": "t"},
         "runtime": {
-            "accelerator": "cpu", "devices": 1, "strategy": "ddp", "device_batch_size": None,
+            "accelerator": "cpu", "devices": 1, "nodes": 1, "rendezvous": None, "slurm": None,
+            "strategy": "ddp", "device_batch_size": None,
             "gradient_checkpointing": False, "cpu_kernels": True,
             "feature_cache_gb": 1.0, "num_workers": 0, "progress_bar": False,
             "checkpoint_seconds": 0.0, "stall_minutes": 1.0,

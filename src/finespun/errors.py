@@ -40,15 +40,25 @@ class ModelError(FinespunError):
 
 
 class MachineError(FinespunError):
-    """The machine refuses: disk, memory, permission, a device or a server that is not there."""
+    """The machine cannot: disk, memory, permission, a device or a server that is not there."""
 
     exit_code = 5
+
+
+class LostPeerError(MachineError):
+    """Another process of this run ended or does not answer: why, that process says, if it can."""
 
 
 class DivergedError(FinespunError):
     """The loss is no longer a number."""
 
     exit_code = 6
+
+
+class PrunedError(FinespunError):
+    """A sweep's pruner ended a trial that promises less than others did."""
+
+    exit_code = 7
 
 
 class BusyError(FinespunError):

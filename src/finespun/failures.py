@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from finespun.errors import FinespunError, MachineError
+from finespun.errors import FinespunError, LostPeerError, MachineError
 from finespun.masking import masked
 
 # What models and libraries raise that are asked for something they cannot do.
@@ -84,7 +84,7 @@ def _of_machine(error: BaseException) -> MachineError | None:
     if number is not None:
         return MachineError(f"a file cannot be read or written ({text}); {DISK_ERRORS[number][1]}, then start again")
     if PEER.search(text):
-        return MachineError(
+        return LostPeerError(
             f"another process of this run ended or does not answer ({text}); the reason stands above or below; start again, and"
             " training goes on from its last checkpoint"
         )

@@ -203,7 +203,7 @@ class OptimizerConfig(Target):
     @property
     def options(self) -> dict[str, Any]:
         """What the optimizer itself is called with; what is not set is the class's own affair."""
-        return self.model_dump(exclude={"target"}, exclude_none=True, warnings=False)  # wrong types are told elsewhere
+        return self.model_dump(exclude={"target"}, exclude_none=True, warnings=False)  # wrong types are reported elsewhere
 
 
 class SchedulerConfig(Target):
@@ -248,11 +248,28 @@ class ReportConfig(Section):
     training_title: str
 
 
+class SlurmConfig(Section):
+    """What SLURM is asked for; None leaves it to the cluster."""
+
+    minutes: PositiveInt
+    partition: str | None = None
+    account: str | None = None
+    gpus_per_node: NonNegativeInt | None = None
+    cpus_per_node: PositiveInt | None = None
+    memory_gb: PositiveInt | None = None
+    setup: Strings = ()  # lines of shell before the command, such as `module load cuda`
+    sbatch: dict[str, str | int | bool] = {}  # other options of sbatch
+    executor: Literal["slurm", "local"] = "slurm"  # local: submitit starts the job on this machine, to try it without SLURM
+
+
 class RuntimeConfig(Section):
     """What cannot change a result: no stage declares this section, every stage is given it."""
 
     accelerator: Literal["auto", "cpu", "gpu"]
     devices: Literal["auto"] | PositiveInt
+    nodes: PositiveInt | Annotated[str, Field(pattern=r"^[1-9]\d*:[1-9]\d*$")]
+    rendezvous: Annotated[str, Field(pattern=r"^[^\s:/]+:\d{1,5}$")] | None
+    slurm: SlurmConfig | None
     strategy: Literal["ddp", "fsdp"]
     device_batch_size: PositiveInt | None
     gradient_checkpointing: bool
@@ -268,6 +285,48 @@ class RuntimeConfig(Section):
     system_metrics: bool
     lightning: dict[str, Any]
     allow_targets: Annotated[tuple[Dotted, ...], Field(strict=False)]  # what `_target_` may name too, or how it begins
+
+    @model_validator(mode="after")
+    def _nodes_can_meet(self) -> Self:
+        least, _, most = str(self.nodes).rpartition(":")
+        if least and int(least) > int(most):
+            raise ValueError(f"nodes: {self.nodes} is from more to less; say {most}:{least}")
+        if int(most) > 1 and self.rendezvous is None and self.slurm is None:
+            raise ValueError(f"nodes: {self.nodes} need rendezvous, HOST:PORT of one of them that the others can reach")
+        if self.slurm is not None and least:
+            raise ValueError(f"nodes: {self.nodes}: SLURM is asked for a number; say {most}")
+        return self
+
+
+class SweepConfig(Section):
+    """How `finespun run -m` searches: it belongs to the sweep, and to none of its trials."""
+
+    name: Annotated[str, Field(pattern=r"^\w[\w.-]*$", max_length=100)] | None
+    trials: PositiveInt | None  # all in all; None: as many as a grid has
+    minutes: PositiveFloat | None  # no trial is begun later
+    parallel: Literal["auto"] | PositiveInt
+    gpus_a_trial: PositiveInt
+    metrics: Strings | None  # what is optimised; None: task.monitor
+    direction: Annotated[tuple[Literal["minimize", "maximize"], ...], Field(strict=False)] | None
+    keep_models: NonNegativeInt
+    finalists: NonNegativeInt
+    seeds: PositiveInt  # of each finalist
+    storage: str | None  # None: SQLite in .finespun/sweeps/
+    space: Literal["given", "auto"]
+
+    @field_validator("direction", mode="before")
+    @classmethod
+    def _takes_one_without_brackets(cls, direction: Any) -> Any:
+        return [direction] if isinstance(direction, str) else direction
+
+    @model_validator(mode="after")
+    def _has_a_direction_each(self) -> Self:
+        metrics, directions = self.metrics or (), self.direction or ()
+        if metrics and len(metrics) != len(directions):
+            raise ValueError(f"metrics names {len(metrics)}, direction {len(directions)}; say minimize or maximize for each")
+        if not metrics and len(directions) > 1:
+            raise ValueError("direction has several, but metrics is null, which is task.monitor alone; name the metrics")
+        return self
 
 
 class RunConfig(Section):

@@ -16,7 +16,15 @@ from finespun.evaluation.predict_file import predict_file
 from finespun.failures import bug_report, explained
 from finespun.masking import mask_streams
 from finespun.training.lightning.devices import require_devices
-from finespun.training.lightning.launching import die_with_parent, launch, rank, reporting, world_size
+from finespun.training.lightning.launching import (
+    die_with_parent,
+    exit_code,
+    first_fails_too,
+    launch,
+    rank,
+    reporting,
+    world_size,
+)
 
 STALL_MINUTES = 10.0
 COUNTS = "counts.json"
@@ -70,13 +78,15 @@ def _predict(counts: Path, given: dict[str, Any]) -> int:
 
 def _said(error: Exception) -> int:
     known = explained(error)
+    code = exit_code(known)
+    said = first_fails_too(code)
     if known is None:
         nothing = Path(os.devnull)
         click.echo(bug_report(error, stage="predict", config=nothing, folder=Path(tempfile.gettempdir())), err=True)
-        return FinespunError.exit_code
-    if rank() == 0 or not isinstance(error, FinespunError):
+        return code
+    if not (said and isinstance(error, FinespunError)):
         click.echo(f"finespun predict: {known}", err=True)
-    return known.exit_code
+    return code
 
 
 if __name__ == "__main__":

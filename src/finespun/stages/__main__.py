@@ -15,7 +15,7 @@ from finespun.artifacts import Artifacts, find_project
 from finespun.errors import FinespunError
 from finespun.failures import bug_report, explained
 from finespun.masking import mask_streams
-from finespun.training.lightning.launching import die_with_parent, dvc_has_ended, rank, reporting
+from finespun.training.lightning.launching import die_with_parent, dvc_has_ended, exit_code, first_fails_too, reporting
 
 RARELY = (50_000, 20, 100)  # objects, collections of the young, of the middle-aged: imports make many that stay
 NAMES = ("configure", "prepare", "finetune", "evaluate", "test", "report")
@@ -40,13 +40,15 @@ def run_stages(names: tuple[str, ...], artifacts: Artifacts) -> int:
 def _said(error: BaseException, name: str, artifacts: Artifacts) -> int:
     """Says on standard error what failed; returns the exit code."""
     known = explained(error)
+    code = exit_code(known)
+    said = first_fails_too(code)
     if known is None:
         click.echo(bug_report(error, stage=name, config=artifacts.config, folder=artifacts.state), err=True)
-        return FinespunError.exit_code
-    if rank() == 0 or not isinstance(error, FinespunError):
+        return code
+    if not (said and isinstance(error, FinespunError)):  # as the first process does, whose own it mostly is, too
         below_a_bar = "\n" if sys.stderr.isatty() else ""  # a progress bar leaves its line open
         click.echo(f"{below_a_bar}finespun {name}: {known}", err=True)
-    return known.exit_code
+    return code
 
 
 def close_input() -> None:

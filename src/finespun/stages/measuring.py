@@ -25,6 +25,7 @@ from finespun.failures import while_writing
 from finespun.models.pretrained import load_model
 from finespun.stages import finished
 from finespun.stages.launching import on_devices
+from finespun.stages.slurm import hand_over
 from finespun.tasks.base import Encoder, Judgement, Task
 from finespun.tracking.client import Run
 from finespun.tracking.lineage import input_digests, stage_digest
@@ -37,12 +38,14 @@ from finespun.training.lightning.sharding import from_rank_zero
 def on_devices_exactly(stage: str, artifacts: Artifacts, work: Callable[[RunConfig, Artifacts], None]) -> None:
     """Does a stage's work in full precision, on one device or several, unless it was finished and not recorded."""
     config = read_for_stage(artifacts, stage)
+    if hand_over(stage, artifacts, config.runtime):
+        return
     recorded = finished.by_dvc(artifacts) and not is_worker()
     digest = _digest(stage, artifacts, config) if recorded else ""
     if recorded and finished.take(artifacts, stage, lambda: digest):
         return
     hardware = choose(config.runtime, "32-true", why="that of plain transformers")
-    on_devices(stage, artifacts, hardware, lambda: work(config, artifacts), stall_minutes=config.runtime.stall_minutes)
+    on_devices(stage, artifacts, hardware, lambda: work(config, artifacts), runtime=config.runtime)
     if recorded and _digest(stage, artifacts, config) == digest:  # nobody has changed what it read
         finished.keep(artifacts, stage, digest)
 

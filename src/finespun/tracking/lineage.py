@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from finespun.errors import DataError, MachineError
 from finespun.files import read_yaml
 from finespun.kept import file_digest
 
+BUT_RESULTS = ("--", ":/", ":(exclude)dvc.lock", ":(exclude,glob)**/.gitignore", ":(exclude)reports", ":(exclude)build")
 LOGIN = re.compile(r"^(https?://)[^@/]+@")  # user and password in the address of a repository
 SHORT = 12  # hexadecimal digits of a digest that a tag shows
 PACKAGES = (
@@ -64,24 +66,38 @@ def require_unchanged(artifacts: Artifacts, stage: str, before: Mapping[str, str
 def stage_digest(artifacts: Artifacts, stage: str, config: RunConfig, inputs: Mapping[str, str], **more: str) -> str:
     """Returns what names a stage's inputs as a whole: its sections, the files it reads, and whatever else is given."""
     sections = to_plain(config, declared_sections(artifacts.pipeline, stage))
-    packages = {name: version(name) for name in PACKAGES}
-    text = json.dumps([stage, sections, dict(inputs), packages, more], sort_keys=True)
+    text = json.dumps([stage, sections, dict(inputs), packages(), more], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def lineage(artifacts: Artifacts, inputs: Mapping[str, str], settings: Mapping[str, Any]) -> dict[str, Any]:
+@cache
+def packages() -> dict[str, str]:
+    """Returns the versions of the packages that can change a result."""
+    return {name: version(name) for name in PACKAGES}
+
+
+def code_of(project: Path) -> dict[str, str]:
+    """Returns which code is run: all empty outside a Git checkout, `dirty_diff` where nothing was changed since."""
+    diff = _dirty(project)
+    return {
+        "commit": _said(project, "rev-parse", "HEAD"),
+        "branch": _said(project, "rev-parse", "--abbrev-ref", "HEAD"),
+        "repository": LOGIN.sub(r"\1", _said(project, "config", "--get", "remote.origin.url")),
+        "dirty_diff": hashlib.sha256(diff).hexdigest() if diff else "",
+    }
+
+
+def lineage(
+    artifacts: Artifacts, inputs: Mapping[str, str], settings: Mapping[str, Any], *, code: Mapping[str, str] | None = None
+) -> dict[str, Any]:  # fmt: skip
     """Returns everything that made a result: `lineage.json` of a run, and part of `run.json`.
 
-    `commit` is empty outside a Git checkout, `dirty_diff` where nothing was changed since the commit.
+    `code` is what `code_of` has found, where that is known already.
     """
-    diff = _dirty(artifacts.project)
     return {
-        "commit": _said(artifacts.project, "rev-parse", "HEAD"),
-        "branch": _said(artifacts.project, "rev-parse", "--abbrev-ref", "HEAD"),
-        "repository": LOGIN.sub(r"\1", _said(artifacts.project, "config", "--get", "remote.origin.url")),
-        "dirty_diff": hashlib.sha256(diff).hexdigest() if diff else "",
+        **(code_of(artifacts.project) if code is None else code),
         "config": hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(),
-        "packages": ", ".join(f"{name} {version(name)}" for name in PACKAGES),
+        "packages": ", ".join(f"{name} {number}" for name, number in packages().items()),
         "inputs": dict(inputs),
         "dvc": _locked(artifacts.dvc_lock),
     }
@@ -112,7 +128,7 @@ def _user() -> str:
 
 
 def _said(folder: Path, *arguments: str) -> str:
-    return _git(folder, *arguments).decode(errors="replace").strip()
+    return git(folder, *arguments).decode(errors="replace").strip()
 
 
 def _locked(path: Path) -> dict[str, str]:
@@ -130,13 +146,21 @@ def _locked(path: Path) -> dict[str, str]:
 
 
 def _dirty(folder: Path) -> bytes:
-    """What differs from the last commit: the changes of tracked files, and the digests of files that Git does not know yet."""
-    unknown = _git(folder, "ls-files", "--others", "--exclude-standard", "-z").decode(errors="surrogateescape").split("\0")
+    """What differs from the last commit: the changes of tracked files, and the digests of files that Git does not know yet.
+
+    What DVC itself writes while it runs the stages does not count.
+    """
+    unknown = (
+        git(folder, "ls-files", "--others", "--exclude-standard", "-z", *BUT_RESULTS)
+        .decode(errors="surrogateescape")
+        .split("\0")
+    )
     digests = [f"{name}:{file_digest(folder / name)}\n" for name in unknown if name and (folder / name).is_file()]
-    return _git(folder, "diff", "--binary", "HEAD") + "".join(digests).encode(errors="surrogateescape")
+    return git(folder, "diff", "--binary", "HEAD", *BUT_RESULTS) + "".join(digests).encode(errors="surrogateescape")
 
 
-def _git(folder: Path, *arguments: str) -> bytes:
+def git(folder: Path, *arguments: str) -> bytes:
+    """Returns what Git says; nothing outside a Git checkout, or where it says no."""
     try:
         return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):

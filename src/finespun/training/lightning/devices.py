@@ -12,6 +12,8 @@ import torch
 
 from finespun.config.sections import RuntimeConfig
 from finespun.errors import ConfigError, MachineError
+from finespun.training.lightning.launching import is_worker, node_count
+from finespun.training.lightning.nodes import Nodes
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # glibc's names, malloc.h
 KEPT_BYTES = 2**30
@@ -23,11 +25,12 @@ class Hardware:
     """The devices of a run and the arithmetic that suits them."""
 
     accelerator: str  # cpu, cuda, mps
-    devices: int
+    devices: int  # of each node
     precision: str
     why: str  # this precision
     channels_last: bool = False
     strategy: str = "ddp"  # of several devices: ddp, fsdp
+    nodes: int = 1
 
     @property
     def device(self) -> torch.device:
@@ -43,13 +46,15 @@ class Hardware:
     @property
     def sharded(self) -> bool:
         """Whether each device holds a shard of the model, and not a copy."""
-        return self.strategy == "fsdp" and self.devices > 1
+        return self.strategy == "fsdp" and self.devices * self.nodes > 1
 
     def __str__(self) -> str:
         name = platform.processor() or platform.machine()
         if self.accelerator == "cuda":
             name = torch.cuda.get_device_name()
-        launch = "one process" if self.devices == 1 else f"{'FSDP2' if self.sharded else 'DDP'}, {self.devices} processes"
+        processes = self.devices * self.nodes
+        launch = "one process" if processes == 1 else f"{'FSDP2' if self.sharded else 'DDP'}, {processes} processes"
+        launch += f" on {self.nodes} nodes" if self.nodes > 1 else ""
         threads = f", {torch.get_num_threads()} threads" if self.accelerator == "cpu" else ""
         layout = ", convolutions channels_last" if self.channels_last else ""
         precision = f"precision {self.precision} ({self.why})"
@@ -76,7 +81,8 @@ def choose(runtime: RuntimeConfig, precision: str = "auto", *, why: str = "as se
         raise MachineError(f"runtime.devices: {devices} asked for, {there} {accelerator} there; lower it in conf/runtime/")
     chosen, why = _precision(accelerator) if precision == "auto" else (precision, why)
     found = Hardware(
-        accelerator=accelerator, devices=devices, precision=chosen, why=why, channels_last=images, strategy=runtime.strategy
+        accelerator=accelerator, devices=devices, precision=chosen, why=why, channels_last=images, strategy=runtime.strategy,
+        nodes=node_count() if is_worker() else Nodes.of(runtime).most,
     )  # fmt: skip
     if not found.sharded:
         return found

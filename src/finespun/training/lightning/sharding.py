@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -22,7 +23,7 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from transformers.dynamic_module_utils import init_hf_modules
 
-from finespun.errors import ConfigError
+from finespun.errors import ConfigError, MachineError, first_of
 from finespun.failures import REFUSALS
 from finespun.strategies.base import Group, Tuning
 from finespun.training.lightning.devices import Hardware
@@ -43,18 +44,47 @@ def connect(hardware: Hardware) -> None:
 
 
 def from_rank_zero(make: Callable[[], Made], hardware: Hardware) -> Made:
-    """Returns what rank zero makes; with shards, the others make nothing and are given it with parameters without numbers."""
-    if not hardware.sharded:
+    """Returns what rank zero makes; with shards, the others make nothing and are given it with parameters without numbers.
+
+    On several nodes, which need not share a disk, the others are given it whole.
+    """
+    if not hardware.sharded and hardware.nodes == 1:
         return make()
     connect(hardware)
     made = make() if rank() == 0 else None
-    sent = [_outline(made) if rank() == 0 else None]
+    packed = _outline if hardware.sharded else pickle.dumps
+    sent = [packed(made) if rank() == 0 else None]
     dist.broadcast_object_list(sent)
     assert sent[0] is not None
     if made is None:
         init_hf_modules()  # type: ignore[no-untyped-call]  # code that came with a checkpoint is found, as rank zero finds it
         made = pickle.loads(sent[0])  # noqa: S301  (rank zero of this very job has written it)
     return made
+
+
+def require_same_inputs(inputs: Mapping[str, str], hardware: Hardware) -> None:
+    """Makes sure that all nodes read the same.
+
+    Args:
+        inputs: what this one reads, and its digest.
+        hardware: the devices of all.
+
+    Raises:
+        MachineError: another node has another file, or another version of the code.
+    """
+    if hardware.nodes == 1:
+        return
+    connect(hardware)
+    found: list[Any] = [None] * world_size()
+    dist.all_gather_object(found, (socket.gethostname(), dict(inputs)))
+    there = found[0][1]
+    for host, read in found[1:]:
+        other = [name for name in there.keys() | read.keys() if there.get(name) != read.get(name)]
+        if other:
+            raise MachineError(
+                f"the node {host} reads another {first_of(sorted(other))} than the node {found[0][0]}; give all nodes the"
+                " same commit and the same data (a shared folder, or git pull and dvc pull on each)"
+            )
 
 
 class _Outliner(pickle.Pickler):

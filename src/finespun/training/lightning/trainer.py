@@ -10,6 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Callback, EarlyStopping, WeightAveraging
 from pytorch_lightning.strategies import DDPStrategy, Strategy
@@ -26,7 +27,7 @@ from finespun.training.lightning.callbacks import Alive, Progress, Saver, StepLo
 from finespun.training.lightning.data_module import FineTuningData
 from finespun.training.lightning.devices import Hardware
 from finespun.training.lightning.fine_tuner import FineTuner
-from finespun.training.lightning.launching import rank, world_size
+from finespun.training.lightning.launching import is_worker, node_count, rank, world_size
 from finespun.training.lightning.sharding import from_rank_zero
 
 
@@ -47,6 +48,8 @@ def make_trainer(hardware: Hardware, *, progress_bar: bool, find_unused_paramete
     logging.getLogger("pytorch_lightning.profilers.profiler").setLevel(logging.INFO)  # what was asked for is shown
     logging.getLogger("pytorch_lightning.callbacks.model_summary").setLevel(logging.INFO)
     settings: dict[str, Any] = {"enable_model_summary": False, **options}
+    if not is_worker():  # Lightning would take a SLURM job that this process is in for its own, and requeue it
+        settings["plugins"] = [*settings.get("plugins", []), LightningEnvironment()]
     if world_size() > 1:
         settings["callbacks"] = [*settings.get("callbacks", []), Alive()]
     try:
@@ -58,17 +61,20 @@ def make_trainer(hardware: Hardware, *, progress_bar: bool, find_unused_paramete
 def _strategy(hardware: Hardware, backend: str, *, find_unused_parameters: bool) -> Strategy | str:
     if world_size() == 1:
         return "auto"
-    if not hardware.sharded:
+    if not hardware.sharded and hardware.nodes == 1:
         return DDPStrategy(process_group_backend=backend, find_unused_parameters=find_unused_parameters)
-    from finespun.training.lightning.sharded_strategy import Sharded  # noqa: PLC0415  (0.3 s that copies need not pay)
+    from finespun.training.lightning.strategies import FarCopies, Sharded  # noqa: PLC0415  (0.3 s that others need not pay)
 
+    if not hardware.sharded:
+        return FarCopies(process_group_backend=backend, find_unused_parameters=find_unused_parameters)
     return Sharded(data_parallel_size=world_size(), tensor_parallel_size=1, process_group_backend=backend)
 
 
 def _trainer(hardware: Hardware, strategy: Strategy | str, *, progress_bar: bool, **settings: Any) -> pl.Trainer:
     return pl.Trainer(
         accelerator="gpu" if hardware.accelerator in {"cuda", "mps"} else "cpu",
-        devices=world_size(),
+        devices=world_size() // node_count(),
+        num_nodes=node_count(),
         strategy=strategy,
         precision=hardware.precision,  # type: ignore[arg-type]  # a Literal of Lightning's; our section checks it
         logger=False,

@@ -7,11 +7,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from finespun.training.lightning.launching import LAUNCH_FOLDER, is_worker, rank, reporting, torchrun, world_size
+from finespun.errors import MachineError
+from finespun.training.lightning import launching
+from finespun.training.lightning.launching import LAUNCH_FOLDER, LOST, UNMET, is_worker, rank, reporting, torchrun, world_size
+from finespun.training.lightning.nodes import RESTARTS, Nodes
 
 CHILD = """
 import signal, sys, time
@@ -61,21 +66,59 @@ def test_a_process_whose_parent_is_killed_is_told(tmp_path: Path) -> None:
     assert (tmp_path / "heard").read_text() == "15"
 
 
-def test_the_exit_code_is_that_of_rank_zero(tmp_path: Path) -> None:
-    module = tmp_path / "ends.py"
-    module.write_text(
-        "import os, sys\n"
-        "from finespun.training.lightning.launching import rank, reporting, world_size, is_worker\n"
-        "assert is_worker() and world_size() == 2\n"
-        "with reporting() as report: report(6 + rank())\n"
-        "sys.exit(6 + rank())\n"
-    )
-    here = os.environ.get("PYTHONPATH", "")
-    os.environ["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{here}"
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """Runs a program in two processes of torchrun's; returns the exit code and what it said on standard error."""
+
+    def go(text: str, **options: Any) -> tuple[int, str]:
+        (tmp_path / "ends.py").write_text(PROGRAM.format(work=text))
+        monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+        return torchrun(["ends"], 2, stall_minutes=1, **options), capfd.readouterr().err
+
+    return go
+
+
+PROGRAM = """
+import os, signal, sys, time
+from pathlib import Path
+from finespun.artifacts import Artifacts
+from finespun.errors import DataError, DivergedError
+from finespun.stages.__main__ import _said
+from finespun.training.lightning.launching import is_worker, rank, reporting, world_size
+assert is_worker() and world_size() == 2
+here = Artifacts(project=Path(), out=Path())
+code = 0
+with reporting() as report:
     try:
-        assert torchrun(["ends"], 2, stall_minutes=1) == 6
-    finally:
-        os.environ["PYTHONPATH"] = here
+        {work}
+    except Exception as error:
+        code = _said(error, "finetune", here)
+    report(code)
+os._exit(code)
+"""
+CLOSED = "Connection closed by peer [127.0.0.1]:1"
+
+
+def test_the_exit_code_is_that_of_rank_zero(run: Callable[..., tuple[int, str]]) -> None:
+    code, said = run("raise (DivergedError('the loss is nan') if rank() else DataError('row 7 is bad'))")
+    assert code == 3
+    assert said == "finespun finetune: row 7 is bad\n", "once, and nothing of torchrun's"
+
+
+def test_the_first_rank_that_fails_is_heard_and_the_others_only_miss_it(run: Callable[..., tuple[int, str]]) -> None:
+    """Rank zero notices in an exchange that rank one is gone, and says so; why it went is what counts."""
+    wait = "time.sleep(1), (_ for _ in ()).throw(RuntimeError(CLOSED))"
+    code, said = run(f"CLOSED = {CLOSED!r}; {wait} if rank() == 0 else (_ for _ in ()).throw(DataError('row 7 is bad'))")
+    assert code == 3
+    assert "finespun finetune: row 7 is bad" in said
+
+
+def test_one_that_is_killed_is_missed(run: Callable[..., tuple[int, str]]) -> None:
+    kill = "os.kill(os.getpid(), signal.SIGKILL)"
+    code, said = run(f"CLOSED = {CLOSED!r}; {kill} if rank() else (time.sleep(60), )")
+    assert code == 5
+    assert "rank 1 (process " in said
+    assert "was ended by SIGKILL, most often because memory ran out" in said
 
 
 def test_alone_a_process_is_rank_zero_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,3 +127,49 @@ def test_alone_a_process_is_rank_zero_of_one(tmp_path: Path, monkeypatch: pytest
     with reporting() as report:
         report(75)
     assert not list(tmp_path.iterdir()), "nobody waits for it"
+
+
+class Attempts:
+    """In place of torchrun: the exit codes of one attempt after another."""
+
+    def __init__(self, *codes: int) -> None:
+        self.codes, self.meetings = list(codes), list[list[str]]()
+
+    def __call__(self, arguments: list[str], processes: int, meeting: list[str], stall_minutes: float) -> int:
+        self.meetings.append(meeting)
+        return self.codes.pop(0) if len(self.codes) > 1 else self.codes[0]
+
+
+@pytest.mark.parametrize(
+    ("codes", "ends", "attempts"),
+    [
+        ((0,), 0, 1),
+        ((3,), 3, 1),
+        ((LOST, 0), 0, 2),
+        ((UNMET, UNMET, 0), 0, 3),  # the place where they meet is not there yet, or goes with the stage before
+        ((LOST, UNMET, 6), 6, 3),
+        ((LOST,), 5, 1 + RESTARTS),
+    ],
+)
+def test_a_lost_node_is_waited_for(monkeypatch: pytest.MonkeyPatch, codes: tuple[int, ...], ends: int, attempts: int) -> None:
+    found = Attempts(*codes)
+    monkeypatch.setattr(launching, "_attempt", found)
+    monkeypatch.setattr(launching, "MEET_AGAIN_SECONDS", 0.0)
+    assert torchrun(["stage"], 2, stall_minutes=1, nodes=Nodes("2", "n1:29400"), name="finetune") == ends
+    assert len(found.meetings) == attempts
+    assert {"--nnodes=2", "--rdzv-endpoint=n1:29400", "--rdzv-id=finetune", "--max-restarts=0"} <= set(found.meetings[0])
+
+
+def test_nodes_that_do_not_meet_are_waited_for_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launching, "_attempt", Attempts(UNMET))
+    monkeypatch.setattr(launching, "MEET_AGAIN_SECONDS", 0.01)
+    with pytest.raises(MachineError, match="did not meet at n1:29400 .*start the same command on each"):
+        torchrun(["stage"], 2, stall_minutes=0.001, nodes=Nodes("2", "n1:29400"), name="finetune")
+
+
+@pytest.mark.parametrize(("code", "ends"), [(LOST, 5), (UNMET, 5), (6, 6)])
+def test_on_one_node_nobody_is_waited_for(monkeypatch: pytest.MonkeyPatch, code: int, ends: int) -> None:
+    found = Attempts(code)
+    monkeypatch.setattr(launching, "_attempt", found)
+    assert torchrun(["stage"], 2, stall_minutes=1) == ends
+    assert found.meetings == [["--standalone"]]

@@ -1,4 +1,4 @@
-"""Lightning's strategy for models in shards, with the checkpoints of one device."""
+"""Lightning's strategies for models in shards, and for copies on several nodes."""
 
 from __future__ import annotations
 
@@ -6,12 +6,24 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from pytorch_lightning.core.optimizer import LightningOptimizer
-from pytorch_lightning.strategies import ModelParallelStrategy
+from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy
 from pytorch_lightning.strategies.strategy import Strategy
 from torch.optim import Optimizer
 
 from finespun.training.lightning.sharding import hand_round, whole
+
+
+class FarCopies(DDPStrategy):
+    """Copies of the model on several nodes, which need not share a disk: rank zero alone reads checkpoints."""
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        """Returns what rank zero has read, on each rank."""
+        sent = [super().load_checkpoint(checkpoint_path, weights_only) if self.is_global_zero else None]
+        dist.broadcast_object_list(sent, device=torch.device("cpu") if dist.get_backend() == "gloo" else self.root_device)
+        assert sent[0] is not None
+        return sent[0]
 
 
 class Sharded(ModelParallelStrategy):
