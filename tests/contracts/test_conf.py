@@ -22,7 +22,7 @@ from finespun.artifacts import Artifacts
 from finespun.config import targets
 from finespun.config.check import Origin, check
 from finespun.config.compose import compose, to_plain
-from finespun.config.sections import RunConfig
+from finespun.config.sections import RunConfig, Target
 from finespun.stages.prepare import prepare
 from finespun.strategies.base import Strategy
 from finespun.tasks.base import Task
@@ -56,8 +56,8 @@ def test_files_were_found() -> None:
 
 
 def roles(task: str) -> tuple[str, ...]:
-    target = yaml.safe_load((CONF / "task" / f"{task}.yaml").read_text())["_target_"]
-    return tuple(targets.load("task", target).roles)
+    built = targets.build("task", Target.model_validate(yaml.safe_load((CONF / "task" / f"{task}.yaml").read_text())))
+    return tuple(built.roles)
 
 
 def beside(group: str, name: str) -> list[str]:

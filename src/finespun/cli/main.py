@@ -54,5 +54,22 @@ def main() -> None:
     """
 
 
-for command in (init, check, run, sweeps, promote, predict, explain, summary, report, compare, ui, plan, trace, reproduce, doctor, sync):
+for command in (
+    init,
+    check,
+    run,
+    sweeps,
+    promote,
+    predict,
+    explain,
+    summary,
+    report,
+    compare,
+    ui,
+    plan,
+    trace,
+    reproduce,
+    doctor,
+    sync,
+):
     main.add_command(command)

@@ -47,7 +47,7 @@ def role_values(row: Row, columns: Mapping[str, str | Sequence[str]], task: Task
         if isinstance(found.get(role), str) and is_list(found[role]):
             with suppress(ValueError):  # `problems_of` reports what cannot be read
                 found[role] = as_text(read_list(found[role]))
-    return found | {role: _spelt(found[role]) for role in task.answer_roles if role in found}
+    return found | {role: _spelt(found[role]) for role in task.answer_roles if role in found and role not in task.text_roles}
 
 
 def _indicated(columns: Sequence[str], cells: Sequence[Any]) -> list[Any]:
@@ -83,6 +83,7 @@ def problems_of(values: Values, task: Task, labels: Sequence[str] | None) -> Ite
     nested += [
         (role, 'is written as a list or an object, and is none that can be read; write it as JSON: ["first", "second"]')
         for role in task.answer_roles
+        if role not in task.text_roles
         if isinstance(values.get(role), str) and NOTATION.fullmatch(values[role]) and values[role] not in (labels or ())
         if role not in dict(nested) and not is_list(values[role])
     ]

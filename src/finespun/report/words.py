@@ -12,6 +12,7 @@ NAMES = {
     "mean_iou": "Mean IoU", "pixel_accuracy": "Pixel accuracy", "mean_accuracy": "Mean accuracy", "iou": "IoU",
     "map": "mAP", "map_50": "AP50", "map_75": "AP75", "recall_100": "Recall at 100 boxes", "map_small": "mAP, small",
     "map_medium": "mAP, medium", "map_large": "mAP, large",
+    "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "bleu": "BLEU", "chrf": "chrF",
 }  # fmt: skip
 METHODS = {
     "majority_class": "majority class", "tfidf_logistic": "TF-IDF + logistic regression", "tfidf_ridge": "TF-IDF + ridge",
@@ -20,6 +21,7 @@ METHODS = {
     "most_frequent_tag": "most frequent tag", "usual_tag_of_word": "usual tag of each word",
     "most_frequent_class": "most frequent class", "usual_class_of_place": "usual class of each place",
     "usual_box_of_label": "usual box of each label",
+    "lead": "first words of the source", "source": "the source itself", "nearest_training_row": "nearest training row's target",
 }  # fmt: skip
 SMALLER_IS_BETTER = ("loss", "rmse", "mse", "mae", "perplexity", "error", "wer", "cer")
 SHARES = (

@@ -227,6 +227,7 @@ def _ready(
     elif task.processor == "AutoImageProcessor":
         require_same_pixels(processor, encoder, folder)
         require_size(model, encoder.size, folder)
+    task.equip(model, encoder, folder)
     loaded = replace(loaded, changes=changes) if tokens else loaded
     drawn = {name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if name in {*loaded.new, *grown}}
     return model, encoder, processor, loaded, drawn
