@@ -26,7 +26,6 @@ from finespun.training.job import Job
 from finespun.training.lightning.callbacks import Alive, Progress, Saver, StepLog, StoreIO
 from finespun.training.lightning.data_module import FineTuningData
 from finespun.training.lightning.devices import Hardware
-from finespun.training.lightning.far_copies import FarCopies
 from finespun.training.lightning.fine_tuner import FineTuner
 from finespun.training.lightning.launching import is_worker, node_count, rank, world_size
 from finespun.training.lightning.sharding import from_rank_zero
@@ -62,11 +61,12 @@ def make_trainer(hardware: Hardware, *, progress_bar: bool, find_unused_paramete
 def _strategy(hardware: Hardware, backend: str, *, find_unused_parameters: bool) -> Strategy | str:
     if world_size() == 1:
         return "auto"
-    if not hardware.sharded:
-        kind = DDPStrategy if hardware.nodes == 1 else FarCopies
-        return kind(process_group_backend=backend, find_unused_parameters=find_unused_parameters)
-    from finespun.training.lightning.sharded_strategy import Sharded  # noqa: PLC0415  (0.3 s that copies need not pay)
+    if not hardware.sharded and hardware.nodes == 1:
+        return DDPStrategy(process_group_backend=backend, find_unused_parameters=find_unused_parameters)
+    from finespun.training.lightning.strategies import FarCopies, Sharded  # noqa: PLC0415  (0.3 s that others need not pay)
 
+    if not hardware.sharded:
+        return FarCopies(process_group_backend=backend, find_unused_parameters=find_unused_parameters)
     return Sharded(data_parallel_size=world_size(), tensor_parallel_size=1, process_group_backend=backend)
 
 

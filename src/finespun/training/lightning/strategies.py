@@ -1,4 +1,4 @@
-"""Lightning's strategy for models in shards, with checkpoints in shards that one device takes up, too."""
+"""Lightning's strategies for models in shards, and for copies on several nodes."""
 
 from __future__ import annotations
 
@@ -7,14 +7,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from pytorch_lightning.core.optimizer import LightningOptimizer
-from pytorch_lightning.strategies import ModelParallelStrategy
+from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from finespun.training.lightning.callbacks import StoreIO
 from finespun.training.lightning.sharding import hand_round
 from finespun.training.shard_files import kinds_of, put_back, read_shards, taken_apart, write_shards
+
+
+class FarCopies(DDPStrategy):
+    """Copies of the model on several nodes, which need not share a disk: rank zero alone reads checkpoints."""
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        """Returns what rank zero has read, on each rank."""
+        sent = [super().load_checkpoint(checkpoint_path, weights_only) if self.is_global_zero else None]
+        dist.broadcast_object_list(sent, device=torch.device("cpu") if dist.get_backend() == "gloo" else self.root_device)
+        assert sent[0] is not None
+        return sent[0]
 
 
 class Sharded(ModelParallelStrategy):
@@ -54,7 +66,7 @@ class Sharded(ModelParallelStrategy):
             store.write(plain, path.name, best=storage_options or "", shards=digests)
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        """Reads a checkpoint on rank zero; the others are given it without what is large: shards, or a whole model's numbers."""
+        """Reads a checkpoint on rank zero; the others are given it without shards, or a whole model's numbers."""
         read: dict[str, Any] = {}
         if self.is_global_zero:
             read = self._io.outline(checkpoint_path)
@@ -82,7 +94,7 @@ class Sharded(ModelParallelStrategy):
                 hand_round(checkpoint["state_dict"][name] if self.is_global_zero else None, target)
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
-        """Reads this process's shards of the optimizer's state, or hands it round: what has a parameter's shape is sharded like it."""
+        """Reads this process's shards of the optimizer's state, or hands it round, sharded as the parameters are."""
         for number, (optimizer, state) in enumerate(zip(self.optimizers, checkpoint["optimizer_states"], strict=True)):
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             if checkpoint["shards"]:
