@@ -30,7 +30,7 @@ def sharded(tensors: dict[str, torch.Tensor], processes: int) -> dict[str, torch
 
 
 def written(folder: Path, processes: int, *steps: int) -> None:
-    """Writes checkpoints of steps in shards, as the processes of a run would; step 0 stands for the best weights, which all name."""
+    """Writes checkpoints of steps as the processes of a run would; step 0 is the best weights, which all others name."""
 
     def work() -> None:
         torch.distributed.init_process_group("gloo")
