@@ -54,7 +54,7 @@ def split_facts(
     table = {"row": np.arange(rows) + 2, "text": texts, "label": [LABELS[each] for each in targets]}
     table |= {"predicted": [LABELS[each] for each in predicted]}
     table |= {f"probability/{label}": chances[:, place] for place, label in enumerate(LABELS)}
-    metrics = {"rows": rows, **shown} | ({"looks_at_this_split": 1} if split == "test" else {})
+    metrics = {"rows": rows, **shown} | ({"test_evaluations": 1} if split == "test" else {})
     return SplitFacts(
         split=split, metrics=metrics, details=details, predictions=pa.table(table), folder=Path("reports") / split
     )

@@ -40,7 +40,7 @@ class ModelError(FinespunError):
 
 
 class MachineError(FinespunError):
-    """The machine refuses: disk, memory, permission, a device or a server that is not there."""
+    """The machine cannot: disk, memory, permission, a device or a server that is not there."""
 
     exit_code = 5
 

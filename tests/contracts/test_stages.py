@@ -59,7 +59,7 @@ EXCEPTED = {
     "finespun.tracking.outbox.outbox": "watches from the side",
     "finespun.tracking.earlier": "fetches what build/config.yaml names",
     "finespun.tracking.lineage": "watches from the side",
-    "finespun.tracking.served": "watches from the side",
+    "finespun.tracking.served.log_model": "watches from the side",
     "finespun.tracking.untracked": "watches from the side",
 }
 

@@ -41,8 +41,8 @@ def test_each_stage_is_taken_as_it_was_finished(project: Project) -> None:
     assert project.run("dvc", "status").stdout == "Data and pipelines are up to date.\n"
     [run] = runs(project)
     record = json.loads((project.folder / "models/finetuned/run.json").read_text())
-    assert (run.info.run_id, run.info.status, run.data.tags["test_looks"]) == (record["run_id"], "FINISHED", "1")
-    assert json.loads(before["test"])["looks_at_this_split"] == 1
+    assert (run.info.run_id, run.info.status, run.data.tags["test_evaluations"]) == (record["run_id"], "FINISHED", "1")
+    assert json.loads(before["test"])["test_evaluations"] == 1
     output = project.run("dvc", "repro", "--force", "--single-item", "finetune").stdout
     assert "had finished" not in output, "it is recorded now, so --force trains"
     assert len(runs(project)) == 2

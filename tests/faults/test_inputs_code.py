@@ -144,13 +144,13 @@ def test_a_stage_reads_nothing_from_standard_input() -> None:
 
 @pytest.mark.parametrize("trusted", [False, True])
 def test_the_mlflow_model_trusts_what_the_run_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trusted: bool) -> None:
-    from finespun.tracking import served_script
+    from finespun.tracking.served import script
 
     record: dict[str, object] = {"run_id": "a", "columns": {}, "task": {}}
     (tmp_path / "run.json").write_text(json.dumps(record | ({"trust_remote_code": True} if trusted else {})))
     given: dict[str, bool] = {}
     monkeypatch.setattr("finespun.evaluation.predictor.Predictor", lambda _folder, **options: given.update(options))
-    served_script.FineTuned().load_context(SimpleNamespace(artifacts={"model": str(tmp_path)}))
+    script.FineTuned().load_context(SimpleNamespace(artifacts={"model": str(tmp_path)}))
     assert given == {"trust_remote_code": trusted}
 
 

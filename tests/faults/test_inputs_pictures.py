@@ -182,7 +182,7 @@ def test_names_with_markup_are_shown_as_they_are(
         "labels_without_rows": ["[bold]gone[/]", "[/oops]", "\x1b[31mred"],
     }  # fmt: skip
     (folder / "details.json").write_text(json.dumps(details))
-    (folder / "metrics.json").write_text(json.dumps({"rows": 9, "looks_at_this_split": 1, "accuracy": 0.5, "[red]f1": 0.5}))
+    (folder / "metrics.json").write_text(json.dumps({"rows": 9, "test_evaluations": 1, "accuracy": 0.5, "[red]f1": 0.5}))
     show(artifacts)
     said = capsys.readouterr().out
     assert "[bold]mine[/]" in said

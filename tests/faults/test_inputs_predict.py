@@ -120,7 +120,7 @@ def test_one_bad_line_costs_one_row(predict: Any, kind: str, ending: str, *, fir
         return
     assert done.exit_code == 0, done.output
     assert "3 rows -> out." in done.stderr
-    assert "1 of them could not be answered (column error)" in done.stderr
+    assert "1 of them could not be predicted (column error)" in done.stderr
     found = rows_of(f"out.{ending}")
     where = 0 if first else 1
     assert message in found[where]["error"]

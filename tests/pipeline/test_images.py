@@ -108,7 +108,7 @@ def test_a_folder_with_bad_files_is_answered_all_the_same(digits: Project) -> No
     (folder / "notes.txt").write_text("not an image")
     done = digits.run("finespun", "predict", "inbox", "--output", "out.jsonl")
     rows = {row["image"]: row for row in map(json.loads, (digits.folder / "out.jsonl").read_text().splitlines())}
-    assert "4 rows -> out.jsonl, 2 of them could not be answered" in done.stderr
+    assert "4 rows -> out.jsonl, 2 of them could not be predicted" in done.stderr
     assert rows["inbox/notes.txt"]["error"].startswith("image is no image of a known kind")
     assert rows["inbox/half.jpg"]["error"]
     assert rows["inbox/deep/Ä.PNG"]["label"] == plain(digits, some(digits)[:1])[0][0]

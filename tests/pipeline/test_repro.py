@@ -160,7 +160,7 @@ def test_a_plot_title_trains_nothing(again: Project) -> None:
 def test_a_learning_rate_prepares_nothing_and_a_second_look_is_counted(again: Project) -> None:
     again.edit("conf/optimizer/adamw.yaml", lr=0.002)
     assert again.stages_run(again.run("dvc", "repro").stdout) == ["configure", "finetune", "evaluate", "test", "report"]
-    assert json.loads((again.folder / "reports" / "test" / "metrics.json").read_text())["looks_at_this_split"] == 2
+    assert json.loads((again.folder / "reports" / "test" / "metrics.json").read_text())["test_evaluations"] == 2
     assert "optimizer.lr" in again.run("dvc", "params", "diff").stdout
     assert "0.001" in again.run("dvc", "params", "diff").stdout
 

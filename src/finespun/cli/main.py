@@ -9,8 +9,9 @@ import click
 from finespun import __version__
 from finespun.artifacts import this_project
 from finespun.cli.care import doctor, sync
+from finespun.cli.lineage import plan, reproduce, trace
 from finespun.cli.run import run
-from finespun.cli.see import summary, ui
+from finespun.cli.see import compare, report, summary, ui
 from finespun.cli.use import predict
 from finespun.errors import FinespunError
 from finespun.masking import mask_streams
@@ -52,5 +53,5 @@ def main() -> None:
     """
 
 
-for command in (run, predict, summary, ui, doctor, sync):
+for command in (run, predict, summary, report, compare, ui, plan, trace, reproduce, doctor, sync):
     main.add_command(command)

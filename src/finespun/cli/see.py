@@ -1,10 +1,12 @@
-"""Commands that show results: `finespun summary`, `finespun ui`."""
+"""Commands that show results: `finespun summary`, `report`, `compare`, `ui`."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
-from finespun.artifacts import this_project
+from finespun.artifacts import Artifacts, this_project
 
 
 @click.command()
@@ -22,3 +24,31 @@ def summary() -> None:
     from finespun.report.summary import show  # noqa: PLC0415
 
     show(this_project())
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False, exists=True), required=False)
+def report(folder: Path | None) -> None:
+    """Write the report of a folder of `finespun run`, or of the project [default], as one HTML page."""
+    from finespun.report.facts import read  # noqa: PLC0415
+    from finespun.report.page import render  # noqa: PLC0415
+
+    project = this_project()
+    artifacts = Artifacts(project=project.project, out=(folder or project.out).resolve())
+    whole = render(read(artifacts))
+    artifacts.page.write_text(whole, encoding="utf-8")
+    click.echo(str(artifacts.page))
+
+
+@click.command()
+@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--split", type=click.Choice(["validation", "test"]), default="validation", show_default=True)
+def compare(folders: tuple[Path, ...], split: str) -> None:
+    """Compare models on the same rows: scores beside the first, with intervals and McNemar's test.
+
+    FOLDERS are folders of `finespun run`, or `.` for the project.
+    """
+    from finespun.report.compare import compared, show  # noqa: PLC0415
+
+    project = this_project().project
+    show(compared([Artifacts(project=project, out=folder.resolve()) for folder in folders], split))

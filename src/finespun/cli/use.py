@@ -28,9 +28,11 @@ from finespun.artifacts import this_project
     type=click.Choice(["auto", "standard", "none"]),
     help="Of a CSV; none: quotes are text [default: as in training].",
 )
-@click.option("--top-k", type=click.IntRange(min=1), default=1, show_default=True, help="Answers a row, the likeliest first.")
+@click.option(
+    "--top-k", type=click.IntRange(min=1), default=1, show_default=True, help="Predictions a row, the likeliest first."
+)
 @click.option("--devices", type=click.IntRange(min=1), default=1, show_default=True, help="GPUs, or processes on CPUs.")
-@click.option("--strict", is_flag=True, help="End at the first row that cannot be answered.")
+@click.option("--strict", is_flag=True, help="End at the first row that cannot be predicted.")
 @click.option(
     "--allow-outside", is_flag=True, help="Read files that INPUT names wherever they lie, not only beside it or below here."
 )
@@ -39,9 +41,9 @@ def predict(
     source: Path, output: Path, model: Path | None, columns: tuple[str, ...], top_k: int, devices: int, *, strict: bool,
     allow_outside: bool, trust_remote_code: bool, **reading: str | None,
 ) -> None:  # fmt: skip
-    """Answer each row of INPUT (CSV, JSON Lines, Parquet; a folder of images; - reads one input a line).
+    """Predict each row of INPUT (CSV, JSON Lines, Parquet; a folder of images; - reads one input a line).
 
-    A row that cannot be answered says why in the column `error`.
+    A row that cannot be predicted says why in the column `error`.
     """
     from finespun.evaluation.predict_devices import predict_on  # noqa: PLC0415
 
@@ -57,5 +59,5 @@ def predict(
         devices, source, output, folder=folder, columns=chosen, reading=said, top_k=top_k, strict=strict,
         allow_outside=allow_outside, trust_remote_code=trust_remote_code,
     )  # fmt: skip
-    bad = f", {failed:,} of them could not be answered (column error)" if failed else ""
+    bad = f", {failed:,} of them could not be predicted (column error)" if failed else ""
     click.echo(f"{count:,} row{'s' if count != 1 else ''} -> {output}{bad}", err=True)

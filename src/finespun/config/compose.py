@@ -80,10 +80,15 @@ def write(config: RunConfig, composed: DictConfig, path: Path) -> None:
     `runtime` is written as it was composed: what it takes from the environment (a server's password) is not recorded.
     """
     runtime = OmegaConf.to_container(composed.runtime, resolve=False)
-    plain = _renamed({**to_plain(config), "runtime": runtime}, {name: MARK + name for name in NOT_IN_KEYS})
+    plain = as_written(config) | {"runtime": runtime}
     with while_writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(yaml.safe_dump(plain, sort_keys=False), encoding="utf-8")
+
+
+def as_written(config: RunConfig) -> dict[str, Any]:
+    """Returns the sections as `build/config.yaml` has them, and DVC's lock file after it."""
+    return {str(key): value for key, value in _renamed(to_plain(config), {name: MARK + name for name in NOT_IN_KEYS}).items()}
 
 
 def _renamed(node: Any, names: Mapping[str, str]) -> Any:

@@ -203,7 +203,7 @@ class OptimizerConfig(Target):
     @property
     def options(self) -> dict[str, Any]:
         """What the optimizer itself is called with; what is not set is the class's own affair."""
-        return self.model_dump(exclude={"target"}, exclude_none=True, warnings=False)  # wrong types are told elsewhere
+        return self.model_dump(exclude={"target"}, exclude_none=True, warnings=False)  # wrong types are reported elsewhere
 
 
 class SchedulerConfig(Target):

@@ -58,7 +58,7 @@ def _as_cell(value: Any) -> Any:
 
 
 def require_writable(path: Path, *, source: Path) -> None:
-    """Checks what can be known before rows are read and answered.
+    """Checks what can be known before rows are read and predicted.
 
     Raises:
         DataError: a file cannot be written there, or it is the one that is read.

@@ -34,7 +34,7 @@ def predict_file(
     allow_outside: bool = False,
     trust_remote_code: bool = False,
 ) -> tuple[int, int]:
-    """Predicts `source` into `output` and returns how many rows there were and how many could not be answered.
+    """Predicts `source` into `output` and returns how many rows there were and how many could not be predicted.
 
     Of several processes, each on a device of its own, rank zero reads and writes; the others return (0, 0).
 
@@ -45,7 +45,7 @@ def predict_file(
         columns: role -> column of `source`, where they are called other than in training.
         reading: `file_format`, delimiter, encoding and quoting of `source`, where they are others than in training.
         top_k: how many answers a row is given, where there are several.
-        strict: a row that cannot be answered ends the job.
+        strict: a row that cannot be predicted ends the job.
         allow_outside: read files that `source` names wherever they lie, not only beside it and below the working folder.
         trust_remote_code: run code that lies in `folder`.
 

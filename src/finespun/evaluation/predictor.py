@@ -1,4 +1,4 @@
-"""A fine-tuned model that answers rows: what `finespun predict` and the MLflow model use."""
+"""A fine-tuned model that predicts rows: what `finespun predict` and the MLflow model use."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ class Predictor:
         self.batch_tokens = BATCH_TOKENS
 
     def predict(self, rows: Sequence[Row], *, top_k: int = 1) -> list[dict[str, Any]]:
-        """Returns an answer for each row; a row that cannot be answered gives `error` and nothing else."""
+        """Returns a prediction for each row; a row that cannot be predicted gives `error` and nothing else."""
         values, errors = zip(*(self._read(row) for row in rows), strict=True) if rows else ((), ())
         good = [each for each, error in zip(values, errors, strict=True) if error is None]
         answers = iter(self._answered(good, top_k) if good else [])
         return [next(answers) if error is None else {"error": error} for error in errors]
 
     def _read(self, row: Row) -> tuple[dict[str, Any], str | None]:
-        """Returns what a row says by role, and why it cannot be answered."""
+        """Returns what a row says by role, and why it cannot be predicted."""
         gap = next((column for _, column in named_columns(self.columns) if column not in row), None)
         if gap is not None:
             return {}, f"has no column {gap!r}"

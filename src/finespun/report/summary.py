@@ -34,7 +34,7 @@ def show(artifacts: Artifacts) -> None:
     remedy = "restore it with `dvc checkout --force` or `git checkout`, or make it anew with `dvc repro --force test`"
     read = [
         read_json(folder / f"{name}.json", error=MachineError, remedy=remedy, keys=keys)
-        for name, keys in (("metrics", ("rows", "looks_at_this_split")), ("details", ("shown", "scores", "baselines")))
+        for name, keys in (("metrics", ("rows", "test_evaluations")), ("details", ("shown", "scores", "baselines")))
     ]
     console = Console()
     console.print()
@@ -57,8 +57,8 @@ def show(artifacts: Artifacts) -> None:
 
 def table(metrics: dict[str, Any], details: dict[str, Any]) -> Table:
     """Returns a line a method, a column a metric."""
-    looks = metrics["looks_at_this_split"]
-    seen = "looked at once" if looks == 1 else f"looked at {looks} times"
+    times = metrics["test_evaluations"]
+    seen = "evaluated once" if times == 1 else f"evaluated {times} times"
     title = f"Test split: {metrics['rows']:,} rows, {seen}"
     found = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
     found.add_column("", no_wrap=True)

@@ -25,6 +25,7 @@ from finespun.data.prepared import PreparedData
 from finespun.errors import DivergedError
 from finespun.evaluation.predict import predict_split
 from finespun.failures import require_writable, while_writing
+from finespun.kept import file_digest
 from finespun.masking import masked, recorded
 from finespun.models.addresses import weights_digest
 from finespun.models.compatibility import add_embeddings, fitted_together, require_size
@@ -282,7 +283,8 @@ def _save(
         processor.save_pretrained(folder)
         shutil.copyfile(store.folder / "history.csv", folder / "history.csv")
         best = {"best_epoch": fitted.best_epoch, "best_score": fitted.best_score, "steps": fitted.steps}
-        whole = record | {"trained": fitted.phases} | best
+        weights = {path.name: file_digest(path) for path in sorted(folder.glob("*.safetensors"))}
+        whole = record | {"trained": fitted.phases, "weights_files": weights} | best
         (folder / "run.json").write_text(masked(json.dumps(whole, indent=2)) + "\n", encoding="utf-8")
         if schema is not None:
             (folder / "README.md").write_text(masked(card.render(whole, schema)), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""test: the one honest look at the test split, which no other stage reads, and how often it has been taken."""
+"""test: the one honest evaluation of the test split, which no other stage reads, and how often it has been done."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from finespun.tracking.model_run import open_run_of_model
 
 def run(artifacts: Artifacts) -> None:
     """Measures on one device or several."""
-    on_devices_exactly("test", artifacts, look)
+    on_devices_exactly("test", artifacts, evaluate)
 
 
-def look(config: RunConfig, artifacts: Artifacts) -> None:
+def evaluate(config: RunConfig, artifacts: Artifacts) -> None:
     """Does the stage in one of its processes."""
     measured = predict_and_measure(config, artifacts, "test")
     if measured is None:
@@ -22,10 +22,10 @@ def look(config: RunConfig, artifacts: Artifacts) -> None:
     schema, folder = PreparedData(artifacts.prepared).schema, artifacts.report("test")
     digest = schema["digests"]["test"]
     with open_run_of_model(config, artifacts) as tracked:
-        earlier = int(tracked.tag("test_looks") or 0)
-        tracked.set_tags({"test_split": digest, "test_looks": str(earlier + 1)})
+        earlier = int(tracked.tag("test_evaluations") or 0)
+        tracked.set_tags({"test_split": digest, "test_evaluations": str(earlier + 1)})
         tracked.log_data("test", schema)
-        looks = tracked.looks(digest)
-        counted = {} if looks is None else {"looks_at_this_split": looks + earlier + 1}
+        others = tracked.test_evaluations(digest)
+        counted = {} if others is None else {"test_evaluations": others + earlier + 1}
         write_report(measured, folder, confidence=config.evaluation.confidence, **counted)
         log_report(tracked, measured, artifacts, stage="test", split="test")

@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PARENT = "FINESPUN_PARENT_RUN"  # set by the sweep that a run belongs to
-KEY = "finespun.key"  # tag of a run that is given before the run exists: by it a run is found whose id a kill has lost
+KIND = ("mlflow.experimentKind", "custom_model_development")  # MLflow shows pages for training, not for agents
+KEY = "mlflow.finespun.key"  # tag of a run that is given before the run exists: by it a run is found whose id a kill has lost
 
 for _noisy in ("alembic", "mlflow"):
     logging.getLogger(_noisy).setLevel(logging.WARNING)
@@ -105,7 +106,7 @@ class Tracker:
             return str(experiment.experiment_id)
         local = self.uri.startswith("sqlite:")
         folder = (self.artifacts.mlruns / "artifacts").as_uri() if local else None
-        return str(client.create_experiment(self.experiment, artifact_location=folder))
+        return str(client.create_experiment(self.experiment, artifact_location=folder, tags=dict([KIND])))
 
     def start(self, name: str, *, tags: Mapping[str, str], params: Mapping[str, Any], key: str | None = None) -> Run:
         """Opens a new run.
@@ -154,7 +155,7 @@ class Tracker:
     def _say_absent(self, error: Exception) -> None:
         print(f"warning: MLflow does not answer ({_first_line(error)}); what it is owed waits for `finespun sync`")  # noqa: T201
 
-    def count_looks(self, test_digest: str, *, but: str = "") -> int | None:
+    def count_test_evaluations(self, test_digest: str, *, but: str = "") -> int | None:
         """Returns how often a test split has been evaluated, by all runs but one; None where the store does not answer."""
         rule = f"tags.test_split = '{test_digest}'"
         try:
@@ -162,7 +163,11 @@ class Tracker:
         except (*FAILURES, MachineError) as error:
             print(f"warning: evaluations of the test split are not counted: {_first_line(error)}")  # noqa: T201
             return None
-        return sum(int(run.data.tags.get("test_looks", 0)) for run in found if run.info.run_id != but)
+        return sum(
+            int(run.data.tags.get("test_evaluations", run.data.tags.get("test_looks", 0)))  # as it was called once
+            for run in found
+            if run.info.run_id != but
+        )
 
     def delivery(self, run_id: str, refused: Path) -> Delivery:
         """Returns the way to one run of the store."""
@@ -258,9 +263,9 @@ class Run:
         except (*FAILURES, MachineError):
             return None
 
-    def looks(self, test_digest: str) -> int | None:
+    def test_evaluations(self, test_digest: str) -> int | None:
         """Returns how often other runs have evaluated a test split; None where the store does not answer."""
-        return self.tracker.count_looks(test_digest, but=self.id)
+        return self.tracker.count_test_evaluations(test_digest, but=self.id)
 
     def log_folder(self, folder: Path, to: str) -> None:
         """Copies a folder's files among the run's artifacts."""

@@ -19,6 +19,7 @@ from finespun.errors import DataError, MachineError
 from finespun.files import read_yaml
 from finespun.kept import file_digest
 
+BUT_RESULTS = ("--", ":/", ":(exclude)dvc.lock", ":(exclude,glob)**/.gitignore", ":(exclude)reports", ":(exclude)build")
 LOGIN = re.compile(r"^(https?://)[^@/]+@")  # user and password in the address of a repository
 SHORT = 12  # hexadecimal digits of a digest that a tag shows
 PACKAGES = (
@@ -112,7 +113,7 @@ def _user() -> str:
 
 
 def _said(folder: Path, *arguments: str) -> str:
-    return _git(folder, *arguments).decode(errors="replace").strip()
+    return git(folder, *arguments).decode(errors="replace").strip()
 
 
 def _locked(path: Path) -> dict[str, str]:
@@ -130,13 +131,21 @@ def _locked(path: Path) -> dict[str, str]:
 
 
 def _dirty(folder: Path) -> bytes:
-    """What differs from the last commit: the changes of tracked files, and the digests of files that Git does not know yet."""
-    unknown = _git(folder, "ls-files", "--others", "--exclude-standard", "-z").decode(errors="surrogateescape").split("\0")
+    """What differs from the last commit: the changes of tracked files, and the digests of files that Git does not know yet.
+
+    What DVC itself writes while it runs the stages does not count.
+    """
+    unknown = (
+        git(folder, "ls-files", "--others", "--exclude-standard", "-z", *BUT_RESULTS)
+        .decode(errors="surrogateescape")
+        .split("\0")
+    )
     digests = [f"{name}:{file_digest(folder / name)}\n" for name in unknown if name and (folder / name).is_file()]
-    return _git(folder, "diff", "--binary", "HEAD") + "".join(digests).encode(errors="surrogateescape")
+    return git(folder, "diff", "--binary", "HEAD", *BUT_RESULTS) + "".join(digests).encode(errors="surrogateescape")
 
 
-def _git(folder: Path, *arguments: str) -> bytes:
+def git(folder: Path, *arguments: str) -> bytes:
+    """Returns what Git says; nothing outside a Git checkout, or where it says no."""
     try:
         return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):

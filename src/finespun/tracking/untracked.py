@@ -23,7 +23,7 @@ class Untracked(Run):
     def tag(self, name: str) -> str | None:
         return None
 
-    def looks(self, test_digest: str) -> int | None:
+    def test_evaluations(self, test_digest: str) -> int | None:
         return None
 
 

@@ -152,9 +152,9 @@ def _trained(job: Job, train: BatchLoader, val: BatchLoader) -> tuple[int, float
         if found:
             return found
     if trainer.r_drop and not (job.task.from_logits and _drops(job.tuning, tried)):
-        reason = "what trains has no dropout, so two answers to a row are one"
+        reason = "what trains has no dropout, so two passes of a row give the same"
         if not job.task.from_logits:
-            reason = "this task's loss is its model's own, and two answers to a row have no distance"
+            reason = "this task's loss is its model's own, and two outputs of a row have no distance"
         raise ConfigError([f"trainer.r_drop: {reason}; set it to null (it is {trainer.r_drop})"])
     from finespun.training.lightning.trainer import train_by_lightning  # noqa: PLC0415  (5 CPU seconds that a head need not pay)
 

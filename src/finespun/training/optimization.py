@@ -40,7 +40,7 @@ def seed_draws(seed: int, device: torch.device) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How a model is to be trained; `r_drop` is the weight of what two answers to a row differ by."""
+    """How a model is to be trained; `r_drop` is the weight of what two outputs of a row differ by."""
 
     groups: Sequence[Group]
     optimizer: OptimizerFactory

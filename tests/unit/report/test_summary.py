@@ -30,10 +30,10 @@ def artifacts(tmp_path: Path) -> Artifacts:
     return Artifacts(project=tmp_path, out=tmp_path)
 
 
-def write(artifacts: Artifacts, *, looks: int = 1, details: dict[str, Any] = DETAILS) -> None:
+def write(artifacts: Artifacts, *, times: int = 1, details: dict[str, Any] = DETAILS) -> None:
     folder = artifacts.report("test")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "metrics.json").write_text(json.dumps({"rows": 1061, **SCORES, "looks_at_this_split": looks}))
+    (folder / "metrics.json").write_text(json.dumps({"rows": 1061, **SCORES, "test_evaluations": times}))
     (folder / "details.json").write_text(json.dumps(details))
 
 
@@ -70,9 +70,9 @@ def test_without_baselines_the_model_stands_alone(artifacts: Artifacts, lines: A
     assert "majority class" not in found
 
 
-@pytest.mark.parametrize(("looks", "said"), [(1, "looked at once"), (7, "looked at 7 times")])
-def test_it_says_how_often_the_split_was_looked_at(artifacts: Artifacts, lines: Any, looks: int, said: str) -> None:
-    write(artifacts, looks=looks)
+@pytest.mark.parametrize(("times", "said"), [(1, "evaluated once"), (7, "evaluated 7 times")])
+def test_it_says_how_often_the_split_was_evaluated(artifacts: Artifacts, lines: Any, times: int, said: str) -> None:
+    write(artifacts, times=times)
     assert f"Test split: 1,061 rows, {said}" in lines()
 
 

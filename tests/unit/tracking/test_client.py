@@ -119,17 +119,17 @@ def test_a_finished_run_leaves_statistics_for_the_database(tracker: Tracker, art
 
 
 def test_evaluations_of_a_split_are_added_up_over_all_runs(tracker: Tracker) -> None:
-    assert tracker.count_looks("aaa") == 0
-    for digest, looks in (("aaa", "2"), ("aaa", "1"), ("bbb", "5")):
-        with tracker.start("look", tags={}, params={}) as run:
-            run.set_tags({"test_split": digest, "test_looks": looks})
-    assert tracker.count_looks("aaa") == 3
-    assert tracker.count_looks("bbb", but=run.id) == 0
-    assert run.tag("test_looks") == "5"
+    assert tracker.count_test_evaluations("aaa") == 0
+    for digest, times in (("aaa", "2"), ("aaa", "1"), ("bbb", "5")):
+        with tracker.start("test", tags={}, params={}) as run:
+            run.set_tags({"test_split": digest, "test_evaluations": times})
+    assert tracker.count_test_evaluations("aaa") == 3
+    assert tracker.count_test_evaluations("bbb", but=run.id) == 0
+    assert run.tag("test_evaluations") == "5"
     assert run.tag("nothing") is None
 
 
-def test_each_look_at_the_test_split_is_counted_whichever_model_and_server(
+def test_each_evaluation_of_the_test_split_is_counted_whichever_model_and_server(
     tracker: Tracker, artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     judged = Judgement(units=2, scores=lambda _: {}, table={}, actual=[], predicted=[])
@@ -150,15 +150,15 @@ def test_each_look_at_the_test_split_is_counted_whichever_model_and_server(
         pass
     for number, run_id in enumerate((run.id, run.id, "0" * 32), 1):
         (artifacts.finetuned / "run.json").write_text(json.dumps({"run_id": run_id, "columns": {}, "task": {}}))
-        stage.look(small_config(), artifacts)
-        assert json.loads((artifacts.report("test") / "metrics.json").read_text())["looks_at_this_split"] == number
+        stage.evaluate(small_config(), artifacts)
+        assert json.loads((artifacts.report("test") / "metrics.json").read_text())["test_evaluations"] == number
     assert "does not know the run 00000000" in capsys.readouterr().out
     found = mlflow.search_runs([tracker.experiment_id], output_format="list")
-    assert {(each.data.tags["test_looks"], each.data.tags.get("model_of_run")) for each in found} == {
+    assert {(each.data.tags["test_evaluations"], each.data.tags.get("model_of_run")) for each in found} == {
         ("2", None),
         ("1", "0" * 32),
     }
-    stage.look(small_config(), artifacts)
+    stage.evaluate(small_config(), artifacts)
     assert len(mlflow.search_runs([tracker.experiment_id], output_format="list")) == 2, "the new run is found again"
 
 

@@ -72,10 +72,14 @@ def brier_score(targets: Labels, chances: Chances) -> float:
 
 
 def coverage(confidence: Chances, correct: Chances) -> list[dict[str, float]]:
-    """Returns how good the predictions are when only the surest are taken: share of rows, from which confidence, accuracy."""
+    """Returns how good the predictions are when only the surest are taken: share of rows, from which confidence, accuracy.
+
+    Rows of the same confidence are taken together.
+    """
     order = np.argsort(-confidence, kind="stable")
     accuracy = np.cumsum(correct[order]) / np.arange(1, len(order) + 1)
-    last = np.unique(np.linspace(0, len(order), POINTS).round().astype(int)[1:].clip(1)) - 1
+    ends = np.flatnonzero(np.append(np.diff(confidence[order]) != 0, True))
+    last = ends[np.unique(np.linspace(0, len(ends), POINTS).round().astype(int)[1:].clip(1)) - 1]
     return [
         {"coverage": float((at + 1) / len(order)), "threshold": float(confidence[order[at]]), "accuracy": float(accuracy[at])}
         for at in last

@@ -150,7 +150,7 @@ class Delivery:
         return False
 
     def _send_model(self, contents: list[dict[str, Any]]) -> None:
-        from finespun.tracking.served import log_served_model  # noqa: PLC0415  (imports pandas)
+        from finespun.tracking.served.log_model import log_served_model  # noqa: PLC0415  (imports pandas)
 
         for content in contents:
             if not self._has_model() and self._is_there("model", content):

@@ -84,4 +84,6 @@ def test_coverage_counts_the_surest_rows_first() -> None:
     best = reaching(curve, 0.95)
     assert best is not None
     assert (best["coverage"], best["threshold"]) == (0.5, 0.8)
+    tied = coverage(np.full(4, 0.8), np.array([1.0, 1.0, 0.0, 0.0]))
+    assert [(point["coverage"], point["accuracy"]) for point in tied] == [(1.0, 0.5)], "rows that are equally sure go together"
     assert reaching(coverage(np.array([0.6]), np.array([0.0])), 0.95) is None

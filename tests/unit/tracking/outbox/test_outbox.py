@@ -160,7 +160,7 @@ def test_a_model_is_logged_once(tracker: Tracker, tmp_path: Path, monkeypatch: p
             raise ConnectionError("cut")
         tracker.client.finalize_logged_model(model.model_id, "READY")
 
-    monkeypatch.setattr("finespun.tracking.served.log_served_model", log)
+    monkeypatch.setattr("finespun.tracking.served.log_model.log_served_model", log)
     (tmp_path / "model").mkdir()
     with tracker.start("one", tags={}, params={}) as run:
         run.log_model(tmp_path / "model", EXAMPLES, EXAMPLES)

@@ -13,8 +13,8 @@ from mlflow.models import ModelSignature, infer_signature
 from mlflow.types import ColSpec, Schema
 from mlflow.types.schema import AnyType, Array
 
-SCRIPT = Path(__file__).with_name("served_script.py")
-CODE = Path(__file__).parents[1]
+SCRIPT = Path(__file__).with_name("script.py")
+CODE = Path(__file__).parents[2]
 REQUIREMENTS = (
     "torch", "transformers", "tokenizers", "safetensors", "numpy", "pandas", "pillow", "pyarrow", "pydantic", "omegaconf",
     "regex", "tqdm",
@@ -36,7 +36,7 @@ def log_served_model(folder: Path, examples: Sequence[Mapping[str, Any]], answer
 
 
 def _signature(given: pd.DataFrame, answers: pd.DataFrame) -> ModelSignature:
-    """Returns the signature of some rows and their answers; where rows have lists (words), a text will do, too."""
+    """Returns the signature of some rows and their predictions; where rows have lists (words), a text will do, too."""
     found = infer_signature(given, answers)
     columns = [ColSpec(AnyType(), each.name) if isinstance(each.type, Array) else each for each in found.inputs]
     return ModelSignature(inputs=Schema(columns), outputs=found.outputs)

@@ -9,7 +9,7 @@ from mlflow.pyfunc.model import PythonModel
 
 
 class FineTuned(PythonModel):
-    """The columns that the model reads in, its answers out: those of `finespun predict`."""
+    """The columns that the model reads in, its predictions out: those of `finespun predict`."""
 
     def load_context(self, context: Any) -> None:
         """Loads the model; code that came with its checkpoint runs only if whoever trained it trusted that code."""
@@ -20,7 +20,7 @@ class FineTuned(PythonModel):
         self.predictor = Predictor(folder, trust_remote_code=read_record(folder).get("trust_remote_code", False))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Returns one row a row, in order; a row that cannot be answered says why in a column `error`."""
+        """Returns one row a row, in order; a row that cannot be predicted says why in a column `error`."""
         return pd.DataFrame(self.predictor.predict(model_input.to_dict("records")))
 
 

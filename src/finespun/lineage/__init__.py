@@ -1,0 +1,1 @@
+"""What would change a model, and making one anew: `finespun plan`, `finespun reproduce`."""
