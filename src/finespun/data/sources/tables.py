@@ -42,7 +42,6 @@ BEGINNINGS = {  # of files that are no text, whatever they are called
 }
 READ_ONLY = {".conll": "conll", ".conllu": "conll", ".bio": "conll", ".json": "json", ".arrow": "arrow", ".feather": "arrow"}
 BINARY = {"parquet", "arrow"}
-WHOLE = {"json": json_file.rows, "coco": lambda file, name: boxes.coco(file.read(), name)}  # files that are one value
 OTHER_TABLES = {*FORMATS, *READ_ONLY, ".xlsx"} - {".json"}  # of none is read where a folder is named; notes lie beside images
 
 
@@ -113,8 +112,10 @@ def read(
 
 
 def _text_rows(file: IO[str], name: str, kind: str, *, lenient: bool, **options: Any) -> Iterator[tuple[Any, ...]]:
-    if kind in WHOLE:
-        return WHOLE[kind](file, name)
+    if kind == "coco":
+        return boxes.coco(file.read(), name)
+    if kind == "json":
+        return json_file.rows(file, name)
     lines = _without_nul(file, name)
     if kind == "conll":
         return sentences(lines, name)
