@@ -211,7 +211,10 @@ def _check_roles(config: RunConfig) -> Iterator[tuple[str, str]]:
         yield f"data.columns.{role}", f"unknown role; the task {type(task).__name__} has {listed(known)}"
     if config.data.split_by == "stratified" and not {"label", "labels", "tags"} & {*task.answer_roles}:
         yield "data.split.by", f"stratified needs labels, and {type(task).__name__} has none; say hash"
-    unlike = {"target": "numbers", "labels": "any number of labels", "tags": "tags of words"}
+    unlike = {
+        "target": "numbers", "labels": "any number of labels", "tags": "tags of words", "mask": "a class a pixel",
+        "boxes": "boxes",
+    }  # fmt: skip
     given = next((unlike[role] for role in task.answer_roles if role in unlike), None)
     if config.trainer.imbalance != "ignore" and given:
         yield (

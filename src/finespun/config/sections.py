@@ -114,7 +114,7 @@ class DataConfig(Section):
     """Where rows come from, what the columns mean, how rows are split and checked."""
 
     path: str | Strings | dict[str, str | Strings] = ""  # files, globs, addresses; by split, if given so; with sql a database
-    format: Literal["csv", "json", "jsonl", "parquet", "arrow", "conll", "images"] | None = None  # None: by the ending
+    format: Literal["csv", "json", "jsonl", "parquet", "arrow", "conll", "images", "coco", "csv_of_boxes"] | None = None
     sql: Name | None = None  # a query, whose rows are read from the database that path is the address of
     password: Name | None = None  # of the database: the name of an environment variable
     hub: Name | None = None  # a data set of the Hugging Face hub, or a folder in its layout

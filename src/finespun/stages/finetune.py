@@ -224,7 +224,7 @@ def _ready(
         rows = pa.concat_tables([prepared.telling("train"), prepared.telling("val")], promote_options="permissive")
         encoder, more = fitted_together(model, processor, task=task, encoder=encoder, rows=rows, folder=folder)
         changes = [*changes, *more]
-    elif task.processor == "AutoImageProcessor" and task.from_logits:
+    elif task.processor == "AutoImageProcessor":
         require_same_pixels(processor, encoder, folder)
         require_size(model, encoder.size, folder)
     loaded = replace(loaded, changes=changes) if tokens else loaded

@@ -15,7 +15,7 @@ from itertools import islice, starmap
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from finespun.data.sources import arrow, delimited, image_folder, json_file, json_lines, parquet
+from finespun.data.sources import arrow, boxes, delimited, image_folder, json_file, json_lines, parquet
 from finespun.data.sources.conll import sentences
 from finespun.data.sources.opening import beginning, is_remote, known_endings, opened, require_there, suffix
 from finespun.errors import DataError, listed
@@ -117,11 +117,14 @@ def _text_rows(file: IO[str], name: str, kind: str, *, lenient: bool, **options:
     if kind == "json":
         return json_file.rows(file, name)
     lines = _without_nul(file, name)
+    if kind == "coco":
+        return boxes.coco("".join(lines), name)
     if kind == "conll":
         return sentences(lines, name)
     if kind == "jsonl":
         return json_lines.rows(lines, name, lenient=lenient)
-    return delimited.rows(lines, name, lenient=lenient, **options)
+    found = delimited.rows(lines, name, lenient=lenient, **options)
+    return boxes.grouped(found, name) if kind == "csv_of_boxes" else found
 
 
 def shown(path: Path | str) -> str:
