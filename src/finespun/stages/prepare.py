@@ -18,8 +18,8 @@ from finespun.data.dataset_checks.examine import examine
 from finespun.data.dataset_checks.left_out import write_dropped
 from finespun.data.encode import Profile, beyond_limit, encode_splits
 from finespun.data.prepared import PreparedData
+from finespun.data.progress import WithBar
 from finespun.data.sources import tables
-from finespun.data.sources.progress import WithBar
 from finespun.data.sources.source import Source
 from finespun.data.splits import SPLITS, Assigned
 from finespun.data.writing import CsvWriter
