@@ -96,5 +96,5 @@ def _of_object(value: Any, name: str) -> Iterator[dict[str, Any]]:
         return
     said = f"the keys {first_of([*map(str, given)])}" if given else type(value).__name__
     raise DataError(
-        f"{name}: holds {said}, and no array of rows; write [{{...}}, {{...}}], or an object a line (.jsonl); of COCO: set data.format: coco"
+        f"{name}: holds {said}, and no array of rows; write [{{...}}, ...], or a line each (.jsonl); COCO: data.format: coco"
     )
