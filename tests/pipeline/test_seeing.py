@@ -76,7 +76,7 @@ def test_detection(tmp_path: Path, tiny_bert: Path) -> None:
     assert len(answers) == len(rows)
     assert all(0 <= box["score"] <= 1 for answer in answers for box in answer["boxes"])
     assert len(list((project.folder / "drawn").glob("*.png"))) == len(rows)
-    told = served(project, str(made / "scenes" / "0.png"))["boxes"]
+    told = served(project, str(project.folder / "data" / "raw" / "scenes" / "0.png"))["boxes"]
     mine = next(answer for answer in answers if answer["image"].endswith("/0.png"))["boxes"]
     assert [box["score"] for box in told] == pytest.approx([box["score"] for box in mine], abs=1e-4)
 
@@ -100,5 +100,5 @@ def test_segmentation(tmp_path: Path, tiny_bert: Path) -> None:
     masks = sorted((project.folder / "drawn").glob("*_mask.png"))
     assert len(masks) == len(rows)
     assert Image.open(masks[0]).mode == "P"
-    told = served(project, str(tmp_path / "scenes" / "0.png"))
+    told = served(project, str(project.folder / "data" / "raw" / "scenes" / "0.png"))
     assert (segmentation.mask_in(told) == segmentation.mask_in(answers[0])).mean() > 0.99

@@ -230,6 +230,12 @@ def test_bad_masks_stop_before_training(tmp_path: Path, name: str) -> None:
     assert message in str(caught.value)
 
 
+def test_a_task_as_it_was_built_reads_files_of_the_working_folder() -> None:
+    problems = list(make_task().problems({"image": "gone.png"}, None))
+    assert [kind for kind, _, _ in problems] == ["bad_image"]
+    assert "is not there" in problems[0][2]
+
+
 def test_a_mask_survives_being_written(tmp_path: Path) -> None:
     mask = np.random.default_rng(4).integers(0, 200, (30, 20), dtype=np.uint8)
     assert np.array_equal(mask_in({"mask": as_png(mask)}), mask)
