@@ -99,6 +99,16 @@ class Artifacts:
         return self.state / "finished"
 
     @property
+    def sweeps(self) -> Path:
+        """What is known of each sweep, and its study where that is not elsewhere."""
+        return self.state / "sweeps"
+
+    @property
+    def trial(self) -> Path:
+        """What a sweep says to the trial whose folder `out` is."""
+        return self.out / "trial.json"
+
+    @property
     def broken(self) -> Path:
         """Files that could not be used any more, kept by `finespun doctor --fix`."""
         return self.state / "broken"

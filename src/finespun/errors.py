@@ -55,6 +55,12 @@ class DivergedError(FinespunError):
     exit_code = 6
 
 
+class PrunedError(FinespunError):
+    """A sweep's pruner ended a trial that promises less than others did."""
+
+    exit_code = 7
+
+
 class BusyError(FinespunError):
     """Another process holds the lock of this run."""
 

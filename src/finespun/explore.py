@@ -6,6 +6,7 @@ It stops before `test`: a look at the test split is for the model that is chosen
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ from finespun.config.guard import ELSEWHERE  # (its import lets what Hydra compo
 from finespun.errors import ConfigError, FinespunError, ModelError
 from finespun.failures import ended
 from finespun.files import read_json
+from finespun.tracking.trials.trial import PARENT, Trial
 from finespun.training.lightning.launching import run_and_wait
 
 STAGES = ("prepare", "finetune", "evaluate")
@@ -105,11 +107,13 @@ def _choices(value: str) -> list[str]:
 def _forced(argument: str, groups: dict[str, list[str]]) -> str:
     """Lets an unknown key through Hydra, which would advise `+key`, to our check, which knows what was meant."""
     key, sign, _ = argument.partition("=")
+    if key.startswith("+") and key.lstrip("+") in groups:  # `+sweep=auto`: each group has a choice already
+        return argument.lstrip("+")
     plain = sign and key[:1].isalpha() and key not in groups and not key.startswith("hydra")
     return f"++{argument}" if plain else argument
 
 
-def _trial(composed: DictConfig) -> float:
+def _trial(composed: DictConfig) -> float | int:
     """Runs the stages in a process of their own; returns the best monitored metric, for a sweeper that optimises it."""
     hydra_config = HydraConfig.get()
     project = find_project()
@@ -124,6 +128,8 @@ def _trial(composed: DictConfig) -> float:
         click.echo(f"finespun run: {error}", err=True)
         sys.exit(error.exit_code)
     command = [sys.executable, "-m", "finespun.stages", *STAGES, "--out", str(artifacts.out)]
+    if artifacts.trial.is_file():
+        return _trial_of_sweep(artifacts, command)
     code = run_and_wait(command, folder=project)
     if code:
         killed = ended(code)
@@ -134,3 +140,14 @@ def _trial(composed: DictConfig) -> float:
     return float(
         read_json(artifacts.finetuned / "run.json", error=ModelError, remedy="run it again", keys=("best_score",))["best_score"]
     )
+
+
+def _trial_of_sweep(artifacts: Artifacts, command: list[str]) -> int:
+    """Runs a trial that a launcher of Hydra's has brought here; returns its exit code, for an exit would end the sweep."""
+    trial = Trial.of(artifacts)
+    assert trial is not None
+    stages = [each for each in command if each != "evaluate"]  # that of the best is the sweep's affair
+    parent = {PARENT: trial.parent} if trial.parent else {}
+    with (artifacts.out / "trial.log").open("ab") as log:
+        done = subprocess.run(stages, cwd=artifacts.project, env={**os.environ, **parent}, stdout=log, stderr=log, check=False)
+    return done.returncode

@@ -52,7 +52,7 @@ def kinds(section: str) -> set[str]:
 def test_files_were_found() -> None:
     assert len(FILES) >= 13
     groups = {path.parts[0] for path in CHOICES}
-    assert groups - {"hydra"} == {*RunConfig.model_fields, "experiment"} - {"seed"}
+    assert groups - {"hydra", "sweep"} == {*RunConfig.model_fields, "experiment"} - {"seed"}
 
 
 def roles(task: str) -> tuple[str, ...]:
@@ -65,6 +65,8 @@ def beside(group: str, name: str) -> list[str]:
     if group == "experiment":  # its first comment says in backticks which choices it is for
         words = re.search(r"^# For `([^`]+)`", (CONF / group / f"{name}.yaml").read_text(), re.MULTILINE)
         return [] if words is None else words[1].replace(": ", "=").split(", ")
+    if group in {"hydra/sweeper/sampler", "hydra/sweeper/pruner"}:
+        return ["hydra/sweeper=optuna"]
     if group != "data":
         return []
     columns = yaml.safe_load((CONF / "data" / f"{name}.yaml").read_text())["columns"]

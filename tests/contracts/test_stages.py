@@ -60,6 +60,8 @@ EXCEPTED = {
     "finespun.tracking.earlier": "fetches what build/config.yaml names",
     "finespun.tracking.lineage": "watches from the side",
     "finespun.tracking.served.log_model": "watches from the side",
+    "finespun.tracking.trials.studies": "ends a trial early, or not",
+    "finespun.tracking.trials.trial": "watches from the side",
     "finespun.tracking.untracked": "watches from the side",
 }
 

@@ -47,9 +47,9 @@ COMMAND_LINES: dict[str, tuple[list[str], str]] = {
     "callback": (["+hydra.callbacks.x={_target_:evil.call}"], "hydra.callbacks.x._target_: evil.call is not allowed"),
     "unpickling callback": (["+hydra.callbacks.x={_target_:torch.load,f:w.pth}"], "torch.load is not allowed"),
     "deep in a callback": (["+hydra.callbacks.x={a:{b:[{_target_:evil.call}]}}"], "hydra.callbacks.x.a.b.0._target_: evil"),
-    "through our module": (["hydra.callbacks.parent_run._target_=finespun.tracking.sweep.os.system"], "sweep.os.system is not"),
-    "replaced by another": (["hydra.callbacks.parent_run._target_=hydra.utils.get_method"], "hydra.utils.get_method is not"),
-    "no text": (["hydra.callbacks.parent_run._target_=[evil.call]"], "is not allowed"),
+    "through our module": (["+hydra.callbacks.x._target_=finespun.tracking.trials.trial.os.system"], "trial.os.system is not"),
+    "replaced by another": (["+hydra.callbacks.x._target_=hydra.utils.get_method"], "hydra.utils.get_method is not"),
+    "no text": (["+hydra.callbacks.x._target_=[evil.call]"], "is not allowed"),
     "interpolated": (
         ["+hydra.callbacks.x={_target_:'${report.confusion_title}'}", "report.confusion_title=evil.call"],
         "hydra.callbacks.x._target_: evil.call is not allowed",
@@ -211,4 +211,4 @@ def test_what_is_shipped_and_harmless_goes_through(
 ) -> None:
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     exploring.explore([*option, "--cfg", "hydra"] if "-m" not in option else ["--cfg", "hydra", "seed=1"])
-    assert "finespun.tracking.sweep.ParentRun" in capsys.readouterr().out
+    assert "hydra_plugins.finespun_sweeps.FinespunSweeper" in capsys.readouterr().out

@@ -10,7 +10,7 @@ from finespun import __version__
 from finespun.artifacts import this_project
 from finespun.cli.care import doctor, sync
 from finespun.cli.lineage import plan, reproduce, trace
-from finespun.cli.run import run
+from finespun.cli.run import promote, run, sweeps
 from finespun.cli.see import compare, report, summary, ui
 from finespun.cli.use import predict
 from finespun.errors import FinespunError
@@ -53,5 +53,5 @@ def main() -> None:
     """
 
 
-for command in (run, predict, summary, report, compare, ui, plan, trace, reproduce, doctor, sync):
+for command in (run, sweeps, promote, predict, summary, report, compare, ui, plan, trace, reproduce, doctor, sync):
     main.add_command(command)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from finespun import masking
 from finespun.config import lightning, targets
-from finespun.config.sections import RunConfig, Target
+from finespun.config.sections import RunConfig, SweepConfig, Target
 from finespun.errors import ConfigError, did_you_mean, listed
 
 FROM_ENVIRONMENT = "reads an environment variable, which would be recorded; only the section runtime may"
@@ -77,6 +77,9 @@ def validate(plain: dict[str, Any], origin: Origin) -> RunConfig:
     """Checks plain values against the typed sections and the targets that they name."""
     found: list[tuple[str, str]] = []
     config: RunConfig | None = None
+    sweep = plain.pop("sweep", None)  # the sweep's own affair: no trial's result depends on it
+    if sweep is not None:
+        found += check_sweep(sweep)[1]
     try:
         config = RunConfig.model_validate(plain)
     except ValidationError as error:
@@ -90,6 +93,18 @@ def validate(plain: dict[str, Any], origin: Origin) -> RunConfig:
     if config and not found:
         return config
     raise ConfigError([f"{origin.of(key)}: {problem}" for key, problem in dict(found).items()])
+
+
+def check_sweep(plain: Any) -> tuple[SweepConfig | None, list[tuple[str, str]]]:
+    """Returns the typed section `sweep`, or None, and (key, problem) for everything that is wrong with it."""
+    try:
+        return SweepConfig.model_validate(plain), []
+    except ValidationError as error:
+        known = list(SweepConfig.model_fields)
+        return None, [
+            (".".join(["sweep", *(str(part) for part in e["loc"] if "[" not in str(part))]), targets.describe(e, known))
+            for e in error.errors()
+        ]
 
 
 def check_choices(conf: Path, dials: Mapping[str, Any], where: str) -> list[str]:
@@ -112,14 +127,14 @@ def check_choices(conf: Path, dials: Mapping[str, Any], where: str) -> list[str]
 
 def choices(conf: Path) -> dict[str, list[str]]:
     """Config groups and the names of their files."""
-    folders = sorted(path for path in conf.iterdir() if path.is_dir())
+    folders = sorted(path for path in conf.iterdir() if path.is_dir() and path.name != "hydra")  # those are Hydra's own
     return {folder.name: sorted(file.stem for file in folder.glob("*.yaml")) for folder in folders}
 
 
 def _interpolated(composed: DictConfig, what: str = "${") -> Iterator[str]:
     """Yields the keys that are recorded and take `what` from elsewhere."""
     for key, value in flatten(OmegaConf.to_container(composed, resolve=False)):
-        if what in str(value) and not key.startswith("runtime."):
+        if what in str(value) and not key.startswith(("runtime.", "sweep.")):
             yield key
 
 

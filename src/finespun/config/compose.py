@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -126,11 +127,17 @@ def declared_dependencies(pipeline: Path, stage: str) -> list[str]:
 
 def _stage(pipeline: Path, stage: str) -> dict[str, Any]:
     try:
-        reading.check(pipeline, "YAML")
-        return dict(yaml.safe_load(pipeline.read_text(encoding="utf-8"))["stages"][stage])
+        return dict(_pipeline(pipeline, pipeline.stat().st_mtime_ns)["stages"][stage])
     except (OSError, ConfigError, KeyError, TypeError) as error:
         reason = "; ".join(error.problems) if isinstance(error, ConfigError) else _one_line(error)
         raise ConfigError([f"{pipeline.name}: has no readable stage {stage!r} ({reason}); restore it from Git"]) from error
+
+
+@lru_cache(maxsize=8)
+def _pipeline(path: Path, _changed: int) -> Any:
+    """Reads `dvc.yaml`, once a process: it is asked many times."""
+    reading.check(path, "YAML")
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def _resolved(written: Any) -> Any:

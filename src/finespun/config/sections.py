@@ -298,6 +298,37 @@ class RuntimeConfig(Section):
         return self
 
 
+class SweepConfig(Section):
+    """How `finespun run -m` searches: it belongs to the sweep, and to none of its trials."""
+
+    name: Annotated[str, Field(pattern=r"^\w[\w.-]*$", max_length=100)] | None
+    trials: PositiveInt | None  # all in all; None: as many as a grid has
+    minutes: PositiveFloat | None  # no trial is begun later
+    parallel: Literal["auto"] | PositiveInt
+    gpus_a_trial: PositiveInt
+    metrics: Strings | None  # what is optimised; None: task.monitor
+    direction: Annotated[tuple[Literal["minimize", "maximize"], ...], Field(strict=False)] | None
+    keep_models: NonNegativeInt
+    finalists: NonNegativeInt
+    seeds: PositiveInt  # of each finalist
+    storage: str | None  # None: SQLite in .finespun/sweeps/
+    space: Literal["given", "auto"]
+
+    @field_validator("direction", mode="before")
+    @classmethod
+    def _takes_one_without_brackets(cls, direction: Any) -> Any:
+        return [direction] if isinstance(direction, str) else direction
+
+    @model_validator(mode="after")
+    def _has_a_direction_each(self) -> Self:
+        metrics, directions = self.metrics or (), self.direction or ()
+        if metrics and len(metrics) != len(directions):
+            raise ValueError(f"metrics names {len(metrics)}, direction {len(directions)}; say minimize or maximize for each")
+        if not metrics and len(directions) > 1:
+            raise ValueError("direction has several, but metrics is null, which is task.monitor alone; name the metrics")
+        return self
+
+
 class RunConfig(Section):
     """The whole configuration of a run. A stage is given an instance that holds only what it declared."""
 

@@ -16,7 +16,8 @@ from finespun.failures import while_writing
 from finespun.files import read_table
 from finespun.report import facts, notes, plots
 from finespun.stages.measuring import log_report, on_devices_exactly, predict_and_measure, write_report
-from finespun.tracking.model_run import open_run_of_model
+from finespun.tracking.model_run import log_fine_tuned, open_run_of_model
+from finespun.tracking.trials.trial import Trial
 from finespun.training.history import COLUMNS
 from finespun.training.lightning.devices import choose
 
@@ -52,3 +53,5 @@ def evaluate(config: RunConfig, artifacts: Artifacts) -> None:
         log_report(tracked, measured, artifacts, stage="evaluate", split="val")
         tracked.log_images({name: folder / f"{name}.png" for name in ("confusion", "training")})
         tracked.set_tags({"mlflow.note.content": notes.note(facts.read(artifacts, stages=("evaluate",)))})
+        if Trial.of(artifacts):  # of a sweep's trials only the best are measured, and have their model logged
+            log_fine_tuned(tracked, artifacts.finetuned, config, PreparedData(artifacts.prepared))

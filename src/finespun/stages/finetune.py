@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -22,7 +23,7 @@ from finespun.config import targets
 from finespun.config.compose import declared_sections, read_for_stage, to_plain
 from finespun.config.sections import RunConfig
 from finespun.data.prepared import PreparedData
-from finespun.errors import DivergedError
+from finespun.errors import DivergedError, PrunedError
 from finespun.evaluation.predict import predict_split
 from finespun.failures import require_writable, while_writing
 from finespun.kept import file_digest
@@ -50,6 +51,7 @@ from finespun.tracking.lineage import input_digests, lineage, require_unchanged,
 from finespun.tracking.model_run import log_fine_tuned
 from finespun.tracking.names import command, run_title
 from finespun.tracking.system_metrics import watched
+from finespun.tracking.trials.trial import Trial, Watch
 from finespun.tracking.untracked import Untracked
 from finespun.training import target_units
 from finespun.training.checkpoints import Store, size_of
@@ -61,6 +63,9 @@ from finespun.training.history import History, Sink
 from finespun.training.lightning.devices import Hardware, choose
 from finespun.training.lightning.launching import is_worker, rank
 from finespun.training.lightning.sharding import from_rank_zero, require_same_inputs
+
+Trained = tuple[Fitted, Any, Loaded, Callable[[Any], None]]
+TRIAL_QUIET_SECONDS = 20.0  # a shorter trial's record is sent by its sweep, which has the store open
 
 
 def run(artifacts: Artifacts) -> None:
@@ -86,36 +91,46 @@ def finetune(config: RunConfig, artifacts: Artifacts, hardware: Hardware) -> Non
         train(sink=lambda _metrics, _step: None)
         return
     require_writable(store.folder, artifacts.finetuned, *([artifacts.mlruns] if config.runtime.tracking else []))
+    trial = Trial.of(artifacts)
     settings = _settings(config, artifacts, prepared, hardware)
-    known = lineage(artifacts, inputs, settings)
+    known = lineage(artifacts, inputs, settings, code=trial.code if trial else None)
     with store.lock():
-        with _open_run(config, artifacts, prepared, store, known, settings, hardware) as tracked:
+        with _open_run(config, artifacts, prepared, store, known, settings, hardware, trial) as tracked:
+            watch = Watch(trial, artifacts, tracked.log) if trial else None
             began = time.perf_counter()
             try:
                 with watched(tracked, config.runtime):
-                    fitted, processor, loaded, finish = train(sink=tracked.log)
-            except DivergedError:
+                    trained = train(sink=watch or tracked.log)
+            except (DivergedError, PrunedError) as error:
+                tracked.set_tags({"ended": str(error)})
                 store.remove()  # who starts again changes something; the same would end in the same
                 raise
-            history = History(store.folder / "history.csv").rows()
-            cost = training_cost(fitted.tuning.model, history, time.perf_counter() - began)
-            record = {
-                "run_id": tracked.id,
-                "name": run_title(config, artifacts, prepared.schema["name"]),
-                "loaded": str(loaded),
-                **_record(config, prepared),
-                "inputs": inputs,
-                "cost": cost,
-                "lineage": known,
-                "settings": settings,
-            }
-            _save(fitted, processor, finish, store, artifacts.finetuned, record, prepared.schema)
-            require_unchanged(artifacts, "finetune", inputs)
-            _tell(tracked, fitted, loaded, cost)
-            log_fine_tuned(tracked, artifacts.finetuned, config, prepared)
+            about = {"inputs": inputs, "lineage": known, "settings": settings}
+            _keep(config, artifacts, trained, store, tracked, watch, about, time.perf_counter() - began)
         digest = stage_digest(artifacts, "finetune", config, inputs, on=hardware.precision)
         finished.keep(artifacts, "finetune", digest, checkpoints=store.folder.name)
         store.remove()
+
+
+def _keep(
+    config: RunConfig, artifacts: Artifacts, trained: Trained, store: Store, tracked: Run, watch: Watch | None,
+    known: dict[str, Any], seconds: float,
+) -> None:  # fmt: skip
+    """Saves and records what was trained; of a sweep's trials only the best are saved, and logged when they are measured."""
+    fitted, processor, loaded, finish = trained
+    prepared = PreparedData(artifacts.prepared)
+    cost = training_cost(fitted.tuning.model, History(store.folder / "history.csv").rows(), seconds)
+    name = watch.trial.name if watch else run_title(config, artifacts, prepared.schema["name"])
+    record = {"run_id": tracked.id, "name": name, "loaded": str(loaded)} | _record(config, prepared) | known | {"cost": cost}
+    if watch is None or watch.is_among_the_best(fitted.best_score):
+        _save(fitted, processor, finish, store, artifacts.finetuned, record, prepared.schema)
+    require_unchanged(artifacts, "finetune", known["inputs"])
+    _tell(tracked, fitted, loaded, cost)
+    if watch is None:
+        log_fine_tuned(tracked, artifacts.finetuned, config, prepared)
+        return
+    size = sum(each.numel() for group in fitted.tuning.groups for each in group.parameters.values())
+    watch.close(best_score=fitted.best_score, trained_parameters=size, run_id=tracked.id, steps=fitted.steps)
 
 
 def _tell(tracked: Run, fitted: Fitted, loaded: Loaded, cost: Mapping[str, float]) -> None:
@@ -151,7 +166,7 @@ def _digest(config: RunConfig, artifacts: Artifacts, hardware: Hardware) -> str:
 
 def _train(
     config: RunConfig, folder: Path, prepared: PreparedData, hardware: Hardware, store: Store, *, features: Path, sink: Sink
-) -> tuple[Fitted, Any, Loaded, Callable[[Any], None]]:
+) -> Trained:
     """Returns what was trained, the processor to be saved with it, where it began, and what a merged model still needs."""
     begun = from_rank_zero(partial(_begin, config, folder, prepared), hardware)
     task, encoder = begun.task, begun.encoder
@@ -244,23 +259,42 @@ def _digest_of_frozen(drawn: dict[str, torch.Tensor], tuning: Tuning) -> str:
 
 def _open_run(
     config: RunConfig, artifacts: Artifacts, prepared: PreparedData, store: Store, known: dict[str, Any],
-    settings: dict[str, Any], hardware: Hardware,
+    settings: dict[str, Any], hardware: Hardware, trial: Trial | None,
 ) -> Run:  # fmt: skip
     if not config.runtime.tracking:
         return Untracked()
     tracker = Tracker(config.runtime, artifacts)
     key, run_id = store.note("run"), store.note("run_id")
-    again = tracker.resume(run_id) if run_id else tracker.find(key) if key else None
-    if again is None:
-        key = new_key()
-        store.note("run", key)
-        started = tags(known, prepared.schema, command=command(artifacts)) | {"hardware": str(hardware)}
-        again = tracker.start(run_title(config, artifacts, prepared.schema["name"]), tags=started, params=settings, key=key)
-        again.log_texts({"lineage.json": json.dumps(known, indent=2), "config.yaml": yaml.safe_dump(settings, sort_keys=False)})
-        for split in ("train", "val"):
-            again.log_data(split, prepared.schema)
+    describe = partial(_describe, artifacts, prepared, known, settings, hardware)
+    if trial and trial.run_id:
+        again = Run(tracker, trial.run_id, quiet_seconds=TRIAL_QUIET_SECONDS)
+        if run_id != trial.run_id:
+            describe(again)
+    else:
+        found = tracker.resume(run_id) if run_id else tracker.find(key) if key else None
+        again = found or _start_run(config, artifacts, prepared, tracker, store)
+        if found is None:
+            describe(again)
     store.note("run_id", again.id)
     return again
+
+
+def _start_run(config: RunConfig, artifacts: Artifacts, prepared: PreparedData, tracker: Tracker, store: Store) -> Run:
+    key = new_key()
+    store.note("run", key)
+    return tracker.start(run_title(config, artifacts, prepared.schema["name"]), tags={}, params={}, key=key)
+
+
+def _describe(
+    artifacts: Artifacts, prepared: PreparedData, known: dict[str, Any], settings: dict[str, Any],
+    hardware: Hardware, run: Run,
+) -> None:  # fmt: skip
+    run.set_tags(tags(known, prepared.schema, command=command(artifacts)) | {"hardware": str(hardware)})
+    run.set_tags({"folder": os.path.relpath(artifacts.out, artifacts.project)})
+    run.log_params(settings)
+    run.log_texts({"lineage.json": json.dumps(known, indent=2), "config.yaml": yaml.safe_dump(settings, sort_keys=False)})
+    for split in ("train", "val"):
+        run.log_data(split, prepared.schema)
 
 
 def _settings(config: RunConfig, artifacts: Artifacts, prepared: PreparedData, hardware: Hardware) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from finespun.artifacts import Artifacts
 from finespun.config.check import flatten
 from finespun.config.sections import RuntimeConfig
 from finespun.data.checks import named_columns
-from finespun.errors import InterruptError, MachineError
+from finespun.errors import InterruptError, MachineError, PrunedError
 from finespun.masking import masked, without_login
 from finespun.tracking.addresses import bring_along, database_path, database_uri, remove_strays
 from finespun.tracking.names import legal
@@ -35,11 +35,11 @@ from finespun.tracking.outbox import leftovers
 from finespun.tracking.outbox.delivery import FAILURES, Delivery
 from finespun.tracking.outbox.journal import fingerprint
 from finespun.tracking.outbox.outbox import Outbox
+from finespun.tracking.trials.trial import PARENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PARENT = "FINESPUN_PARENT_RUN"  # set by the sweep that a run belongs to
 KIND = ("mlflow.experimentKind", "custom_model_development")  # MLflow shows pages for training, not for agents
 KEY = "mlflow.finespun.key"  # tag of a run that is given before the run exists: by it a run is found whose id a kill has lost
 
@@ -126,6 +126,18 @@ class Tracker:
         run.log_params(params)
         return run
 
+    def begin(self, name: str, tags: Mapping[str, str]) -> str:
+        """Creates a run for another process; returns its id.
+
+        Raises:
+            MachineError: the server does not answer.
+        """
+        with needed(f"MLflow at {masked(self.uri)} does not answer", "start it again"):
+            created = self.client.create_run(
+                self.experiment_id, tags={legal(k): masked(v) for k, v in tags.items()}, run_name=name
+            )
+        return str(created.info.run_id)
+
     def find(self, key: str) -> Run | None:
         """Goes on with the run that was started by a key; None where none was.
 
@@ -136,6 +148,22 @@ class Tracker:
             rule = f"tags.`{KEY}` = '{key}'"
             found = self.client.search_runs([self.experiment_id], rule, max_results=1)
         return self.resume(found[0].info.run_id) if found else None
+
+    def look_up(self, run_id: str) -> dict[str, str] | None:
+        """Returns a run's tags and last metrics, or None where the store knows no such run.
+
+        Raises:
+            MachineError: the server does not answer.
+        """
+        try:
+            data = self.client.get_run(run_id).data
+        except MlflowException as error:
+            if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+                return None
+            raise MachineError(
+                f"MLflow at {masked(self.uri)} does not answer ({_first_line(error)}); start it again"
+            ) from error
+        return {**data.tags, **{name: repr(value) for name, value in data.metrics.items()}}
 
     def resume(self, run_id: str) -> Run | None:
         """Goes on with a run; None if the store does not know it (another server, or it was deleted).
@@ -210,24 +238,29 @@ def needed(what: str, remedy: str) -> Iterator[None]:
 
 
 class Run:
-    """An open run; use it as a context: it ends FINISHED, KILLED on an interrupt, FAILED on any other error."""
+    """An open run; use it as a context: it ends FINISHED, KILLED on an interrupt or by a pruner, FAILED on any other error."""
 
-    def __init__(self, tracker: Tracker, run_id: str) -> None:
+    def __init__(self, tracker: Tracker, run_id: str, *, quiet_seconds: float = 0.0) -> None:
+        """Work that ends within `quiet_seconds` leaves its sending to the process that started it."""
         self.tracker, self.id = tracker, run_id
 
         def connect(refused: Path) -> Delivery:
             tracker.deliver_leftovers(but=run_id)
             return tracker.delivery(run_id, refused)
 
-        self.outbox = Outbox(tracker.outbox, run_id, uri=tracker.uri, connect=connect)
+        self.outbox = Outbox(tracker.outbox, run_id, uri=tracker.uri, connect=connect, quiet_seconds=quiet_seconds)
         self.outbox.add("status", "RUNNING")
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        interrupted = kind is not None and issubclass(kind, InterruptError | KeyboardInterrupt)
+        interrupted = kind is not None and issubclass(kind, InterruptError | PrunedError | KeyboardInterrupt)
         self.outbox.add("status", "FINISHED" if kind is None else "KILLED" if interrupted else "FAILED")
+        if self.outbox.is_quiet:
+            self.outbox.wait()
+            self.outbox.close()
+            return
         failure = self.outbox.wait()
         if failure is None:
             with suppress(sqlite3.Error, OSError):

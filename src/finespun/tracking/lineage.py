@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -65,24 +66,38 @@ def require_unchanged(artifacts: Artifacts, stage: str, before: Mapping[str, str
 def stage_digest(artifacts: Artifacts, stage: str, config: RunConfig, inputs: Mapping[str, str], **more: str) -> str:
     """Returns what names a stage's inputs as a whole: its sections, the files it reads, and whatever else is given."""
     sections = to_plain(config, declared_sections(artifacts.pipeline, stage))
-    packages = {name: version(name) for name in PACKAGES}
-    text = json.dumps([stage, sections, dict(inputs), packages, more], sort_keys=True)
+    text = json.dumps([stage, sections, dict(inputs), packages(), more], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def lineage(artifacts: Artifacts, inputs: Mapping[str, str], settings: Mapping[str, Any]) -> dict[str, Any]:
+@cache
+def packages() -> dict[str, str]:
+    """Returns the versions of the packages that can change a result."""
+    return {name: version(name) for name in PACKAGES}
+
+
+def code_of(project: Path) -> dict[str, str]:
+    """Returns which code is run: all empty outside a Git checkout, `dirty_diff` where nothing was changed since."""
+    diff = _dirty(project)
+    return {
+        "commit": _said(project, "rev-parse", "HEAD"),
+        "branch": _said(project, "rev-parse", "--abbrev-ref", "HEAD"),
+        "repository": LOGIN.sub(r"\1", _said(project, "config", "--get", "remote.origin.url")),
+        "dirty_diff": hashlib.sha256(diff).hexdigest() if diff else "",
+    }
+
+
+def lineage(
+    artifacts: Artifacts, inputs: Mapping[str, str], settings: Mapping[str, Any], *, code: Mapping[str, str] | None = None
+) -> dict[str, Any]:  # fmt: skip
     """Returns everything that made a result: `lineage.json` of a run, and part of `run.json`.
 
-    `commit` is empty outside a Git checkout, `dirty_diff` where nothing was changed since the commit.
+    `code` is what `code_of` has found, where that is known already.
     """
-    diff = _dirty(artifacts.project)
     return {
-        "commit": _said(artifacts.project, "rev-parse", "HEAD"),
-        "branch": _said(artifacts.project, "rev-parse", "--abbrev-ref", "HEAD"),
-        "repository": LOGIN.sub(r"\1", _said(artifacts.project, "config", "--get", "remote.origin.url")),
-        "dirty_diff": hashlib.sha256(diff).hexdigest() if diff else "",
+        **(code_of(artifacts.project) if code is None else code),
         "config": hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(),
-        "packages": ", ".join(f"{name} {version(name)}" for name in PACKAGES),
+        "packages": ", ".join(f"{name} {number}" for name, number in packages().items()),
         "inputs": dict(inputs),
         "dvc": _locked(artifacts.dvc_lock),
     }

@@ -33,8 +33,14 @@ def address_mark(uri: str) -> str:
 class Outbox:
     """One process's outbox for one run. `add` never waits for a store, nor fails with it."""
 
-    def __init__(self, outbox: Path, run: str, *, uri: str, connect: Callable[[Path], Delivery]) -> None:
-        """`run` names the journals; `connect` is given the file for what is refused and returns the way to the store's run."""
+    def __init__(
+        self, outbox: Path, run: str, *, uri: str, connect: Callable[[Path], Delivery], quiet_seconds: float = 0.0
+    ) -> None:  # fmt: skip
+        """`run` names the journals; `connect` is given the file for what is refused and returns the way to the store's run.
+
+        Work that ends within `quiet_seconds` sends nothing: another process delivers its journal.
+        """
+        self.quiet_until = time.monotonic() + quiet_seconds
         self.folder = folder_of(outbox, run)
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "store").write_text(json.dumps({"store": address_mark(uri), "uri": masked(uri)}), encoding="utf-8")
@@ -95,7 +101,14 @@ class Outbox:
         self.journal.close()
         self.journal = kept
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether it is left to another process to send all this."""
+        return self.delivery is None and time.monotonic() < self.quiet_until
+
     def _work(self) -> None:
+        if self.is_quiet and self.closing.wait(self.quiet_until - time.monotonic()):
+            return
         while True:
             self.added.wait(PAUSE_SECONDS)
             self.added.clear()

@@ -1,0 +1,1 @@
+"""Sweeps: searching for the best settings, every trial kept, resumable, and promoting the best one."""

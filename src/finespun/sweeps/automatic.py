@@ -1,0 +1,112 @@
+"""`sweep=auto`: a look at the rows, the model and the device, and the search that suits them and a budget in minutes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from finespun.artifacts import Artifacts
+from finespun.config.compose import write
+from finespun.config.sections import RunConfig
+from finespun.errors import FinespunError
+from finespun.models.addresses import WEIGHT_FILES, resolve
+from finespun.sweeps.composing import Composer
+from finespun.sweeps.processes.workers import gpus_here
+from finespun.tracking.earlier import localised
+
+FLOPS_A_SECOND = {"cpu": 1e11, "gpu": 4e13}  # of a CPU core, of a GPU: what training reaches on common ones
+FLOPS = 6  # of a parameter and a token, forward and backward (Kaplan et al., 2020)
+BYTES = 4  # of a parameter in a file, mostly
+FROZEN = 20  # so much quicker is a head on what a frozen part was computed to once
+FEW_ROWS, MANY_ROWS = 1_000, 20_000
+WHOLE_TRIALS = 6  # of all parameters that the budget must have room for, or only a part is trained
+SCORED = 3.0  # epochs of the mean trial
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What was seen: rows of the training split, tokens of a row, parameters, device, and how long an epoch will take."""
+
+    rows: int
+    tokens: float
+    parameters: float
+    device: str
+    cores: int
+
+    @property
+    def epoch_seconds(self) -> float:
+        """Of training all parameters; a rough figure, for only its order of magnitude decides."""
+        speed = FLOPS_A_SECOND[self.device] * (self.cores if self.device == "cpu" else 1)
+        return FLOPS * self.rows * self.tokens * self.parameters / speed
+
+    def __str__(self) -> str:
+        size = f"{self.parameters / 1e6:,.1f} M parameters"
+        where = f"{self.cores} cores" if self.device == "cpu" else "a GPU"
+        rows = f"{self.rows:,} training rows of {self.tokens:.0f} tokens"
+        return f"{rows}, {size}, {where}: about {self.epoch_seconds:.0f} s an epoch"
+
+
+def look(composer: Composer, overrides: list[str], artifacts: Artifacts) -> Sight:
+    """Prepares the rows, which all trials share, and looks at them, at the model's files and at the machine.
+
+    Raises:
+        FinespunError: the rows cannot be prepared; the reason has been said.
+    """
+    config, composed = composer.checked(overrides)
+    folder = Artifacts(project=artifacts.project, out=artifacts.sweeps / ".look")
+    write(config, composed, folder.config)
+    command = [sys.executable, "-m", "finespun.stages", "prepare", "--out", str(folder.out)]
+    code = subprocess.run(command, cwd=artifacts.project, check=False, stdout=subprocess.DEVNULL).returncode
+    if code:
+        error = FinespunError("sweep=auto: the rows cannot be prepared; the reason stands above")
+        error.exit_code = code
+        raise error
+    profile = json.loads((folder.prepared / "profile.json").read_text(encoding="utf-8"))
+    lengths = next((value["mean"] for value in profile.values() if isinstance(value, dict) and "mean" in value), 1.0)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    device = "gpu" if gpus_here(config.runtime.accelerator) else "cpu"
+    return Sight(profile["rows"]["train"], float(lengths), _parameters(config, artifacts), device, cores)
+
+
+def _parameters(config: RunConfig, artifacts: Artifacts) -> float:
+    """Returns how many parameters the pretrained weights have, by the size of their files."""
+    folder = resolve(localised(config.model, config.runtime, artifacts), artifacts.project, weights=True)
+    files = {path for pattern in WEIGHT_FILES for path in folder.glob(pattern)}
+    sizes = [path.stat().st_size for path in files] or [Path(artifacts.project / str(config.model.weights)).stat().st_size]
+    return max(sizes) / BYTES if len({path.suffix for path in files}) > 1 else sum(sizes) / BYTES
+
+
+def space_for(sight: Sight, minutes: float) -> dict[str, str]:
+    """Returns the search as the command line has it: strategy, rate, epochs and batch size."""
+    few = sight.rows < FEW_ROWS
+    most = 10 if few else 3 if sight.rows > MANY_ROWS else 5
+    seconds = 60 * minutes
+    whole = WHOLE_TRIALS * SCORED * sight.epoch_seconds <= seconds
+    strategies = ["llrd", "full", "lora"] if whole else ["head", "last_n"]
+    if whole and few:
+        strategies = ["llrd", "full"]
+    if not whole and WHOLE_TRIALS * SCORED * sight.epoch_seconds / FROZEN > seconds:
+        strategies = ["head"]
+    batches = [size for size in ((8, 16, 32) if few else (16, 32, 64)) if size <= max(8, sight.rows // 8)]
+    return {
+        "strategy": f"choice({', '.join(strategies)})",
+        "strategy.layer_decay": "interval(0.75, 1.0)",
+        "optimizer.lr": "tag(log, interval(1e-5, 3e-4))",
+        "trainer.max_epochs": f"int(interval({2 if few else 1}, {most}))",
+        "trainer.batch_size": f"choice({', '.join(map(str, batches))})",
+    }
+
+
+def params(composer: Composer, overrides: list[str], artifacts: Artifacts, minutes: float) -> dict[str, str]:
+    """Looks, says what was seen and what will be searched, and returns it."""
+    sight = look(composer, overrides, artifacts)
+    found = space_for(sight, minutes)
+    click.echo(f"sweep=auto: {sight}")
+    click.echo("searching " + ", ".join(f"{key}={value}" for key, value in found.items()))
+    return found

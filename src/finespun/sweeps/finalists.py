@@ -1,0 +1,61 @@
+"""Finalists: the best settings trained with further seeds, so that luck with one seed does not choose."""
+
+from __future__ import annotations
+
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from optuna.trial import FrozenTrial
+
+from finespun.sweeps.study import Study
+
+if TYPE_CHECKING:
+    from finespun.sweeps.loop import Plan
+
+
+def left(study: Study, plan: Plan) -> list[tuple[dict[str, str], dict[str, Any]]]:
+    """Returns what is still to be trained: values with a further seed each, and whose seed it is."""
+    if not plan.settings.finalists:
+        return []
+    trials = study.trials
+    had = {
+        (trial.user_attrs["finalist_of"], trial.user_attrs["values"]["seed"])
+        for trial in trials
+        if "finalist_of" in trial.user_attrs
+    }
+    found = []
+    for trial in chosen(study, plan.settings.finalists):
+        first = int(trial.user_attrs["values"].get("seed", study.seed))
+        for more in range(1, plan.settings.seeds):
+            seed = str(first + more)
+            if (trial.number, seed) not in had:
+                found.append(({**trial.user_attrs["values"], "seed": seed}, {"finalist_of": trial.number}))
+    return found
+
+
+def chosen(study: Study, count: int) -> list[FrozenTrial]:
+    """Returns the finalists: those that were chosen before, or now the best."""
+    before = {trial.user_attrs["finalist_of"] for trial in study.trials if "finalist_of" in trial.user_attrs}
+    ranked = [trial for trial in study.best() if "finalist_of" not in trial.user_attrs]
+    return [trial for trial in ranked if trial.number in before] if before else ranked[:count]
+
+
+def winner(study: Study) -> FrozenTrial | None:
+    """Returns the trial to promote: of finalists that with the best mean over seeds, of equals the quickest; else the best."""
+    ranked = study.best()
+    if not ranked:
+        return None
+    groups: dict[int, list[FrozenTrial]] = {}
+    for trial in ranked:
+        if "finalist_of" in trial.user_attrs:
+            groups.setdefault(trial.user_attrs["finalist_of"], []).append(trial)
+    if not groups:
+        return ranked[0]
+    sign = -1 if study.stored.directions[0].name == "MAXIMIZE" else 1
+    first = {trial.number: trial for trial in ranked}
+
+    def rank(number: int) -> tuple[float, float]:
+        trials = [first[number], *groups[number]]
+        return sign * fmean(each.values[0] for each in trials), fmean(each.user_attrs["outcome"]["seconds"] for each in trials)
+
+    return first[min(groups, key=rank)]
