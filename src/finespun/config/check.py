@@ -17,6 +17,7 @@ from finespun.config.sections import RunConfig, SweepConfig, Target
 from finespun.errors import ConfigError, did_you_mean, listed
 
 FROM_ENVIRONMENT = "reads an environment variable, which would be recorded; only the section runtime may"
+PLACES = {"mask": "a class a pixel", "boxes": "boxes"}  # answers that say where, by role
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,11 +211,9 @@ def _check_roles(config: RunConfig) -> Iterator[tuple[str, str]]:
             f"data.columns.{role}",
             f"unknown role; the task {type(task).__name__} has {listed([*task.roles, *task.optional_roles, 'group'])}",
         )
-    unlike = {
-        "target": "numbers", "labels": "any number of labels", "tags": "tags of words", "mask": "a class a pixel",
-        "boxes": "boxes",
-    }  # fmt: skip
+    unlike = {"target": "numbers", "labels": "any number of labels", "tags": "tags of words"}
     given = next((unlike[role] for role in task.answer_roles if role in unlike), None)
+    given = given or next((PLACES[role] for role in task.answer_roles if role in PLACES), None)
     if config.trainer.imbalance != "ignore" and given:
         yield (
             "trainer.imbalance",
