@@ -14,12 +14,12 @@ from finespun.artifacts import Artifacts
 from finespun.errors import MachineError, first_of, visible
 from finespun.files import read_json
 
-NAMES = {"f1_macro": "F1 (macro)", "f1_micro": "F1 (micro)", "log_loss": "log loss", "r2": "R²", "rmse": "RMSE", "f1": "F1",
-         "mean_iou": "mean IoU", "map": "mAP", "map_50": "AP50", "map_75": "AP75"}  # fmt: skip
+NAMES = {"f1_macro": "F1 (macro)", "f1_micro": "F1 (micro)", "log_loss": "log loss", "r2": "R²", "rmse": "RMSE", "f1": "F1"}
 BASELINES = {
     "majority_class": "majority class", "tfidf_logistic": "TF-IDF + logistic regr.", "tfidf_ridge": "TF-IDF + ridge",
     "pixels_logistic": "pixels + logistic regr.", "pixels_ridge": "pixels + ridge",
 }  # fmt: skip
+PLACES = {"mean_iou": "mean IoU", "map": "mAP", "map_50": "AP50", "map_75": "AP75"}  # scores of masks and boxes
 
 
 def show(artifacts: Artifacts) -> None:
@@ -65,7 +65,7 @@ def table(metrics: dict[str, Any], details: dict[str, Any]) -> Table:
     found.add_column("", no_wrap=True)
     shown = details["shown"]
     for name in shown:
-        found.add_column(_named(name, NAMES), justify="right")
+        found.add_column(_named(name, NAMES | PLACES), justify="right")
     for name, scores in details["baselines"].items():
         found.add_row(_named(name, BASELINES), *(f"{scores[key]:.3f}" for key in shown))
     found.add_row("[bold]fine-tuned[/]", *(f"[bold]{metrics[key]:.3f}[/]" for key in shown))

@@ -6,20 +6,19 @@ from collections.abc import Mapping
 from typing import Any
 
 NAMES = {
-    "accuracy": "Accuracy", "f1_macro": "F1 (macro)", "f1_micro": "F1 (micro)", "f1_samples": "F1 (samples)", "f1": "F1",
-    "log_loss": "Log loss", "r2": "R²", "rmse": "RMSE", "mse": "MSE", "mae": "MAE", "pearson": "Pearson's r",
-    "spearman": "Spearman's rank correlation", "average_precision": "Average precision", "exact_match": "Exact match",
     "mean_iou": "Mean IoU", "pixel_accuracy": "Pixel accuracy", "mean_accuracy": "Mean accuracy", "iou": "IoU",
     "map": "mAP", "map_50": "AP50", "map_75": "AP75", "recall_100": "Recall at 100 boxes", "map_small": "mAP, small",
     "map_medium": "mAP, medium", "map_large": "mAP, large",
+    "accuracy": "Accuracy", "f1_macro": "F1 (macro)", "f1_micro": "F1 (micro)", "f1_samples": "F1 (samples)", "f1": "F1",
+    "log_loss": "Log loss", "r2": "R²", "rmse": "RMSE", "mse": "MSE", "mae": "MAE", "pearson": "Pearson's r",
+    "spearman": "Spearman's rank correlation", "average_precision": "Average precision", "exact_match": "Exact match",
 }  # fmt: skip
 METHODS = {
-    "majority_class": "majority class", "tfidf_logistic": "TF-IDF + logistic regression", "tfidf_ridge": "TF-IDF + ridge",
-    "pixels_logistic": "pixels + logistic regression", "pixels_ridge": "pixels + ridge",
-    "label_shares": "label shares", "mean": "mean",
-    "most_frequent_tag": "most frequent tag", "usual_tag_of_word": "usual tag of each word",
+    "pixels_ridge": "pixels + ridge", "usual_box_of_label": "usual box of each label",
     "most_frequent_class": "most frequent class", "usual_class_of_place": "usual class of each place",
-    "usual_box_of_label": "usual box of each label",
+    "majority_class": "majority class", "tfidf_logistic": "TF-IDF + logistic regression", "tfidf_ridge": "TF-IDF + ridge",
+    "pixels_logistic": "pixels + logistic regression", "label_shares": "label shares", "mean": "mean",
+    "most_frequent_tag": "most frequent tag", "usual_tag_of_word": "usual tag of each word",
 }  # fmt: skip
 SMALLER_IS_BETTER = ("loss", "rmse", "mse", "mae", "perplexity", "error", "wer", "cer")
 SHARES = (
