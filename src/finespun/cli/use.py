@@ -35,14 +35,15 @@ from finespun.artifacts import this_project
     "--top-k", type=click.IntRange(min=1), default=1, show_default=True, help="Predictions a row, the likeliest first."
 )
 @click.option("--devices", type=click.IntRange(min=1), default=1, show_default=True, help="GPUs, or processes on CPUs.")
+@click.option("--draw", type=click.Path(file_okay=False), metavar="FOLDER", help="Write pictures with boxes or masks there.")
 @click.option("--strict", is_flag=True, help="End at the first row that cannot be predicted.")
 @click.option(
     "--allow-outside", is_flag=True, help="Read files that INPUT names wherever they lie, not only beside it or below here."
 )
 @click.option("--trust-remote-code", is_flag=True, help="Run code that lies in the model's folder.")
 def predict(
-    source: Path, output: Path, model: Path | None, columns: tuple[str, ...], top_k: int, devices: int, *, strict: bool,
-    allow_outside: bool, trust_remote_code: bool, **reading: str | None,
+    source: Path, output: Path, model: Path | None, columns: tuple[str, ...], top_k: int, devices: int, *,
+    draw: str | None, strict: bool, allow_outside: bool, trust_remote_code: bool, **reading: str | None,
 ) -> None:  # fmt: skip
     """Predict each row of INPUT (CSV, JSON Lines, Parquet; a folder of images; - reads one input a line).
 
@@ -59,7 +60,7 @@ def predict(
     said = {name: value for name, value in reading.items() if value is not None}
     folder = model or this_project().finetuned
     count, failed = predict_on(
-        devices, source, output, folder=folder, columns=chosen, reading=said, top_k=top_k, strict=strict,
+        devices, source, output, folder=folder, columns=chosen, reading=said, top_k=top_k, draw=draw, strict=strict,
         allow_outside=allow_outside, trust_remote_code=trust_remote_code,
     )  # fmt: skip
     bad = f", {failed:,} of them could not be predicted (column error)" if failed else ""

@@ -9,12 +9,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from finespun.data import writing
+from finespun.data import images, writing
 from finespun.data.checks import named_columns
 from finespun.data.sources import image_folder, tables
 from finespun.data.sources.tables import Row, chunks
 from finespun.errors import DataError, did_you_mean, listed, visible
 from finespun.evaluation.devices import help_rank_zero, release, shared
+from finespun.evaluation.drawing import Drawer
 from finespun.evaluation.predictor import Predictor
 from finespun.models.addresses import require_consent
 from finespun.training.lightning.launching import rank
@@ -30,6 +31,7 @@ def predict_file(
     columns: Mapping[str, str],
     reading: Mapping[str, str] = MappingProxyType({}),
     top_k: int = 1,
+    draw: str | None = None,
     strict: bool = False,
     allow_outside: bool = False,
     trust_remote_code: bool = False,
@@ -45,6 +47,7 @@ def predict_file(
         columns: role -> column of `source`, where they are called other than in training.
         reading: `file_format`, delimiter, encoding and quoting of `source`, where they are others than in training.
         top_k: how many answers a row is given, where there are several.
+        draw: a folder for pictures of boxes or masks.
         strict: a row that cannot be predicted ends the job.
         allow_outside: read files that `source` names wherever they lie, not only beside it and below the working folder.
         trust_remote_code: run code that lies in `folder`.
@@ -66,6 +69,7 @@ def predict_file(
     here = source if source.is_dir() else source.parent
     inside = (Path(Path.cwd().anchor),) if allow_outside else (here, Path())
     job = _Job(predictor=predictor, name=str(source), top_k=top_k, strict=strict)
+    job.drawer = _drawer(draw, predictor, images.Places((here, Path()), inside)) if draw and rank() == 0 else None
     if str(source) == "-" or source.is_dir():
         predictor.task = predictor.task.reading_from(Path(), inside=inside)
         lines = _bare_lines(source, predictor)
@@ -82,6 +86,13 @@ def predict_file(
         return writing.write(job.answered(lines), output, like=job.like), job.failed
     finally:
         release()
+
+
+def _drawer(folder: str, predictor: Predictor, places: images.Places) -> Drawer:
+    role = predictor.task.roles[0]  # rows of bare lines are called by it
+    return Drawer(
+        Path(folder), task=predictor.task, labels=predictor.labels, columns=(str(predictor.columns[role]), role), places=places
+    )
 
 
 def _columns(lines: Iterator[tables.Line]) -> Row:
@@ -119,6 +130,7 @@ class _Job:
     def __init__(self, *, predictor: Predictor, name: str, top_k: int, strict: bool) -> None:
         self.predictor, self.name, self.top_k, self.strict = predictor, name, top_k, strict
         self.failed = 0
+        self.drawer: Drawer | None = None
         self.columns: Row = {}  # of all rows, with a value of each; if empty, each row has those of the first
         self.like: list[Row] = []  # a row as it will be written
 
@@ -154,6 +166,8 @@ class _Job:
         for chunk, answers in shared(self._checked(lines), self.answers):
             for line, answer in zip(chunk, answers, strict=True):
                 self._count(line, answer)
+                if self.drawer:
+                    self.drawer.draw(line.row, answer)
                 yield line, answer
 
     def _checked(self, lines: Iterator[tables.Line]) -> Iterator[list[tables.Line]]:

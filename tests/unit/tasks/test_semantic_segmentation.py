@@ -230,6 +230,31 @@ def test_bad_masks_stop_before_training(tmp_path: Path, name: str) -> None:
     assert message in str(caught.value)
 
 
+def test_a_task_as_it_was_built_reads_files_of_the_working_folder() -> None:
+    problems = list(make_task().problems({"image": "gone.png"}, None))
+    assert [kind for kind, _, _ in problems] == ["bad_image"]
+    assert "is not there" in problems[0][2]
+
+
 def test_a_mask_survives_being_written(tmp_path: Path) -> None:
     mask = np.random.default_rng(4).integers(0, 200, (30, 20), dtype=np.uint8)
     assert np.array_equal(mask_in({"mask": as_png(mask)}), mask)
+
+
+def test_a_classifier_in_a_file_of_weights_does_not_keep_its_backbone_from_segmenting(tmp_path: Path) -> None:
+    from finespun.config.sections import ModelConfig
+    from finespun.models.conversion.folder import ready
+    from finespun.models.pretrained import load
+
+    said: dict[str, Any] = {"depth_multiplier": 0.1, "min_depth": 4, "tf_padding": False, "num_labels": 7}
+    net = transformers.MobileNetV2ForImageClassification(transformers.MobileNetV2Config(**said))
+    tensors = {f"layer{place}": tensor for place, tensor in enumerate(net.state_dict().values()) if tensor.ndim}
+    torch.save(tensors, tmp_path / "net.pth")
+    named = {"image_processor_type": "MobileNetV2ImageProcessor"}
+    config = said | {"model_type": "mobilenet_v2"}
+    model = ModelConfig(config=config, weights="net.pth", mapping="by_order", processor=named)
+    kind, options_of = "AutoModelForSemanticSegmentation", make_task().model_options(LABELS)
+    found, loaded = load(ready(model, tmp_path, auto_class=kind), auto_class=kind, options=options_of, new_head=True)
+    assert all(name.startswith("segmentation_head") for name in loaded.new)
+    theirs = net.mobilenet_v2.state_dict()
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in found.mobilenet_v2.state_dict().items())

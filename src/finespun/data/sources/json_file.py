@@ -95,4 +95,6 @@ def _of_object(value: Any, name: str) -> Iterator[dict[str, Any]]:
             yield dict(zip(columns, values, strict=True))
         return
     said = f"the keys {first_of([*map(str, given)])}" if given else type(value).__name__
-    raise DataError(f"{name}: holds {said}, and no array of rows; write [{{...}}, {{...}}], or an object a line (.jsonl)")
+    raise DataError(
+        f"{name}: holds {said}, and no array of rows; write [{{...}}, ...], or a line each (.jsonl); COCO: data.format: coco"
+    )

@@ -117,6 +117,8 @@ def _text_rows(file: IO[str], name: str, kind: str, *, lenient: bool, **options:
     if kind == "json":
         return json_file.rows(file, name)
     lines = _without_nul(file, name)
+    if kind == "coco":
+        return boxes.coco("".join(lines), name)
     if kind == "conll":
         return sentences(lines, name)
     if kind == "jsonl":

@@ -9,6 +9,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,8 @@ def _by_order(tensors: Tensors, expected: Shapes, base: str, path: Path) -> Tens
     given = {name: tensor for name, tensor in tensors.items() if not _counts(name)}
     whole = [name for name in expected if not _counts(name)]
     backbone = [name for name in whole if base and name.startswith(base)]
+    if len(given) != len(whole) and _ends_with_classifier(given, len(backbone)):  # the task's model has another kind of head
+        given = dict(islice(given.items(), len(backbone)))
     names = backbone if len(given) == len(backbone) else whole
     pairs = list(zip(given, names, strict=False))
     wrong = next((pair for pair in pairs if given[pair[0]].shape != expected[pair[1]]), None)
@@ -186,6 +189,12 @@ def _by_order(tensors: Tensors, expected: Shapes, base: str, path: Path) -> Tens
         f" {list(given[old].shape)} for {new} {list(expected[new])}; {counts}; correct model.config (num_labels where it is the"
         " head), or map by prefixes"
     )
+
+
+def _ends_with_classifier(tensors: Tensors, backbone: int) -> bool:
+    """Whether what follows after so many tensors are the weights and biases of one linear layer."""
+    rest = [tensor.shape for tensor in [*tensors.values()][backbone:]]
+    return len(rest) == 2 and len(rest[0]) == 2 and rest[1] == rest[0][:1]
 
 
 def _counts(name: str) -> bool:

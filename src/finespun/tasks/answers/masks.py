@@ -50,7 +50,8 @@ class Masks(Defaults):
     monitor: Literal["val/mean_iou", "val/pixel_accuracy", "val/mean_accuracy", "val/loss"]
     monitor_mode: Literal["max", "min"]
 
-    _places: images.Places
+    if TYPE_CHECKING:  # the input's, with its default
+        _places: images.Places
     _names: dict[str, tuple[str, ...]] = PrivateAttr(default_factory=dict)  # mask -> the classes in it
     _weights: tuple[float, ...] | None = PrivateAttr(None)
 
