@@ -9,6 +9,7 @@ import hypothesis
 import pytest
 
 from helpers import Project, make_project, make_tiny_bert
+from writers import make_tiny_bart, make_tiny_llama, make_tiny_t5
 
 # The same examples in each run; HYPOTHESIS_PROFILE=default draws new ones.
 hypothesis.settings.register_profile("same", derandomize=True, database=None, deadline=None)
@@ -19,6 +20,24 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BERT of 2 layers and 32 dimensions made from a config, with a word-piece tokenizer trained on real rows."""
     return make_tiny_bert(tmp_path_factory.mktemp("tiny") / "tiny-bert")
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A causal language model of 2 layers and 32 dimensions made from a config, with a tokenizer trained on real rows."""
+    return make_tiny_llama(tmp_path_factory.mktemp("tiny") / "tiny-llama")
+
+
+@pytest.fixture(scope="session")
+def tiny_bart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An encoder-decoder of one layer and 64 dimensions on each side made from a config."""
+    return make_tiny_bart(tmp_path_factory.mktemp("tiny") / "tiny-bart")
+
+
+@pytest.fixture(scope="session")
+def tiny_t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A T5 of one layer and 32 dimensions on each side made from a config."""
+    return make_tiny_t5(tmp_path_factory.mktemp("tiny") / "tiny-t5")
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ from finespun.config.sections import RunConfig
 from finespun.stages.prepare import prepare
 from finespun.strategies.base import Strategy
 from finespun.tasks.base import Task
-from helpers import ROOT
+from helpers import ROOT, shipped
 
 CONF = ROOT / "conf"
 FILES = sorted(path.relative_to(CONF).with_suffix("") for path in CONF.rglob("*.yaml"))
@@ -56,8 +56,7 @@ def test_files_were_found() -> None:
 
 
 def roles(task: str) -> tuple[str, ...]:
-    target = yaml.safe_load((CONF / "task" / f"{task}.yaml").read_text())["_target_"]
-    return tuple(targets.load("task", target).roles)
+    return tuple(shipped("task", task).roles)
 
 
 def beside(group: str, name: str) -> list[str]:

@@ -19,7 +19,10 @@ from finespun.artifacts import this_project
 @click.option("--column", "columns", multiple=True, metavar="ROLE=COLUMN",
               help="A column to read, if it is called other than in training, such as text=review.")  # fmt: skip
 @click.option(
-    "--format", "file_format", type=click.Choice(["csv", "jsonl", "parquet"]), help="Of INPUT [default: by its ending]."
+    "--format",
+    "file_format",
+    type=click.Choice(["csv", "json", "jsonl", "parquet", "arrow"]),
+    help="Of INPUT [default: by its ending].",
 )
 @click.option("--delimiter", metavar="CHARACTER", help="Between the fields of a CSV [default: as in training].")
 @click.option("--encoding", help="Of a text file, such as utf-8 or latin-1 [default: as in training].")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from typing import Any
 
 import pyarrow as pa
@@ -12,11 +13,12 @@ LONGEST = 600  # characters of a text that are shown
 MOST = 500  # rows on a page
 TEXTS = ("text", "text_pair", "image")
 Marked = tuple[str, str, str]  # a word, what it is, what it was taken for
+Parts = tuple[tuple[str, bool], ...]  # pieces of a text, and whether the other text has them too
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mistake:
-    """One row: `weight` orders them, `said` is its meaning in words."""
+    """One row: `weight` orders them, `said` is its meaning in words; of texts, `sides` are target and prediction in parts."""
 
     row: int
     text: str
@@ -25,6 +27,7 @@ class Mistake:
     weight: float
     said: str
     words: tuple[Marked, ...] = ()
+    sides: tuple[Parts, Parts] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,8 @@ def found(predictions: pa.Table, labels: Sequence[str]) -> Mistakes:
         return _ranked(predictions, _tags(predictions), "words that are wrong")
     if {"label", "predicted"} <= names:
         return _ranked(predictions, _one_label(predictions), "the probability of the wrong label")
+    if {"target", "predicted", "rougeL"} <= names:
+        return _ranked(predictions, _texts(predictions), "how little the texts share (ROUGE-L)")
     if {"labels", "predicted"} <= names:
         return _ranked(predictions, _several(predictions), "labels that are wrong")
     if numbers and not labels_are_classes(labels, numbers):
@@ -104,6 +109,31 @@ def _numbers(predictions: pa.Table, names: Sequence[str]) -> Iterator[Mistake]:
             predicted=", ".join(f"{row[f'predicted_{name}']:.4g}" for name in names), weight=abs(errors[worst]),
             said=f"off by {errors[worst]:+.3g}",
         )  # fmt: skip
+
+
+def _texts(predictions: pa.Table) -> Iterator[Mistake]:
+    known = {"row", "target", "predicted", "rougeL"}
+    sources = [name for name in predictions.column_names if name not in known]
+    for place, row in enumerate(predictions.to_pylist()):
+        if row["target"].strip() == row["predicted"].strip():
+            continue
+        source = " | ".join(str(row[name]) for name in sources)
+        yield Mistake(
+            row=row.get("row", place), text=source if len(source) <= LONGEST else f"{source[:LONGEST]}…",
+            actual=row["target"], predicted=row["predicted"], weight=1 - row["rougeL"], said=f"ROUGE-L {row['rougeL']:.2f}",
+            sides=side_by_side(row["target"], row["predicted"]),
+        )  # fmt: skip
+
+
+def side_by_side(one: str, other: str) -> tuple[Parts, Parts]:
+    """Returns two texts in parts of whole words: those that both have in the same order, and those that only one has."""
+    words = one.split(), other.split()
+    found: tuple[list[tuple[str, bool]], list[tuple[str, bool]]] = ([], [])
+    for kind, *places in SequenceMatcher(None, *words, autojunk=False).get_opcodes():
+        for side, text, (start, end) in zip(found, words, (places[:2], places[2:]), strict=True):
+            if start < end:
+                side.append((" ".join(text[start:end]), kind == "equal"))
+    return tuple(found[0]), tuple(found[1])
 
 
 def _tags(predictions: pa.Table) -> Iterator[Mistake]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Lora(Section):
-    """Trains low-rank updates of the blocks' linear layers, and the head; the saved model is merged, plain transformers."""
+    """Trains low-rank updates of the blocks' linear layers, and a new head; the saved model is merged, plain transformers."""
 
     refuses: ClassVar[Mapping[str, str]] = {
         "layer_decay": "adapters train at one rate, and what is below them not at all; take strategy: llrd",
@@ -36,9 +36,10 @@ class Lora(Section):
     def tune(self, model: nn.Module) -> Tuning:
         from peft import LoraConfig, get_peft_model  # noqa: PLC0415  (1 s that other strategies need not pay)
 
-        anatomy = dissect(model)
-        heads = sorted({name.split(".")[0] for name in anatomy.head})
-        chosen = sorted(self.target_modules or _linear_layers(model, anatomy.block_names))
+        written: Any = model
+        writes = bool(getattr(written, "can_generate", lambda: False)())  # its head is pretrained, and stays as it is
+        heads = [] if writes else sorted({name.split(".")[0] for name in dissect(model).head})
+        chosen = sorted(self.target_modules or _linear_layers(model))
         if not chosen:
             raise ModelError(
                 f"strategy: {type(model).__name__} has no linear layer in its blocks for adapters to go to; name others in"
@@ -46,7 +47,7 @@ class Lora(Section):
             )
         config = LoraConfig(
             r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, use_dora=self.magnitude, target_modules=chosen,
-            modules_to_save=heads,
+            modules_to_save=heads or None,
         )  # fmt: skip
         try:
             adapted: Any = get_peft_model(model, config)
@@ -55,20 +56,21 @@ class Lora(Section):
         adapters = {name: p for name, p in adapted.named_parameters() if "lora_" in name}
         kept = {name: p for name, p in adapted.named_parameters() if ".modules_to_save." in name}
         groups = [
-            Group(name="adapters", parameters=adapters, lr_scale=self.lr_scale),
-            Group(name="head", parameters=kept, lr_scale=self.lr_scale),
+            Group(name=name, parameters=parameters, lr_scale=self.lr_scale)
+            for name, parameters in (("adapters", adapters), ("head", kept))
+            if parameters
         ]
         return Tuning(model=adapted, groups=groups, merge=_merge)
 
 
-def _linear_layers(model: nn.Module, block_names: list[str]) -> set[str]:
+def _linear_layers(model: nn.Module) -> set[str]:
     """Names of the linear layers that adapters go to: peft's own choice for a known architecture, else all in the blocks."""
     from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as KNOWN  # noqa: PLC0415
 
     config: Any = model.config
     if config.model_type in KNOWN:
         return set(KNOWN[config.model_type])
-    inside = tuple(f"{block}." for block in block_names)
+    inside = tuple(f"{block}." for block in dissect(model).block_names)
     linear = (name for name, module in model.named_modules() if type(module).__name__ == "Linear")
     return {name.rpartition(".")[2] for name in linear if name.startswith(inside)}
 

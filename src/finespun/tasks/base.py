@@ -90,6 +90,7 @@ class Task(Protocol):
     answer_roles: tuple[str, ...]  # those that hold the answer: not there when predicting
     list_roles: tuple[str, ...]  # those whose values may be lists
     indicator_roles: tuple[str, ...]  # those that several columns of 0 and 1 may make up
+    text_roles: tuple[str, ...]  # answers that are texts of their own: kept as they stand, whatever they look like
     model_columns: tuple[str, ...]  # columns of prepared data that a batch is made of, beside `target`
     headline: tuple[str, ...]  # the scores that a summary shows
     monitor: str  # the validation metric that decides early stopping and the best epoch
@@ -195,6 +196,16 @@ class Task(Protocol):
     def predict(self, model: Any, inputs: dict[str, torch.Tensor]) -> Outputs:
         """Runs the model on inputs alone, and returns what is kept of each row: large outputs are reduced here."""
 
+    def evaluate(self, model: Any, batch: Batch) -> Outputs:
+        """Runs the model on a batch that will be judged: `predict`, and what can be said where targets are known."""
+
+    def equip(self, model: Any, encoder: Any, folder: Path) -> None:
+        """Writes into a pretrained model what is saved beside its weights: how it generates.
+
+        Raises:
+            ModelError: the model cannot do what the task's options ask for.
+        """
+
     def loss(self, logits: torch.Tensor, targets: torch.Tensor, *, training: bool = False) -> torch.Tensor:
         """Returns the loss of each row, shape (rows,), where `from_logits`; regularised (label smoothing) only in training."""
 
@@ -232,6 +243,7 @@ class Defaults(Section):
     optional_roles: ClassVar[tuple[str, ...]] = ()
     list_roles: ClassVar[tuple[str, ...]] = ()
     indicator_roles: ClassVar[tuple[str, ...]] = ()
+    text_roles: ClassVar[tuple[str, ...]] = ()
     cannot_keep: ClassVar[tuple[str, ...]] = ()
     from_logits: ClassVar[bool] = True
     rows_at_once: ClassVar[int] = 4096
@@ -296,6 +308,12 @@ class Defaults(Section):
 
     def predict(self, model: Any, inputs: dict[str, torch.Tensor]) -> Outputs:
         return [*self.outputs(model(**inputs).logits.float().cpu().numpy())]
+
+    def evaluate(self, model: Any, batch: Batch) -> Outputs:
+        return self.predict(model, batch.inputs)
+
+    def equip(self, model: Any, encoder: Any, folder: Path) -> None:
+        return
 
     def loss(self, logits: torch.Tensor, targets: torch.Tensor, *, training: bool = False) -> torch.Tensor:
         raise NotImplementedError  # of a task whose loss is its model's own

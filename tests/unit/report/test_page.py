@@ -211,3 +211,16 @@ def test_long_lines_are_thinned_and_keep_their_ends() -> None:
     found = charts.thinned(points)
     assert (len(found), found[0], found[-1]) == (charts.MOST_POINTS, points[0], points[-1])
     assert charts.smooth([(0.0, 1.0), (1.0, 3.0)]) == [(0.0, 1.0), (1.0, 3.0)]
+
+
+def test_texts_stand_side_by_side_with_what_differs_marked() -> None:
+    one, other = mistakes.side_by_side("stocks fall in March", "stocks rise in March again")
+    assert one == (("stocks", True), ("fall", False), ("in March", True))
+    assert other == (("stocks", True), ("rise", False), ("in March", True), ("again", False))
+    table = pa.table({
+        "row": [3, 4, 5], "text": ["a", "b", "c"], "target": ["x y", "q", "same"], "predicted": ["x z", "<b>", "same"],
+        "rougeL": [0.5, 0.0, 1.0],
+    })  # fmt: skip
+    found = mistakes.found(table, [])
+    assert (found.count, [each.row for each in found.shown]) == (2, [4, 3])
+    assert found.shown[1].sides == ((("x", True), ("y", False)), (("x", True), ("z", False)))

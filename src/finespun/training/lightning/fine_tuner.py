@@ -97,7 +97,7 @@ class FineTuner(pl.LightningModule):
         self._collect(batch)
 
     def _collect(self, batch: Batch) -> None:
-        outputs = self.task.predict(self.model, batch.inputs)[: batch.counted]
+        outputs = self.task.evaluate(self.model, batch)[: batch.counted]
         self._mine |= dict(zip(batch.rows.tolist(), outputs, strict=False))
 
     def on_validation_epoch_end(self) -> None:
