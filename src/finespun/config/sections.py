@@ -334,7 +334,6 @@ class EvaluationConfig(Section):
     bootstrap_resamples: Annotated[int, Field(ge=100)]
     confidence: Annotated[float, Field(gt=0, lt=1)]
     baselines: bool
-    calibrate: bool = False  # what tasks take over; alone it changes nothing
 
 
 class ReportConfig(Section):

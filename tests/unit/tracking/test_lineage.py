@@ -113,7 +113,9 @@ def test_a_stages_digest_changes_with_a_package(artifacts: Artifacts, monkeypatc
     before = stage_digest(artifacts, "finetune", small_config(), {})
     real = lineage.version
     monkeypatch.setattr(lineage, "version", lambda name: "9.9" if name == "torch" else real(name))
+    lineage.packages.cache_clear()
     assert stage_digest(artifacts, "finetune", small_config(), {}) != before
+    lineage.packages.cache_clear()
 
 
 def test_a_stages_digest_is_blind_to_sections_that_it_does_not_read(artifacts: Artifacts) -> None:

@@ -21,7 +21,7 @@ DELETIONS = 10  # points of a deletion curve
 
 @dataclass(frozen=True, kw_only=True)
 class Explained:
-    """A prediction and what each token gave to it; the scores add up to the logit's difference from an empty text.
+    """A prediction and what each token gave to it: the scores add up to its log-odds less those of an empty text.
 
     `deletion` and `random` are the areas under the probability while tokens are deleted, the most important first and in random
     orders: an explanation that is no better than random says nothing.
@@ -95,20 +95,23 @@ def _chances(predictor: Predictor, ids: torch.Tensor, more: dict[str, torch.Tens
 def attributions(
     model: Any, ids: torch.Tensor, more: dict[str, torch.Tensor], *, target: int, blank: torch.Tensor, steps: int = STEPS
 ) -> NDArray[np.float64]:  # fmt: skip
-    """Returns what each token adds to a label's logit, (tokens,), beside a text of `blank` tokens."""
+    """Returns what each token adds to a label's log-odds, (tokens,), beside a text of `blank` tokens.
+
+    A label's own logit says nothing by itself: of the two of a logistic regression one is always 0.
+    """
     try:
         from captum.attr import LayerIntegratedGradients  # noqa: PLC0415  (an extra)
     except ImportError as error:
         raise MachineError("captum is not installed, which explains predictions: pip install 'finespun[explain]'") from error
 
-    def logits(tokens: torch.Tensor) -> torch.Tensor:
-        found: torch.Tensor = model(
-            input_ids=tokens, **{name: tensor.expand(len(tokens), -1) for name, tensor in more.items()}
-        ).logits
-        return found
+    def log_odds(tokens: torch.Tensor) -> torch.Tensor:
+        named = {name: tensor.expand(len(tokens), -1) for name, tensor in more.items()}
+        logits: torch.Tensor = model(input_ids=tokens, **named).logits
+        others = torch.arange(logits.shape[1], device=logits.device) != target
+        return logits[:, target] - logits[:, others].logsumexp(dim=1)
 
-    method = LayerIntegratedGradients(logits, model.get_input_embeddings())
-    found = method.attribute(ids, baselines=blank.reshape(1, -1), target=target, n_steps=steps, internal_batch_size=16)
+    method = LayerIntegratedGradients(log_odds, model.get_input_embeddings())
+    found = method.attribute(ids, baselines=blank.reshape(1, -1), n_steps=steps, internal_batch_size=16)
     return np.asarray(found.sum(dim=-1)[0].detach().double().cpu().numpy())
 
 
