@@ -152,7 +152,11 @@ class Loop:
         artifacts = Artifacts(project=self.plan.artifacts.project, out=folder)
         write(config, composed, artifacts.config)
         name = named(values)
-        tags = {"sweep.name": self.plan.name, "sweep.trial": str(number), "sweep.overrides": " ".join(overrides)}
+        tags = {
+            "sweep.name": self.plan.name,
+            "sweep.trial": str(number),
+            "sweep.overrides": " ".join(each.lstrip("+") for each in overrides),
+        }
         run_id = self.study.storage.get_trial(trial_id).user_attrs.get("run_id") or self.record.child(name, tags)
         if run_id:
             self.study.note(trial_id, run_id=run_id)
