@@ -187,7 +187,7 @@ def _leads(link: Path, to: Path) -> bool:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_sweep_saves_and_goes_on(project: Project, number: int) -> None:
-    slow = ("strategy=full", "trainer.max_epochs=40", "optimizer.lr=1e-3,2e-3", "sweep.name=i", "sweep.parallel=2")
+    slow = ("strategy=full", "trainer.max_epochs=400", "optimizer.lr=1e-3,2e-3", "sweep.name=i", "sweep.parallel=2")
     running = begin(project, *slow)
     logs = [project.folder / "multirun" / "i" / str(n) / "validations.json" for n in range(2)]
     until(running, lambda: all(log.is_file() for log in logs))
@@ -203,8 +203,8 @@ def test_an_interrupted_sweep_saves_and_goes_on(project: Project, number: int) -
 
 @pytest.mark.slow
 def test_a_pruned_trial_is_marked_and_its_checkpoints_go(project: Project) -> None:
-    pruner = "hydra.sweeper.pruner={_target_:optuna.pruners.ThresholdPruner,lower:0.99,n_warmup_steps:3}"
-    said = sweep(project, "hydra/sweeper=optuna", pruner, "optimizer.lr=1e-3,2e-3", *HEAD[:1], "trainer.max_epochs=30",
+    pruner = ["hydra/sweeper/pruner=threshold", "hydra.sweeper.pruner.lower=0.99", "+hydra.sweeper.pruner.n_warmup_steps=3"]
+    said = sweep(project, "hydra/sweeper=optuna", *pruner, "optimizer.lr=1e-3,2e-3", *HEAD[:1], "trainer.max_epochs=30",
                  "sweep.trials=2", "sweep.name=p", check=False)  # fmt: skip
     assert "ended at validation 3 by the sweep's pruner" in said.stdout + said.stderr or "pruned" in said.stdout
     assert [state for _, state, _, _ in trials(project, "p")] == ["PRUNED"] * 2

@@ -32,7 +32,7 @@ from finespun.sweeps.study import INTERRUPTED, Goal, Study
 from finespun.sweeps.table import Shown
 from finespun.tracking.trials.trial import Trial
 
-POLL_SECONDS = 1.0
+POLL_SECONDS = 0.25  # also how soon Ctrl-C is heard
 ALIKE = 5  # trials that fail for one reason at the very beginning end the sweep
 KILLS = 2  # by something outside, before a trial counts as failed
 
