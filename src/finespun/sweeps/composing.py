@@ -67,19 +67,19 @@ class Composer:
         del composed["hydra"]
         return check(composed, Origin(conf=self.conf, choices=choices, overrides=overrides)), composed
 
-    def check_all(self, trials: Iterable[Sequence[str]]) -> None:
-        """Checks the configurations of many trials.
+    def check_all(self, trials: Iterable[tuple[str, Sequence[str]]]) -> None:
+        """Checks the configurations of many trials, each given by its name and its overrides.
 
         Raises:
             ConfigError: all problems at once, each with the trial that has it.
         """
         problems: dict[str, str] = {}
-        for overrides in trials:
+        for name, overrides in trials:
             try:
                 self.checked(overrides)
             except ConfigError as error:
                 for problem in error.problems:
-                    problems.setdefault(problem, " ".join(each.lstrip("+") for each in overrides))
+                    problems.setdefault(problem, name)
         if problems:
             more = [f"and {len(problems) - SHOWN} more problems"] if len(problems) > SHOWN else []
             shown = list(problems.items())[:SHOWN]

@@ -32,7 +32,7 @@ from finespun.sweeps.study import INTERRUPTED, Goal, Study
 from finespun.sweeps.table import Shown
 from finespun.tracking.trials.trial import Trial
 
-POLL_SECONDS = 1.0
+POLL_SECONDS = 0.25  # also how soon Ctrl-C is heard
 ALIKE = 5  # trials that fail for one reason at the very beginning end the sweep
 KILLS = 2  # by something outside, before a trial counts as failed
 
@@ -152,7 +152,11 @@ class Loop:
         artifacts = Artifacts(project=self.plan.artifacts.project, out=folder)
         write(config, composed, artifacts.config)
         name = named(values)
-        tags = {"sweep.name": self.plan.name, "sweep.trial": str(number), "sweep.overrides": " ".join(overrides)}
+        tags = {
+            "sweep.name": self.plan.name,
+            "sweep.trial": str(number),
+            "sweep.overrides": " ".join(each.lstrip("+") for each in overrides),
+        }
         run_id = self.study.storage.get_trial(trial_id).user_attrs.get("run_id") or self.record.child(name, tags)
         if run_id:
             self.study.note(trial_id, run_id=run_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -59,7 +60,7 @@ class ParentRun:
         run.set_tags({
             "sweep.name": plan.name, "sweep.command": command, "sweep.space": json.dumps(study.space.described),
             "sweep.optimised": ", ".join(f"{goal.metric} ({goal.direction})" for goal in plan.goals),
-            "sweep.folder": str(plan.folder),
+            "sweep.folder": os.path.relpath(plan.folder, artifacts.project),
         })  # fmt: skip
         with run:
             yield cls(run, tracker, artifacts.project)

@@ -27,6 +27,7 @@ from finespun.models.addresses import resolve
 from finespun.sweeps import automatic
 from finespun.sweeps.composing import Composer
 from finespun.sweeps.loop import Loop, Plan
+from finespun.sweeps.processes.trials import named
 from finespun.sweeps.processes.workers import MODEL, LocalWorkers, PublishedWorkers, Workers, gpus_here
 from finespun.sweeps.record import ParentRun
 from finespun.sweeps.space import Space, parse
@@ -57,7 +58,7 @@ def search(whole: DictConfig, context: HydraContext, function: TaskFunction, arg
     settings, sampler = _settings(whole), _plain(whole.hydra.sweeper.get("sampler"))
     space = _space(whole, composer, arguments, artifacts, settings)
     base, _ = composer.checked(space.overrides({}))
-    composer.check_all(space.overrides(drawn) for drawn in (space.corners() if sampler else space.grid()))
+    composer.check_all((named(drawn), space.overrides(drawn)) for drawn in (space.corners() if sampler else space.grid()))
     goals = _goals(settings, base)
     identity = _identity(space, base, goals, artifacts, adaptive=sampler is not None)
     name = settings.name or f"{Path(base.data.name).stem}-{_digest(identity)[:8]}"
@@ -72,7 +73,8 @@ def search(whole: DictConfig, context: HydraContext, function: TaskFunction, arg
             open_storage(address), name, goals=goals, space=space, sampler=sampler, seed=base.seed, identity=identity
         )  # fmt: skip
         _note(kept, plan)
-        command = " ".join(["finespun run -m", *_said_by_user(arguments, artifacts)])
+        given = (each.lstrip("+") for each in _said_by_user(arguments, artifacts))
+        command = " ".join(["finespun run -m", *given])
         with ParentRun.opened(study, plan, base, artifacts, command) as run, table(plan, study) as shown:
             workers = _workers(whole, context, function, settings, base, artifacts, secret | run.environment)
             Loop(plan, study, composer, workers, run, shown).run()

@@ -115,7 +115,8 @@ class Space:
     def described(self) -> dict[str, str]:
         """What is searched and what is fixed, as written: what a sweep of this name must have again."""
         fixed = {key: value for key, value in self.fixed.items() if key.lstrip("+~").partition(".")[0] not in APART}
-        return {**fixed, **{each.key: each.written for each in self.dimensions}}
+        plain = {key.lstrip("+"): value for key, value in fixed.items()}
+        return {**plain, **{each.key: each.written for each in self.dimensions}}
 
     @property
     def searched(self) -> list[str]:

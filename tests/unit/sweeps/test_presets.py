@@ -29,7 +29,7 @@ def test_every_corner_of_a_shipped_search_is_valid(preset: str) -> None:
         params = [f"{key}={value}" for key, value in made.items()]
         space = parse(composer.parser.parse_overrides(params), composer.groups, composer.keys_of)
         corners = list(space.corners())
-        composer.check_all(space.overrides(corner) for corner in corners)
+        composer.check_all((preset, space.overrides(corner)) for corner in corners)
     assert len(corners) > 1
     assert whole.sweep.trials
     assert whole.hydra.sweeper.sampler
