@@ -65,6 +65,7 @@ bench: setup ## measure speed, side by side (benchmarks/README.md)
 	python benchmarks/step_cost.py
 	python benchmarks/scaling.py
 	python benchmarks/sweeps.py
+	python benchmarks/devices.py
 
 EXTRAS := dev demo images keras bench generation audio detection retrieval hub s3 postgresql joblib slurm ray explain label-errors
 lock: setup ## resolve pyproject.toml anew into the lock files (needs uv)

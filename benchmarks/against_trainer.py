@@ -37,6 +37,7 @@ from finespun.training.checkpoints import Store
 from finespun.training.fit import fit
 from finespun.training.history import Sink
 from finespun.training.lightning.devices import choose
+from finespun.training.lightning.sharding import from_rank_zero
 
 ROOT = Path(__file__).resolve().parents[1]
 CAP, BATCH = 128, 32
@@ -72,7 +73,7 @@ def sgemm() -> float:
 
 def ours(
     rows: Rows, folder: Path, *, epochs: int = 1, strategy: str = "full", features: Path | None = None, model: Any = None,
-    sink: Sink = lambda _metrics, _step: None, precision: str = "32-true",
+    sink: Sink = lambda _metrics, _step: None, precision: str = "32-true", devices: int = 1, kind: str = "ddp",
 ) -> Callable[[], Any]:  # fmt: skip
     """Makes a run of finespun's, of MiniLM unless another model is given; `sink` takes its metrics."""
     artifacts = Artifacts(project=ROOT, out=ROOT)
@@ -82,7 +83,7 @@ def ours(
     composed.trainer.update(
         {"max_epochs": epochs, "precision": precision, "batch_size": BATCH, "early_stopping_patience": None}
     )
-    composed.runtime.update({"progress_bar": False, "accelerator": "cpu", "devices": 1})
+    composed.runtime.update({"progress_bar": False, "accelerator": "cpu", "devices": devices, "strategy": kind})
     config = check(composed, Origin(conf=artifacts.conf, choices={}))
     for split, part in (("train", rows), ("val", rows[:32])):
         ids = [row["input_ids"] for row in part]
@@ -95,12 +96,14 @@ def ours(
             writer.write_table(table)
     (folder / "schema.json").write_text(json.dumps({"labels": ["no", "yes"]}))
     store = folder / "store"
-    store.mkdir()
+    store.mkdir(exist_ok=True)
     task = targets.build("task", config.task)
-    tuning, encoder = targets.build("strategy", config.strategy).tune(model or fresh_model()), task.encoder(weights())
+    hardware, encoder = choose(config.runtime, precision), task.encoder(weights())
+    tune = targets.build("strategy", config.strategy).tune
+    tuning = from_rank_zero(lambda: tune(model or fresh_model()), hardware)
     return lambda: fit(
         config=config, tuning=tuning, task=task, prepared=PreparedData(folder), encoder=encoder,
-        hardware=choose(config.runtime, precision), store=Store(store), sink=sink, features=features,
+        hardware=hardware, store=Store(store), sink=sink, features=features,
     )  # fmt: skip
 
 

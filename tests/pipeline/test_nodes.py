@@ -195,7 +195,7 @@ def test_stages_are_jobs_of_submitit_or_steps_of_srun(project: Project, tmp_path
     assert "one process, precision" in out.stdout, "what the job says is shown"
     (tmp_path / "bin").mkdir()
     srun = tmp_path / "bin" / "srun"
-    start = "os.execv(sys.executable, sys.argv[sys.argv.index(sys.executable):])"
+    start = "while sys.argv[1].startswith('--'): del sys.argv[1]\nos.execv(sys.argv[1], sys.argv[1:])"
     srun.write_text(f"#!{sys.executable}\nimport os, sys\nprint('srun', flush=True)\n{start}\n")
     srun.chmod(0o755)
     path = f"{tmp_path / 'bin'}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

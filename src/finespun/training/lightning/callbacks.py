@@ -222,6 +222,7 @@ class Saver(Checkpoint):
                 assert self.average._average_model is not None  # noqa: SLF001  (Lightning has no other way to it)
                 weights = self.average._average_model.module.state_dict()  # noqa: SLF001
             trainer.strategy.save_checkpoint({"state_dict": weights}, self.store.folder / self.best_file)
+            trainer.strategy.barrier()  # whoever reads it finds it whole
 
     def load_best(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Puts the weights of the best epoch into the module.

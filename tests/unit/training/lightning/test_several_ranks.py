@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from finespun.data.prepared import PreparedData
 from finespun.evaluation.predict import predict_split
 from finespun.models.pretrained import load_model
 from finespun.tasks.inputs.text import TextEncoder
+from finespun.training.checkpoints import Store
 from finespun.training.history import History, Recorder
 from finespun.training.lightning.launching import rank
 from several import together
@@ -85,3 +87,23 @@ def test_validation_metrics_of_rows_that_do_not_divide_are_those_of_one_process(
     for point in counted:
         assert many[point] == pytest.approx(one[point], abs=1e-7), "whole rows: one that counts twice, or not, is seen"
         assert one["val/accuracy", point[1]] * rows == pytest.approx(round(one["val/accuracy", point[1]] * rows), abs=1e-3)
+
+
+def test_the_best_weights_are_read_when_they_are_written(train: Train, tmp_path: Path) -> None:
+    """Rank zero writes them, on whatever disk; the others go on to read them."""
+
+    def work() -> float:
+        write = Store.write
+
+        def slowly(self: Store, state: Any, name: str, **options: Any) -> Path:
+            time.sleep(2.0 if name.startswith("best") else 0.0)
+            return write(self, state, name, **options)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Store, "write", slowly)
+            return train(
+                tmp_path, runtime__devices=2, trainer__max_epochs=1, runtime__checkpoint_seconds=1e6, **STEADY
+            ).best_score  # fmt: skip
+
+    one, other = together(2, work)
+    assert one == other
