@@ -210,7 +210,11 @@ def _check_roles(config: RunConfig) -> Iterator[tuple[str, str]]:
             f"data.columns.{role}",
             f"unknown role; the task {type(task).__name__} has {listed([*task.roles, *task.optional_roles, 'group'])}",
         )
-    unlike = {"target": "numbers", "labels": "any number of labels", "tags": "tags of words"}
+    unlike = {
+        "target": "texts" if "target" in task.text_roles else "numbers",
+        "labels": "any number of labels",
+        "tags": "tags of words",
+    }
     given = next((unlike[role] for role in task.answer_roles if role in unlike), None)
     if config.trainer.imbalance != "ignore" and given:
         yield (
