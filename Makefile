@@ -64,6 +64,7 @@ bench: setup ## measure speed, side by side (benchmarks/README.md)
 	python benchmarks/frozen_backbone.py --rows 320 --epochs 50
 	python benchmarks/step_cost.py
 	python benchmarks/scaling.py
+	python benchmarks/sweeps.py
 
 EXTRAS := dev demo images keras bench generation audio detection retrieval hub s3 postgresql joblib slurm ray explain label-errors
 lock: setup ## resolve pyproject.toml anew into the lock files (needs uv)

@@ -8,8 +8,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
+
+from finespun.config import targets
+from finespun.config.sections import Target
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = ROOT / "data" / "raw" / "movie_reviews.csv"
@@ -145,3 +149,10 @@ def write_digits(folder: Path, count: int) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.round(found.images[number] * 255 / 16).astype(np.uint8)).save(path)
     return folder
+
+
+def shipped(section: str, name: str) -> Any:
+    """Returns the class that a file of `conf/` names, built of its options alone: what refers to other sections is left out."""
+    plain = yaml.safe_load((ROOT / "conf" / section / f"{name}.yaml").read_text(encoding="utf-8"))
+    own = {key: value for key, value in plain.items() if not str(value).startswith("${")}
+    return targets.build(section, Target.model_validate(own))

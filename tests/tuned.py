@@ -12,7 +12,7 @@ from finespun.evaluation.measure import Measured, measure
 from finespun.evaluation.predict import predict_split
 from finespun.models.conversion.folder import ready
 from finespun.models.pretrained import load_model
-from finespun.stages import finetune
+from finespun.stages import finetune, saving
 from finespun.stages.prepare import prepare
 from finespun.training.checkpoints import Store
 from finespun.training.lightning.devices import choose
@@ -50,7 +50,7 @@ def tuned(folder: Path, rows: list[dict[str, str]], columns: dict[str, Any], **c
         sink=lambda _metrics, _step: None,
     )  # fmt: skip
     record = {"columns": data.schema["columns"], "task": config.task.model_dump(by_alias=True), "loaded": str(loaded)}
-    finetune._save(fitted, processor, finish, store, folder / "model", record)
+    saving.save(fitted, processor, finish, store, folder / "model", record)
     return folder / "model"
 
 

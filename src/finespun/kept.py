@@ -24,6 +24,13 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def folder_digest(folder: Path) -> str:
+    """Returns the sha256 of a folder's file names and digests."""
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and "__pycache__" not in file.parts]
+    lines = [f"{file.relative_to(folder).as_posix()}:{file_digest(file)}" for file in files]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
 def write_whole(path: Path, text: str) -> None:
     """Writes a small file that exists whole or not at all, also after a power cut."""
     partial = path.with_name(f"{path.name}.partial")

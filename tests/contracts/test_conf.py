@@ -22,11 +22,11 @@ from finespun.artifacts import Artifacts
 from finespun.config import targets
 from finespun.config.check import Origin, check
 from finespun.config.compose import compose, to_plain
-from finespun.config.sections import RunConfig, Target
+from finespun.config.sections import RunConfig
 from finespun.stages.prepare import prepare
 from finespun.strategies.base import Strategy
 from finespun.tasks.base import Task
-from helpers import ROOT
+from helpers import ROOT, shipped
 
 CONF = ROOT / "conf"
 FILES = sorted(path.relative_to(CONF).with_suffix("") for path in CONF.rglob("*.yaml"))
@@ -56,8 +56,7 @@ def test_files_were_found() -> None:
 
 
 def roles(task: str) -> tuple[str, ...]:
-    built = targets.build("task", Target.model_validate(yaml.safe_load((CONF / "task" / f"{task}.yaml").read_text())))
-    return tuple(built.roles)
+    return tuple(shipped("task", task).roles)
 
 
 def beside(group: str, name: str) -> list[str]:

@@ -6,13 +6,10 @@ import inspect
 from typing import Any
 
 import pytest
-import yaml
 
-from finespun.config import targets
-from finespun.config.sections import Target
 from finespun.strategies.base import Strategy
 from finespun.tasks.base import Task
-from helpers import ROOT
+from helpers import ROOT, shipped
 
 PROTOCOLS: dict[str, Any] = {"task": Task, "strategy": Strategy}
 FILES = [(section, path) for section in PROTOCOLS for path in sorted((ROOT / "conf" / section).glob("*.yaml"))]
@@ -42,7 +39,7 @@ def test_the_protocols_promise_something() -> None:
 
 @pytest.mark.parametrize(("section", "path"), FILES, ids=lambda each: getattr(each, "stem", each))
 def test_a_class_has_every_method_and_attribute_of_its_protocol(section: str, path: Any) -> None:
-    built = targets.build(section, Target.model_validate(yaml.safe_load(path.read_text())))
+    built = shipped(section, path.stem)
     protocol = PROTOCOLS[section]
     methods, attributes = members(protocol)
     assert {name for name in attributes if not hasattr(built, name)} == set()

@@ -162,7 +162,7 @@ def _is_module(name: str) -> bool:
 
 
 def test_every_stage_of_dvc_yaml_has_a_module_and_the_other_way_round() -> None:
-    helpers = {"__init__", "__main__", "finished", "launching", "measuring", "slurm"}
+    helpers = {"__init__", "__main__", "finished", "launching", "measuring", "saving", "slurm"}
     assert {path.stem for path in (ROOT / "src" / "finespun" / "stages").glob("*.py")} - helpers == set(STAGES)
 
 

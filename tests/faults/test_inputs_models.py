@@ -21,8 +21,8 @@ from finespun.data.prepared import PreparedData
 from finespun.data.sources.tables import Line
 from finespun.errors import ModelError
 from finespun.models.pretrained import load
-from finespun.stages.finetune import _ready
 from finespun.tasks.inputs.text import TextEncoder
+from finespun.training.begin import _ready
 from helpers import make_tiny_bert, real_rows
 from small_run import LABELS, small_config
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 
 import pytest
 import yaml
 
-from helpers import Project
+from helpers import ROOT, Project
 
 PARAMS = """# The dials.
 data: movie_reviews # the data
@@ -30,6 +31,7 @@ def promote(project: Project, *arguments: str, check: bool = True) -> subprocess
     return project.run("finespun", "promote", *arguments, check=check)
 
 
+@pytest.mark.slow
 def test_dvc_reaches_the_metric_of_the_promoted_trial(project: Project) -> None:
     (project.folder / "params.yaml").write_text(PARAMS)
     project.commit("dials with comments")
@@ -84,3 +86,20 @@ def test_a_run_of_its_own_is_promoted_by_its_id(project: Project) -> None:
     project.run("dvc", "repro", "finetune")
     made = json.loads((project.folder / "models" / "finetuned" / "run.json").read_text())
     assert made["best_score"] == record["best_score"]
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_page_on_sweeps_run_as_they_stand(project: Project) -> None:
+    page = (ROOT / "docs" / "sweeps.md").read_text(encoding="utf-8")
+    commands = [
+        line for block in re.findall(r"^```bash\n(.*?)^```", page, re.MULTILINE | re.DOTALL) for line in block.splitlines()
+    ]
+    assert len(commands) >= 6
+    for command in commands:
+        said = project.run("bash", "-c", command, timeout=900)
+        assert said.stdout
+    assert "experiment: rates" in (project.folder / "params.yaml").read_text()
+    named = set(re.findall(r"^`?(\w+)`? \| ", page, re.MULTILINE)) | set(re.findall(r"`(\w+)`", page))
+    for folder in ("sweep", "hydra/sweeper/sampler", "hydra/sweeper/pruner"):
+        stems = {path.stem for path in (ROOT / "conf" / folder).glob("*.yaml")} - {"default"}
+        assert stems <= named, "every shipped choice is on the page"

@@ -117,13 +117,16 @@ def in_mlflow(project: Project, name: str) -> None:
     assert {"plots/optimization_history.png", "plots/slice.png"} <= plots
 
 
-def test_trials_fail_alone_and_wrong_values_stop_all_before_the_first(project: Project) -> None:
+def test_a_wrong_value_of_the_last_trial_stops_all_before_the_first(project: Project) -> None:
     wrong = sweep(project, "optimizer.lr=1e-5,abc", check=False)
     assert wrong.returncode == 2
     assert "optimizer.lr: Input should be a valid number (it is 'abc') (trial" in wrong.stderr
     assert not (project.folder / "multirun").exists()
     assert not (project.folder / "mlruns").exists()
 
+
+@pytest.mark.slow
+def test_trials_fail_alone_and_the_first_five_alike_stop_the_sweep(project: Project) -> None:
     mixed = sweep(project, "optimizer.lr=1e-3,1e35,2e-3", *HEAD, "sweep.name=mixed")
     assert [state for _, state, _, _ in trials(project, "mixed")] == ["COMPLETE", "FAIL", "COMPLETE"]
     assert "trial 1: lr=1e+35: failed: step" in mixed.stdout

@@ -9,10 +9,11 @@ import click
 from finespun import __version__
 from finespun.artifacts import this_project
 from finespun.cli.care import doctor, sync
+from finespun.cli.data import check, init
 from finespun.cli.lineage import plan, reproduce, trace
 from finespun.cli.run import promote, run, sweeps
 from finespun.cli.see import compare, report, summary, ui
-from finespun.cli.use import predict
+from finespun.cli.use import explain, predict
 from finespun.errors import FinespunError
 from finespun.masking import mask_streams
 
@@ -53,5 +54,22 @@ def main() -> None:
     """
 
 
-for command in (run, sweeps, promote, predict, summary, report, compare, ui, plan, trace, reproduce, doctor, sync):
+for command in (
+    init,
+    check,
+    run,
+    sweeps,
+    promote,
+    predict,
+    explain,
+    summary,
+    report,
+    compare,
+    ui,
+    plan,
+    trace,
+    reproduce,
+    doctor,
+    sync,
+):
     main.add_command(command)

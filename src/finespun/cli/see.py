@@ -27,7 +27,7 @@ def summary() -> None:
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False, exists=True), required=False)
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False), required=False)
 def report(folder: Path | None) -> None:
     """Write the report of a folder of `finespun run`, or of the project [default], as one HTML page."""
     from finespun.report.facts import read  # noqa: PLC0415

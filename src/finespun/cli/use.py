@@ -1,4 +1,4 @@
-"""Commands that use a model: `finespun predict`."""
+"""Commands that use a model: `finespun predict`, `explain`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from finespun.artifacts import this_project
 @click.option("--column", "columns", multiple=True, metavar="ROLE=COLUMN",
               help="A column to read, if it is called other than in training, such as text=review.")  # fmt: skip
 @click.option(
-    "--format", "file_format", type=click.Choice(["csv", "jsonl", "parquet"]), help="Of INPUT [default: by its ending]."
+    "--format",
+    "file_format",
+    type=click.Choice(["csv", "json", "jsonl", "parquet", "arrow"]),
+    help="Of INPUT [default: by its ending].",
 )
 @click.option("--delimiter", metavar="CHARACTER", help="Between the fields of a CSV [default: as in training].")
 @click.option("--encoding", help="Of a text file, such as utf-8 or latin-1 [default: as in training].")
@@ -61,3 +64,27 @@ def predict(
     )  # fmt: skip
     bad = f", {failed:,} of them could not be predicted (column error)" if failed else ""
     click.echo(f"{count:,} row{'s' if count != 1 else ''} -> {output}{bad}", err=True)
+
+
+@click.command()
+@click.argument("text")
+@click.option(
+    "--model", type=click.Path(path_type=Path, file_okay=False), help="A fine-tuned folder [default: models/finetuned]."
+)
+@click.option("--trust-remote-code", is_flag=True, help="Run code that lies in the model's folder.")
+def explain(text: str, model: Path | None, *, trust_remote_code: bool) -> None:
+    """Show which words of TEXT made the predicted label (integrated gradients), and check that against deleting words."""
+    from finespun.evaluation.analysis.attribution import explain as explained  # noqa: PLC0415
+    from finespun.evaluation.predictor import Predictor  # noqa: PLC0415
+
+    predictor = Predictor(model or this_project().finetuned, trust_remote_code=trust_remote_code)
+    found = explained(predictor, dict.fromkeys(predictor.columns.values(), text))
+    click.echo(f"{found.label}, probability {found.probability:.3f}")
+    largest = max((abs(score) for score in found.scores), default=1.0) or 1.0
+    for token, score in zip(found.tokens, found.scores, strict=True):
+        click.echo(f"  {token:<20} {score:+8.3f}  {('+' if score > 0 else '-') * round(20 * abs(score) / largest)}")
+    areas = f"area under the probability {found.deletion:.3f}, in random orders {found.random:.3f}"
+    if found.holds:
+        click.echo(f"deleting the words in this order: {areas}: these words matter")
+    else:
+        click.echo(f"warning: deleting the words in this order is no better than at random ({areas}): do not trust it")

@@ -16,6 +16,7 @@ from finespun.config import lightning, targets
 from finespun.config.sections import RunConfig, SweepConfig, Target
 from finespun.errors import ConfigError, did_you_mean, listed
 
+SPLIT_ROLES = ("group", "split", "time")  # of any task: columns that decide on splits
 FROM_ENVIRONMENT = "reads an environment variable, which would be recorded; only the section runtime may"
 
 
@@ -205,16 +206,15 @@ def _check_roles(config: RunConfig) -> Iterator[tuple[str, str]]:
     for role in task.roles:
         if role not in config.data.columns:
             yield f"data.columns.{role}", f"is missing; the task {type(task).__name__} needs the columns {listed(task.roles)}"
-    for role in set(config.data.columns) - {*task.roles, *task.optional_roles, "group"}:
-        yield (
-            f"data.columns.{role}",
-            f"unknown role; the task {type(task).__name__} has {listed([*task.roles, *task.optional_roles, 'group'])}",
-        )
+    known = [*task.roles, *task.optional_roles, *SPLIT_ROLES]
+    for role in set(config.data.columns) - {*known}:
+        yield f"data.columns.{role}", f"unknown role; the task {type(task).__name__} has {listed(known)}"
+    if config.data.split_by == "stratified" and not {"label", "labels", "tags"} & {*task.answer_roles}:
+        yield "data.split.by", f"stratified needs labels, and {type(task).__name__} has none; say hash"
     unlike = {
-        "target": "texts" if "target" in task.text_roles else "numbers",
-        "labels": "any number of labels",
-        "tags": "tags of words",
-    }
+        "target": "texts" if "target" in task.text_roles else "numbers", "labels": "any number of labels",
+        "tags": "tags of words", "mask": "a class a pixel", "boxes": "boxes",
+    }  # fmt: skip
     given = next((unlike[role] for role in task.answer_roles if role in unlike), None)
     if config.trainer.imbalance != "ignore" and given:
         yield (
@@ -222,5 +222,9 @@ def _check_roles(config: RunConfig) -> Iterator[tuple[str, str]]:
             f"{config.trainer.imbalance} needs one label a row, and {type(task).__name__} has {given}; set it to ignore",
         )
     for kind in task.cannot_keep:
-        if getattr(config.data.checks, kind) == "warn":
-            yield f"data.checks.{kind}", f"warn would keep rows that {type(task).__name__} cannot learn from; say error or drop"
+        said = getattr(config.data.checks, kind)
+        if said in {"warn", "note"}:
+            yield (
+                f"data.checks.{kind}",
+                f"{said} would keep rows that {type(task).__name__} cannot learn from; say error or drop",
+            )

@@ -5,6 +5,7 @@ A default stands here only for a setting that most files in `conf/` leave out.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -26,8 +27,11 @@ Floats = Annotated[tuple[float, ...], Field(strict=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(min_length=1)]
 Column = Annotated[str, BeforeValidator(lambda given: str(given) if type(given) is int else given)]  # of CoNLL, by position
+SPLIT_OF_PATH = "(split)"  # a column that is added to rows whose file or hub split says it
 KERAS = (".keras", ".h5")
-Severity = Literal["error", "warn", "drop"]
+Severity = Literal["error", "warn", "note", "drop"]
+Finding = Literal["error", "warn", "note"]  # of what is no single row's fault
+SplitBy = Literal["hash", "stratified", "group", "time", "given"]
 
 
 class Section(BaseModel):
@@ -44,8 +48,14 @@ class Filter(Section):
 
 
 class Split(Section):
-    """Shares of the three splits; `seed` is apart from the run's seed, so that runs with other seeds compare."""
+    """How rows are split, and the shares of the three splits; `seed` is apart from the run's, so that runs with others compare.
 
+    `hash`: of a row's normalised content. `stratified`: the same share of each label. `group`: rows of one `columns.group`
+    stay together. `time`: the oldest rows train, the newest test, by `columns.time`. `given`: as `columns.split` or the names
+    in `data.path` say. None: given or group where the columns or paths say so, else hash.
+    """
+
+    by: SplitBy | None = None
     train: Share = 0.8
     val: Share = 0.1
     test: Share = 0.1
@@ -61,7 +71,7 @@ class Split(Section):
 
 
 class Checks(Section):
-    """What to do with rows that fail a check: stop (`error`), keep (`warn`) or leave out and count (`drop`)."""
+    """What to do with rows that fail a check: stop (`error`), keep (`warn`, `note`) or leave out and count (`drop`)."""
 
     empty_text: Severity = "error"
     unknown_label: Severity = "error"
@@ -72,9 +82,19 @@ class Checks(Section):
     bytes_as_text: Severity = "error"  # a text or label that is Python's way to write bytes: b'...'
     no_value: Severity = "warn"  # a text or label that is how programs write that there is no value: nan, NULL, #REF!
     rare_label: Severity = "error"  # that no training row has
-    lookalike_label: Literal["error", "warn"] = "warn"  # labels that differ by case or blanks, or as 1 and 1.0 do
+    lookalike_label: Finding = "warn"  # labels that differ by case or blanks, or as 1 and 1.0 do
+    joined_labels: Finding = "warn"  # labels that are several of the others with a sign between them
+    blank_indicator: Finding = "warn"  # empty cells in columns of 0 and 1
     duplicate: Severity = "warn"
     conflicting_labels: Severity = "error"
+    control_character: Severity = "note"  # in a text: control characters, and those that nobody sees
+    leak: Severity = "error"  # a row that is in two ready splits; drop leaves out the one that is trained on
+    near_duplicate: Finding = "warn"  # nearly the same text in two splits
+    small_label: Finding = "error"  # of stratified splits: a label with fewer rows than splits
+    imbalance: Finding = "warn"  # a label with a fiftieth of the rows of another, or less
+    leakage: Finding = "warn"  # what predicts the label perfectly and will not be there when it is asked for
+    cut_off: Finding = "warn"  # the share of tokens beyond the model's window
+    unknown_tokens: Finding = "warn"  # the share of tokens that the tokenizer does not know
 
 
 class Limit(Section):
@@ -90,19 +110,30 @@ class Limit(Section):
         return self
 
 
+Format = Literal["csv", "json", "jsonl", "parquet", "arrow", "conll", "images", "coco", "csv_of_boxes"]
+
+
 class DataConfig(Section):
     """Where rows come from, what the columns mean, how rows are split and checked."""
 
-    path: str
-    format: Literal["csv", "jsonl", "parquet", "conll", "images"] | None = None  # None: by the ending; images: a folder
-    delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
-    encoding: str = "utf-8"
+    path: str | Strings | dict[str, str | Strings] = ""  # files, globs, addresses; by split, if given so; with sql a database
+    format: Format | None = None  # None: by the ending
+    sql: Name | None = None  # a query, whose rows are read from the database that path is the address of
+    password: Name | None = None  # of the database: the name of an environment variable
+    hub: Name | None = None  # a data set of the Hugging Face hub, or a folder in its layout
+    hub_config: str | None = None
+    hub_revision: str | None = None
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None  # None: found in the file
+    encoding: str | None = None  # None: found in the file
     quoting: Literal["auto", "standard", "none"] = "auto"  # auto: a quote that swallows rows is reported; none: quotes are text
+    header: bool = True  # of a CSV: whether its first line names the columns; without it they are called 1, 2, ...
     allow_outside: bool = False  # whether a table of images may name files that lie elsewhere than the data
-    columns: dict[str, Column | Strings]  # role -> column, or several; `group` keeps rows of one group in one split
+    columns: dict[str, Column | Strings]  # role -> column, or several; `group`, `time` and `split` decide on splits
     labels: Strings | None = None  # None: those found, sorted
     filters: Annotated[tuple[Filter, ...], Field(strict=False)] = ()
     split: Split = Split()
+    folds: Annotated[int, Field(ge=2)] = 5
+    fold: NonNegativeInt | None = None  # cross-validation: the part, of `folds`, of all but the test split that validates
     limit: Limit | None = None
     slices: Annotated[tuple[Name, ...], Field(strict=False)] = ()  # columns by whose values scores are reported, too
     checks: Checks = Checks()
@@ -115,6 +146,70 @@ class DataConfig(Section):
             if twice:
                 raise ValueError(f"{role} names {', '.join(twice)} twice; name each column once")
         return columns
+
+    @property
+    def name(self) -> str:
+        """What the data are called in messages."""
+        if self.hub:
+            return self.hub
+        given = [*self.path.values()] if isinstance(self.path, dict) else [self.path]
+        paths = [path for each in given for path in ([each] if isinstance(each, str) else each)]
+        return paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _splits_of_paths_are_given(cls, values: Any) -> Any:
+        """Gives rows of paths by split, and of the hub, the role `split`: a column that reading adds."""
+        if isinstance(values, dict) and (isinstance(values.get("path"), dict) or values.get("hub")):
+            columns = values.get("columns")
+            if (
+                isinstance(columns, dict)
+                and "split" not in columns
+                and (values.get("split") or {}).get("by") in (None, "given")
+            ):
+                return {**values, "columns": {**columns, "split": SPLIT_OF_PATH}}
+        return values
+
+    @model_validator(mode="after")
+    def _says_one_source(self) -> Self:
+        if self.sql and ("://" not in self.name or self.hub):
+            raise ValueError("sql needs path, the address of a database, such as sqlite:///data/raw/shop.db; and no hub")
+        if not self.sql and self.password:
+            raise ValueError("password is that of a database; leave it out, or say sql")
+        if self.sql and re.match(r"[^/]*://[^/@]*:[^/@]+@", self.name):
+            raise ValueError(
+                "path holds a password, which would be recorded; leave it out there, and set password: the name of an"
+                " environment variable that holds it"
+            )
+        if bool(self.hub) == bool(self.path):
+            raise ValueError("say path, or hub; one of them")
+        odd = {*self.path} - {"train", "val", "test"} if isinstance(self.path, dict) else set()
+        if odd:
+            raise ValueError(f"path: {', '.join(sorted(odd))} is no split; say train, val, test")
+        return self
+
+    @property
+    def split_by(self) -> SplitBy:
+        """How rows are split: as it is said, or as the columns say."""
+        if self.split.by:
+            return self.split.by
+        return "given" if "split" in self.columns else "group" if "group" in self.columns else "hash"
+
+    @model_validator(mode="after")
+    def _splits_by_what_is_there(self) -> Self:
+        needed = {"group": "group", "time": "time", "given": "split"}.get(self.split_by)
+        if needed and needed not in self.columns:
+            raise ValueError(f"split.by: {self.split_by} needs columns.{needed}, the column that says it")
+        if self.split_by == "time" and ("group" in self.columns or self.fold is not None):
+            what = (
+                "columns.group would put one group on both sides" if "group" in self.columns else "fold needs rows in any order"
+            )
+            raise ValueError(f"split.by: time goes by time alone, and {what}; leave that out, or split by something else")
+        if self.fold is not None and self.fold >= self.folds:
+            raise ValueError(
+                f"fold: {self.fold} is none of {self.folds} folds; say one of 0 to {self.folds - 1}, or raise folds"
+            )
+        return self
 
     @field_validator("labels")
     @classmethod
@@ -239,6 +334,7 @@ class EvaluationConfig(Section):
     bootstrap_resamples: Annotated[int, Field(ge=100)]
     confidence: Annotated[float, Field(gt=0, lt=1)]
     baselines: bool
+    calibrate: bool = False  # what tasks take over; alone it changes nothing
 
 
 class ReportConfig(Section):

@@ -59,6 +59,12 @@ def is_blank(text: str) -> bool:
     return all(unicodedata.category(character) in {"Cc", "Cf", "Zl", "Zp", "Zs"} or character in UNSEEN for character in text)
 
 
+def unseen_characters(text: str) -> list[str]:
+    """Returns code points (U+200B) of a text that nobody sees and no script needs; line ends and tabs are not among them."""
+    odd = (each for each in dict.fromkeys(text) if not each.isprintable() and each not in KEPT_FORMATS and not each.isspace())
+    return [f"U+{ord(each):04X}" for each in odd if unicodedata.category(each) in {"Cc", "Cf"}]
+
+
 def label_name(text: str) -> str:
     """Returns a label as it is compared: composed (NFC), single plain spaces, no zero-width or control characters."""
     if text.isascii() and text.isprintable():

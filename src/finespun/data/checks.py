@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from finespun.config.sections import DataConfig
-from finespun.data.cells import NOTATION, NUMBER, Unclear, as_text, is_list, label_name, read_list, stand_in, yes_or_no
-from finespun.data.check_report import Problem, Report, short
+from finespun.data.cells import (
+    NOTATION,
+    NUMBER,
+    Unclear,
+    as_text,
+    is_list,
+    label_name,
+    read_list,
+    stand_in,
+    unseen_characters,
+    yes_or_no,
+)
+from finespun.data.check_report import KEPT, Problem, Report, short
 from finespun.data.sources.tables import Line, Row
-from finespun.data.splits import normalise, split_of
+from finespun.data.splits import GIVEN, given_split, hashed, normalise, time_of
 from finespun.errors import DataError, did_you_mean, listed, visible
 from finespun.tasks.base import Problem as Found
 from finespun.tasks.base import Task, Values
@@ -100,14 +110,15 @@ def _unexpected(value: Any, *, lists: bool) -> str | None:
     return None
 
 
-def check_rows(lines: Iterable[Line], data: DataConfig, task: Task) -> Report:
-    """Looks at every row once.
+def check_rows(
+    lines: Iterable[Line], data: DataConfig, task: Task, place: Callable[[int], tuple[str, int]] | None = None
+) -> Report:  # fmt: skip
+    """Looks at every row once; `place` says which file and line a row's number is.
 
     Raises:
         DataError: a column is missing, or there is no row.
     """
-    report = Report(file=data.path)
-    seen: dict[bytes, tuple[int, str]] = {}
+    report = Report(file=data.name, place=place)
     needed = {column for _, column in named_columns(data.columns)} | {rule.column for rule in data.filters}
     several = [data.columns[role] for role in task.indicator_roles if role in data.columns]
     indicators = [column for given in several if not isinstance(given, str) for column in given]
@@ -121,27 +132,78 @@ def check_rows(lines: Iterable[Line], data: DataConfig, task: Task) -> Report:
         given = ((rule, str(as_text(line.row[rule.column]))) for rule in data.filters)
         reason = next((f"{rule.column}={value}" for rule, value in given if value in rule.drop), None)
         if reason:
-            report.filtered[reason] += 1
-            report.left_out.add(line.number)
+            report.filter_out(line.number, reason)
             continue
         values = role_values(line.row, data.columns, task)
         report.add_indicators(line.row, indicators)
-        problems = _problems(line.number, values, data, task, seen)
-        severities = {problem.severity for problem in problems}
-        report.problems += problems
-        if "drop" in severities:
-            report.left_out.add(line.number)
-        if severities <= {"warn"}:
-            key = split_key(values, task)
-            report.add_answers(line.number, task.answers(values), key, split_of(key, data.split))
+        _check_row(line, values, data, task, report)
     if not report.rows:
-        raise DataError(f"{data.path}: holds no rows; put your rows into it")
+        raise DataError(f"{data.name}: holds no rows; put your rows into it")
     return report
+
+
+def _check_row(line: Line, values: Values, data: DataConfig, task: Task, report: Report) -> None:
+    """Adds what is wrong with a row to the report, and the row to those that may be kept, if it may."""
+
+    def problem(kind: str, role: str, remedy: str) -> Problem:
+        column, value = (
+            ", ".join(map(str, each)) if isinstance(each, list | tuple) else str(each)
+            for each in (data.columns[role], values[role])
+        )
+        severity = getattr(data.checks, kind, "error")
+        return Problem(kind=kind, severity=severity, line=line.number, column=column, value=value, remedy=remedy)
+
+    found = [problem(*each) for each in problems_of(values, task, data.labels)]
+    found = found or [problem(*each) for each in _stand_ins(values, data.labels)]
+    found += [problem(*each) for each in (*_split_problems(values, data), *_unseen(values, task))]
+    if all(each.severity in KEPT for each in found):
+        content, target = normalise(task.content(values)), _target_of(values, task)
+        number = hashed(content, data.split.seed)
+        found += [problem(*each) for each in _repeats(number, target, task, report)]
+        if all(each.severity in KEPT for each in found):
+            _keep(line.number, number, target, values, data, task, report)
+    report.add(found)
+
+
+def _keep(
+    line: int, content: int, target: str, values: Values, data: DataConfig, task: Task, report: Report
+) -> None:  # fmt: skip
+    answers = task.answers(values)
+    report.kept.add(line, content=content, target=target, answers=answers)
+    report.count_answers(line, answers)
+    if "group" in values:
+        report.kept.keys.append(hashed(str(values["group"]), data.split.seed))
+    if "time" in values:
+        report.kept.times.append(time_of(str(values["time"])) or 0.0)
+    if "split" in values:
+        report.kept.given.append(given_split(str(values["split"])) or 0)
 
 
 def split_key(values: Values, task: Task) -> str:
     """Returns what decides a row's split: its group where there is one, else its normalised content."""
     return str(values["group"]) if "group" in values else normalise(task.content(values))
+
+
+def _split_problems(values: Values, data: DataConfig) -> Iterator[Found]:
+    """Yields why a row cannot be put into a split, where a column says which."""
+    if "split" in values and given_split(str(values["split"])) is None:
+        yield "unknown_split", "split", f"names no split; write one of {listed(GIVEN)}"
+    if data.split_by == "time" and time_of(str(values["time"])) is None:
+        yield "bad_time", "time", "is no date or time; write it as 2024-03-31 or 2024-03-31T18:30, or as a number"
+
+
+def _unseen(values: Values, task: Task) -> Iterator[Found]:
+    """Yields texts with control characters, or characters that nobody sees."""
+    for role in task.roles:
+        value = values.get(role)
+        if role not in task.answer_roles and isinstance(value, str) and not value.isprintable():
+            names = unseen_characters(value)
+            if names:
+                yield (
+                    "control_character",
+                    role,
+                    f"holds {listed(names)}, which nobody sees; remove them where they are no part of it",
+                )
 
 
 def _require_columns(line: Line, data: DataConfig) -> None:
@@ -152,18 +214,18 @@ def _require_columns(line: Line, data: DataConfig) -> None:
     if len(have) == 1:  # nothing divided the header
         cut = (
             "; a .tsv is divided by tabs: call it .csv to set data.delimiter"
-            if data.path.endswith(".tsv")
+            if data.name.endswith(".tsv")
             else " or data.delimiter"
         )
     if have == ["file", "folder"]:
         cut += "; it is a folder of images, for task: image_classification and columns: {image: file, label: folder}"
-    table = data.format == "csv" or Path(data.path).suffix.lower() in (".csv", ".tsv")
+    table = data.format == "csv" or Path(data.name).suffix.lower() in (".csv", ".tsv")
     likely = table and any(len(column) > LONG_NAME or NUMBER.fullmatch(column) for column in have)
     if likely or (table and not any(column in have or did_you_mean(column, have) for _, column in needed)):
         cut += "; if the first line is a row already, write a line of column names above it"
     names = listed(map(visible, have))
     problems = [
-        f"{data.path}: has no column {column!r} ({key}){did_you_mean(column, have)}; it has: {names}; correct {key}{cut}"
+        f"{data.name}: has no column {column!r} ({key}){did_you_mean(column, have)}; it has: {names}; correct {key}{cut}"
         for key, column in needed
         if column not in have
     ]
@@ -175,26 +237,6 @@ def _holes(line: Line, needed: set[str]) -> Iterator[Problem]:
     remedy = f"is not in this row, which has: {listed(line.row)}; write it, as null where there is nothing to say"
     for column in sorted(needed - line.row.keys()):
         yield Problem(kind="missing_column", severity="error", line=line.number, column=column, value="", remedy=remedy)
-
-
-def _problems(
-    number: int, values: Values, data: DataConfig, task: Task, seen: dict[bytes, tuple[int, str]]
-) -> list[Problem]:  # fmt: skip
-    """Returns what is wrong with one row; it is compared with those before it if it may be kept."""
-
-    def problem(kind: str, role: str, remedy: str) -> Problem:
-        column, value = (
-            ", ".join(map(str, each)) if isinstance(each, list | tuple) else str(each)
-            for each in (data.columns[role], values[role])
-        )
-        severity = getattr(data.checks, kind, "error")
-        return Problem(kind=kind, severity=severity, line=number, column=column, value=value, remedy=remedy)
-
-    found = [problem(*each) for each in problems_of(values, task, data.labels)]
-    found = found or [problem(*each) for each in _stand_ins(values, data.labels)]
-    if all(each.severity == "warn" for each in found):
-        found += [problem(*each) for each in _repeats(number, values, task, seen)]
-    return found
 
 
 def _stand_ins(values: Values, labels: Sequence[str] | None) -> Iterator[Found]:
@@ -211,16 +253,19 @@ def _target(value: Any, role: str, task: Task, values: Values) -> str:
     return ", ".join(sorted(task.answers(values))) if role in ("label", "labels") else str(value).strip()
 
 
-def _repeats(number: int, values: Values, task: Task, seen: dict[bytes, tuple[int, str]]) -> Iterator[Found]:
-    key = hashlib.blake2b(normalise(task.content(values)).encode(), digest_size=12).digest()
-    target = "; ".join(_target(values[role], role, task, values) for role in task.answer_roles if role in values)
-    first_line, first_target = seen.setdefault(key, (number, target))
-    if first_line == number:
+def _target_of(values: Values, task: Task) -> str:
+    return "; ".join(_target(values[role], role, task, values) for role in task.answer_roles if role in values)
+
+
+def _repeats(content: int, target: str, task: Task, report: Report) -> Iterator[Found]:
+    first = report.kept.first(content)
+    if first is None:
         return
-    role = task.roles[0]
-    if target != first_target:
-        told, first_told = short(target), short(first_target)
-        remedy = f"same {role} as row {first_line} but labelled {told!r}, not {first_told!r}; correct one of them"
+    role, line = task.roles[0], report.called(report.kept.numbers[first])
+    if not report.kept.same_target(first, target):
+        names = report.kept.answers[report.kept.kinds[first]]
+        first_target = f", not {short(', '.join(names))!r}" if names else ""
+        remedy = f"same {role} as row {line} but labelled {short(target)!r}{first_target}; correct one of them"
         yield "conflicting_labels", role, f"{remedy}, or set data.checks.conflicting_labels: drop"
     else:
-        yield "duplicate", role, f"same {role} and label as row {first_line}; remove one, or set data.checks.duplicate: drop"
+        yield "duplicate", role, f"same {role} and label as row {line}; remove one, or set data.checks.duplicate: drop"

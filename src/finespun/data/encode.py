@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from finespun.config.sections import DataConfig
 from finespun.data.check_report import Report
 from finespun.data.checks import role_values, split_key
 from finespun.data.sources.tables import Line, chunks
-from finespun.data.splits import SPLITS, normalise, position, split_of
+from finespun.data.splits import SPLITS, Assigned, normalise, position, split_of
 from finespun.errors import DataError, did_you_mean, listed, visible
 from finespun.tasks.base import Encoder, Task, Values
 
@@ -30,7 +30,7 @@ class Profile:
 
     rows: Counter[str] = field(default_factory=Counter)
     labels: dict[str, Counter[str]] = field(default_factory=lambda: {split: Counter() for split in SPLITS})
-    lengths: list[int] = field(default_factory=list)
+    lengths: Counter[int] = field(default_factory=Counter)
     truncated: int = 0
     unit: str = "tokens"
     remarks: dict[str, list[str]] = field(default_factory=dict)  # what is odd about a split's answers
@@ -42,7 +42,9 @@ class Profile:
 
     def plain(self, report: Report) -> dict[str, Any]:
         """Returns plain values for `profile.json`."""
-        quantiles = dict(zip(("p5", "p50", "p95", "max"), np.percentile(self.lengths, (5, 50, 95, 100)).tolist(), strict=True))
+        shares = _quantiles(self.lengths, (0.05, 0.5, 0.95, 1.0))
+        quantiles = dict(zip(("p5", "p50", "p95", "max"), shares, strict=True))
+        mean = sum(length * count for length, count in self.lengths.items()) / max(1, self.lengths.total())
         return {
             "file": report.file,
             "rows_read": report.rows,
@@ -53,8 +55,17 @@ class Profile:
             "labels": {split: dict(sorted(self.labels[split].items())) for split in SPLITS},
             "labels_without_rows": self.without_rows(),
             "remarks": self.remarks,
-            self.unit: {"mean": float(np.mean(self.lengths)), **quantiles, "rows_truncated": self.truncated},
+            self.unit: {"mean": mean, **quantiles, "rows_truncated": self.truncated},
         }
+
+
+def _quantiles(lengths: Counter[int], shares: Sequence[float]) -> list[float]:
+    """Returns quantiles as `numpy.percentile` does, of lengths that are counted."""
+    values = np.array(sorted(lengths))
+    ends = np.cumsum([lengths[int(value)] for value in values])
+    at = [share * (ends[-1] - 1) for share in shares]
+    low, high = (values[np.searchsorted(ends, side(at), side="right")] for side in (np.floor, np.ceil))
+    return [float(one + (other - one) * (where % 1)) for one, other, where in zip(low, high, at, strict=True)]
 
 
 def encode_splits(
@@ -65,10 +76,12 @@ def encode_splits(
     encoder: Encoder,
     labels: Sequence[str],
     folder: Path,
-    left_out: set[int],
-    to_train: frozenset[str] = frozenset(),
+    left_out: Container[int] = (),
+    assigned: Assigned | None = None,
 ) -> Profile:
-    """Splits, encodes and writes rows as `train.arrow`, `val.arrow` and `test.arrow`; `to_train` are keys of training rows.
+    """Splits, encodes and writes rows as `train.arrow`, `val.arrow` and `test.arrow`.
+
+    `assigned` says which split each row is in; without it, a hash does.
 
     Raises:
         DataError: a split stays empty.
@@ -77,12 +90,12 @@ def encode_splits(
     profile = Profile(unit=task.unit)
     with ExitStack() as stack:
         writers: dict[str, pa.RecordBatchFileWriter] = {}
-        for split, rows in _by_split(lines, data, task, left_out, to_train):
+        for split, rows in _by_split(lines, data, task, left_out, assigned):
             columns = task.encode([values for _, values, _ in rows], encoder, labels)
             profile.rows[split] += len(rows)
             for _, values, _ in rows:
                 profile.labels[split].update(task.answers(values))
-            profile.lengths += columns["length"].to_pylist()
+            profile.lengths.update(columns["length"].to_pylist())
             profile.truncated += sum(columns.pop("truncated").to_pylist())
             source = columns.pop("source").to_numpy() if "source" in columns else slice(None)
             numbers = pa.array(np.array([number for number, _, _ in rows])[source], pa.int64())
@@ -99,16 +112,17 @@ def encode_splits(
 
 
 def _by_split(
-    lines: Iterable[Line], data: DataConfig, task: Task, left_out: set[int], to_train: frozenset[str]
+    lines: Iterable[Line], data: DataConfig, task: Task, left_out: Container[int], assigned: Assigned | None
 ) -> Iterator[tuple[str, list[Encoded]]]:
     for chunk in chunks(lines, task.rows_at_once):
         parts: dict[str, list[Encoded]] = {split: [] for split in SPLITS}
         for line in chunk:
-            if line.number in left_out:
+            split = assigned.of(line.number) if assigned else ""
+            if split is None or line.number in left_out:
                 continue
             values = role_values(line.row, data.columns, task)
-            key = split_key(values, task)
-            parts["train" if key in to_train else split_of(key, data.split)].append((line.number, values, _slices(line, data)))
+            split = split or split_of(split_key(values, task), data.split)
+            parts[split].append((line.number, values, _slices(line, data)))
         yield from ((split, rows) for split, rows in parts.items() if rows)
 
 
@@ -122,13 +136,13 @@ def _slices(line: Line, data: DataConfig) -> dict[str, str]:
     if missing:
         near = did_you_mean(missing[0], line.row)
         raise DataError(
-            f"{data.path}: data.slices: has no column {missing[0]!r}{near}; it has: {listed(map(visible, line.row))}"
+            f"{data.name}: data.slices: has no column {missing[0]!r}{near}; it has: {listed(map(visible, line.row))}"
         )
     return {name: str(line.row[name] or "").strip() for name in data.slices}
 
 
 def beyond_limit(
-    lines: Iterable[Line], data: DataConfig, task: Task, left_out: set[int], to_train: frozenset[str] = frozenset()
+    lines: Iterable[Line], data: DataConfig, task: Task, left_out: Container[int] = (), assigned: Assigned | None = None
 ) -> set[int]:
     """Returns the lines of training rows beyond `data.limit`.
 
@@ -138,11 +152,11 @@ def beyond_limit(
         return set()
     ranked: dict[str, list[tuple[float, int]]] = {}
     for line in lines:
-        if line.number in left_out:
+        split = assigned.of(line.number) if assigned else ""
+        if split not in {"", "train"} or line.number in left_out:
             continue
         values = role_values(line.row, data.columns, task)
-        key = split_key(values, task)
-        if key in to_train or split_of(key, data.split) == "train":
+        if split or split_of(split_key(values, task), data.split) == "train":
             group = ", ".join(sorted(set(task.answers(values)))) if data.limit.per_label else ""
             ranked.setdefault(group, []).append((position(normalise(task.content(values)), data.split.seed + 1), line.number))
     kept = data.limit.per_label or data.limit.rows
@@ -153,6 +167,6 @@ def _require_rows(profile: Profile, data: DataConfig) -> None:
     empty = [split for split in SPLITS if not profile.rows[split]]
     if empty:
         raise DataError(
-            f"{data.path}: {sum(profile.rows.values())} usable rows leave no row in the split {listed(empty)};"
-            " bring more rows or raise its share in data.split"
+            f"{data.name}: {sum(profile.rows.values())} usable rows leave no row in the split {listed(empty)};"
+            " bring more rows, raise its share in data.split, or set data.split.by: stratified, which divides few rows evenly"
         )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from finespun.data.sources.image_folder import ENDINGS
 from finespun.errors import listed
@@ -25,6 +26,7 @@ INLINE = "data:image/"  # an image as text: data:image/png;base64,...
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # no others: some start programs
 BYTES_A_PIXEL = 8  # of the largest files: four channels of 16 bits, not compressed
 METADATA = 64_000_000  # bytes that a file may have beside its pixels
+MASK_MODES = ("P", "L", "1", "I;16", "I;16B", "I")  # of PNG: what has one value a pixel
 SIXTEEN_BITS = ("PNG", "PPM")  # formats whose whole numbers of mode `I` are those of 16 bits
 
 
@@ -135,6 +137,41 @@ def _require_size(image: Image.Image, max_pixels: int) -> None:
         raise UnreadableError(
             f"is {image.width} x {image.height} pixels, more than {max_pixels / 1e6:g} million; make it smaller, or raise"
             " task.max_megapixels if you trust it"
+        )
+
+
+def read_mask(name: str, places: Places, *, max_pixels: int) -> NDArray[np.uint16]:
+    """Returns the value of each pixel, (height, width): places in a palette, or greys.
+
+    Args:
+        name: a path, or `data:image/png;base64,` and the bytes of a file.
+        places: where files are looked for and may lie.
+        max_pixels: more are not decoded.
+
+    Raises:
+        UnreadableError: the file is not there, is no PNG, is damaged or too large, or has colours and not values.
+    """
+    from PIL import Image, UnidentifiedImageError  # noqa: PLC0415
+
+    data = _bytes(name, places, most=METADATA + BYTES_A_PIXEL * max_pixels)
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            _require_size(image, max_pixels)
+            _require_values(image)
+            return np.asarray(image).astype(np.uint16)
+    except (UnreadableError, MemoryError):
+        raise
+    except UnidentifiedImageError as error:
+        raise UnreadableError("is no PNG, and other kinds change values of pixels; save the mask as PNG") from error
+    except Exception as error:  # as for images
+        raise UnreadableError(f"is damaged ({' '.join(str(error).split()) or type(error).__name__}); save it again") from error
+
+
+def _require_values(image: Image.Image) -> None:
+    if image.mode not in MASK_MODES:
+        raise UnreadableError(
+            f"has pixels of mode {image.mode}, and a mask has one value a pixel; save it with a palette or as greys of 8 or 16"
+            " bits"
         )
 
 

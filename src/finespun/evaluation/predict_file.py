@@ -72,7 +72,7 @@ def predict_file(
     else:
         predictor.task = predictor.task.reading_from(here, Path(), inside=inside)
         options: dict[str, Any] = {**predictor.reading, **reading}
-        if rank() == 0 and tables.format_of(source, reading.get("file_format")) == "jsonl":
+        if rank() == 0 and tables.format_of(source, reading.get("file_format")) in {"json", "jsonl"}:
             job.columns = _columns(tables.read(source, **options, lenient=True))
         lines = tables.read(source, **options, lenient=True)
     if rank():

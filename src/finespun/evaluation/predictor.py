@@ -43,7 +43,7 @@ class Predictor:
         self.labels = [self.model.config.id2label[position] for position in range(self.model.config.num_labels)]
         roles = [role for role in (*task.roles, *task.optional_roles) if role not in task.answer_roles]
         self.columns = {role: record["columns"][role] for role in roles if role in record["columns"]}
-        self.reading: dict[str, str] = record.get("reading", {})  # how a CSV is read: the delimiter and encoding of training
+        self.reading: dict[str, Any] = record.get("reading", {})  # how a CSV is read: the delimiter and encoding of training
         self.batch_tokens = BATCH_TOKENS
 
     def predict(self, rows: Sequence[Row], *, top_k: int = 1) -> list[dict[str, Any]]:

@@ -9,16 +9,25 @@ NAMES = {
     "accuracy": "Accuracy", "f1_macro": "F1 (macro)", "f1_micro": "F1 (micro)", "f1_samples": "F1 (samples)", "f1": "F1",
     "log_loss": "Log loss", "r2": "R²", "rmse": "RMSE", "mse": "MSE", "mae": "MAE", "pearson": "Pearson's r",
     "spearman": "Spearman's rank correlation", "average_precision": "Average precision", "exact_match": "Exact match",
+    "mean_iou": "Mean IoU", "pixel_accuracy": "Pixel accuracy", "mean_accuracy": "Mean accuracy", "iou": "IoU",
+    "map": "mAP", "map_50": "AP50", "map_75": "AP75", "recall_100": "Recall at 100 boxes", "map_small": "mAP, small",
+    "map_medium": "mAP, medium", "map_large": "mAP, large",
     "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "bleu": "BLEU", "chrf": "chrF",
 }  # fmt: skip
 METHODS = {
     "majority_class": "majority class", "tfidf_logistic": "TF-IDF + logistic regression", "tfidf_ridge": "TF-IDF + ridge",
-    "pixels_logistic": "pixels + logistic regression", "label_shares": "label shares", "mean": "mean",
+    "pixels_logistic": "pixels + logistic regression", "pixels_ridge": "pixels + ridge",
+    "label_shares": "label shares", "mean": "mean",
     "most_frequent_tag": "most frequent tag", "usual_tag_of_word": "usual tag of each word",
+    "most_frequent_class": "most frequent class", "usual_class_of_place": "usual class of each place",
+    "usual_box_of_label": "usual box of each label",
     "lead": "first words of the source", "source": "the source itself", "nearest_training_row": "nearest training row's target",
 }  # fmt: skip
 SMALLER_IS_BETTER = ("loss", "rmse", "mse", "mae", "perplexity", "error", "wer", "cer")
-SHARES = ("accuracy", "f1", "precision", "recall", "exact_match", "average_precision")
+SHARES = (
+    "accuracy", "f1", "precision", "recall", "exact_match", "average_precision", "mean_iou", "iou", "pixel_accuracy",
+    "mean_accuracy", "map", "map_50", "map_75", "recall_100",
+)  # fmt: skip
 
 
 def score_name(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from finespun.artifacts import Artifacts
 from finespun.config import targets
@@ -36,11 +37,10 @@ def evaluate(config: RunConfig, artifacts: Artifacts) -> None:
     write_report(measured, folder, confidence=config.evaluation.confidence)
     history = read_table(artifacts.finetuned / "history.csv", COLUMNS, error=ModelError, remedy=RESTORE)
     prepared = PreparedData(artifacts.prepared)
-    speed = {
-        "rows_per_second": measured.predictions.num_rows / measured.seconds,
-        "device": str(choose(config.runtime, "32-true")),
-    }
-    cost = {**latency(artifacts.finetuned, prepared, "val", config), **speed}
+    hardware = choose(config.runtime, "32-true")
+    cost: dict[str, Any] = {"rows_per_second": measured.predictions.num_rows / measured.seconds, "device": str(hardware)}
+    if not hardware.sharded:  # else one device may not hold the model
+        cost |= latency(artifacts.finetuned, prepared, "val", config)
     with while_writing(folder):
         (folder / "cost.json").write_text(json.dumps(cost, indent=2) + "\n", encoding="utf-8")
         label_errors.write(measured.judgement, folder / "label_errors.csv")

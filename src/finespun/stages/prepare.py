@@ -3,75 +3,126 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from finespun.artifacts import Artifacts
 from finespun.config import targets
-from finespun.config.compose import read_for_stage, to_plain
+from finespun.config.compose import declared_dependencies, read_for_stage, to_plain
 from finespun.config.sections import DataConfig, RunConfig
 from finespun.data.cells import label_name
 from finespun.data.check_report import Report
-from finespun.data.checks import check_rows
+from finespun.data.dataset_checks.examine import examine
+from finespun.data.dataset_checks.left_out import write_dropped
 from finespun.data.encode import Profile, beyond_limit, encode_splits
-from finespun.data.labels import labels_of
 from finespun.data.prepared import PreparedData
+from finespun.data.progress import WithBar
 from finespun.data.sources import tables
-from finespun.data.splits import SPLITS
+from finespun.data.sources.source import Source
+from finespun.data.splits import SPLITS, Assigned
 from finespun.data.writing import CsvWriter
 from finespun.errors import DataError, first_of, listed
 from finespun.failures import while_writing
-from finespun.kept import file_digest, in_one_move, seal
+from finespun.files import copy_or_link
+from finespun.kept import damage, file_digest, in_one_move, make_way
 from finespun.models.addresses import resolve
 from finespun.stages import finished
+from finespun.tasks.base import Encoder, Task
 from finespun.tracking.earlier import localised
-from finespun.tracking.lineage import input_digests, path_digest, require_unchanged, stage_digest
+from finespun.tracking.lineage import path_digest, stage_digest
 
 
 def run(artifacts: Artifacts) -> None:
-    """Prepares into the project, or into a folder named by its inputs that all trials share."""
+    """Prepares into the project, or into a folder named by its inputs that all trials share.
+
+    What was last prepared for the project is kept: a change in `data/raw` of files that are not read costs no more than a look.
+    """
     config = read_for_stage(artifacts, "prepare")
-    inputs = input_digests(artifacts, "prepare")
+    source = Source(spelt(config.data), artifacts.project)
+    inputs = _inputs(config, artifacts, source)
     digest = stage_digest(artifacts, "prepare", config, inputs)
     if finished.take(artifacts, "prepare", lambda: digest):
         return
+    shared = artifacts.state / "prepared" / digest
     if artifacts.out == artifacts.project:
+        last = artifacts.state / "last_prepared" / digest
         with while_writing(artifacts.prepared):
-            prepare(config, artifacts, artifacts.prepared)
-            seal(artifacts.prepared)
+            if not (finished.by_dvc(artifacts) and _taken(artifacts.prepared, last, shared)):
+                _in_place(artifacts.prepared, lambda partial: prepare(config, artifacts, partial, source))
+                _keep(artifacts.prepared, last)
     else:
-        shared = artifacts.state / "prepared" / digest
-        in_one_move(shared, lambda partial: prepare(config, artifacts, partial))
+        in_one_move(shared, lambda partial: prepare(config, artifacts, partial, source))
         artifacts.prepared.parent.mkdir(parents=True, exist_ok=True)
         if artifacts.prepared.is_symlink():
             artifacts.prepared.unlink()  # of an earlier trial in the same folder, which this one may take up
         artifacts.prepared.symlink_to(shared)
-    require_unchanged(artifacts, "prepare", inputs)
+    if _inputs(config, artifacts, Source(source.declared, artifacts.project)) != inputs:
+        name = source.declared.name
+        raise DataError(f"{name}: it, or the code, changed while prepare ran, so the record would not be true; run it again")
     finished.keep(artifacts, "prepare", digest)
 
 
-def prepare(config: RunConfig, artifacts: Artifacts, folder: Path) -> None:
-    """Reads twice: first every row is checked, and nothing is written unless all is well."""
-    data, path = _spelt(config.data), artifacts.project / config.data.path
-    here = path if path.is_dir() else path.parent
-    inside = (Path(path.anchor),) if data.allow_outside else (here, *artifacts.raw)
-    task = targets.build("task", config.task).reading_from(here, artifacts.project, inside=inside)
-    reading = {"delimiter": data.delimiter, "encoding": data.encoding, "quoting": data.quoting}
-    options: dict[str, Any] = {"file_format": data.format, **reading}
-    encoder = task.encoder(
-        resolve(localised(config.model, config.runtime, artifacts), artifacts.project, weights=False)
-    )  # fmt: skip
-    report = check_rows(tables.read(path, **options), data, task)
+def _inputs(config: RunConfig, artifacts: Artifacts, source: Source) -> dict[str, str]:
+    """Returns digests of all that is read: of `data/raw` only the files that are named, unless rows name files themselves."""
+    raw = str(artifacts.raw[0].relative_to(artifacts.project))
+    deps = [name for name in declared_dependencies(artifacts.pipeline, "prepare") if name != raw]
+    found = {name: path_digest(artifacts.local(name)) for name in deps}
+    task = targets.build("task", config.task)
+    if task.roles[0] != "text" and artifacts.raw[0].is_dir():
+        found[raw] = path_digest(artifacts.raw[0])
+    return found | {"source": source.digest()}
+
+
+def _taken(target: Path, *kept: Path) -> bool:
+    """Puts prepared data in their place that were made of the very same inputs; False where there are none."""
+    found = next((folder for folder in kept if folder.is_dir() and damage(folder) is None), None)
+    if found is None:
+        return False
+    print("prepare: nothing that it reads has changed; what was prepared before is taken")  # noqa: T201
+    _in_place(target, lambda partial: _copy(found, partial))
+    return True
+
+
+def _in_place(target: Path, fill: Callable[[Path], object]) -> None:
+    """Fills a folder that is then there as a whole; what was there before goes."""
+    if target.is_symlink():
+        target.unlink()
+    make_way(target)
+    in_one_move(target, fill)
+
+
+def _copy(source: Path, target: Path) -> None:
+    for path in source.iterdir():
+        copy_or_link(path, target / path.name)
+
+
+def _keep(prepared: Path, last: Path) -> None:
+    """Keeps what was prepared, in place of what was kept before."""
+    shutil.rmtree(last.parent, ignore_errors=True)
+    in_one_move(last, lambda partial: _copy(prepared, partial))
+
+
+def prepare(config: RunConfig, artifacts: Artifacts, folder: Path, source: Source | None = None) -> None:
+    """Reads twice and more: first every row is checked, and nothing is written unless all is well."""
+    source = source or Source(spelt(config.data), artifacts.project)
+    data = source.data
+    task, encoder = task_and_encoder(config, artifacts)
+    for note in source.notes:
+        print(f"warning: {note}")  # noqa: T201
+    bars = config.runtime.progress_bar
+    found = examine(WithBar(source, "checking", bars=bars), data, task, encoder)
+    report, known = found.report, found.labels
     _tell(report, artifacts.state / "data_problems.csv")
-    _require_rows(report, data)
-    known = labels_of(report, data)
+    require_rows(report, data)
     labels = task.label_names(known.names, data.columns)
-    left_out = report.left_out | known.left_out
-    left_out |= beyond_limit(tables.read(path, **options), data, task, left_out, known.to_train)
+    left_out = beyond_limit(source(), data, task, assigned=Assigned(report.kept, found.codes))
+    for number in sorted(left_out):
+        report.dropped.add(number, "limit")
     profile = encode_splits(
-        tables.read(path, **options), data=data, task=task, encoder=encoder, labels=labels, folder=folder,
-        left_out=left_out, to_train=known.to_train,
+        WithBar(source, "encoding", bars=bars)(), data=data, task=task, encoder=encoder, labels=labels, folder=folder,
+        left_out=left_out, assigned=Assigned(report.kept, found.codes),
     )  # fmt: skip
     _require_trained(known.trained, profile, data)
     written = PreparedData(folder)
@@ -84,19 +135,30 @@ def prepare(config: RunConfig, artifacts: Artifacts, folder: Path) -> None:
             )
         profile.remarks[split] = remarks
     schema = {
-        "name": path.stem,
-        "source": {"path": data.path, "sha256": path_digest(path)},
-        "columns": _columns(data, path),
+        "name": Path(data.name).stem,
+        "source": {"path": data.name, "sha256": source.digest()},
+        "columns": _columns(source),
         "labels": labels,
         "rows": {split: profile.rows[split] for split in SPLITS},
         "digests": {split: file_digest(folder / f"{split}.arrow") for split in SPLITS},
-        "settings": to_plain(config, ["data"])["data"],
+        "settings": to_plain(config.model_copy(update={"data": data}), ["data"])["data"],
     }
+    write_dropped(report, folder / "dropped.parquet")
     for name, content in (("profile", profile.plain(report)), ("schema", schema)):
         (folder / f"{name}.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     _print_warnings(profile)
     rows = ", ".join(f"{split} {profile.rows[split]:,}" for split in SPLITS)
-    print(f"{data.path}: {report.rows:,} rows, {len(left_out):,} left out; {rows}; labels {first_of(labels, 20)}")  # noqa: T201
+    print(f"{data.name}: {report.rows:,} rows, {len(report.dropped.numbers):,} left out; {rows}; labels {first_of(labels, 20)}")  # noqa: T201
+
+
+def task_and_encoder(config: RunConfig, artifacts: Artifacts) -> tuple[Task, Encoder]:
+    """Returns the task, which reads files from where the data lie, and what it encodes with."""
+    path = artifacts.project / (config.data.path if isinstance(config.data.path, str) else "data/raw")
+    here = path if path.is_dir() else path.parent
+    inside = (Path(path.anchor),) if config.data.allow_outside else (here, *artifacts.raw)
+    task: Task = targets.build("task", config.task).reading_from(here, artifacts.project, inside=inside)
+    model = localised(config.model, config.runtime, artifacts)
+    return task, task.encoder(resolve(model, artifacts.project, weights=False))
 
 
 def _print_warnings(profile: Profile) -> None:
@@ -108,7 +170,7 @@ def _print_warnings(profile: Profile) -> None:
         print(f"warning: {share}: their ends are cut off; raise it where the model allows more")  # noqa: T201
 
 
-def _spelt(data: DataConfig) -> DataConfig:
+def spelt(data: DataConfig) -> DataConfig:
     """Returns the section with its labels spelt as those of rows are.
 
     Raises:
@@ -122,42 +184,46 @@ def _spelt(data: DataConfig) -> DataConfig:
     return data.model_copy(update={"labels": names or None})
 
 
-def _require_rows(report: Report, data: DataConfig) -> None:
+def require_rows(report: Report, data: DataConfig) -> None:
     """Raises a DataError that says where all rows went, if none is left."""
-    if len(report.left_out) < report.rows:
+    if len(report.kept):
         return
     went = [f"{count:,} by data.filters ({reason})" for reason, count in report.filtered.items()]
     went += [f"{count:,} by data.checks.{kind}: drop" for kind, count in report.counts("drop").items()]
     values = dict.fromkeys(problem.value for problem in report.problems if problem.kind == "unknown_label")
     if values:
         went.append(f"the rows say {first_of([*map(repr, values)])}, data.labels {first_of([*map(repr, data.labels or ())])}")
-    raise DataError(f"{data.path}: none of {report.rows:,} rows is left: {'; '.join(went)}; correct what leaves them out")
+    raise DataError(f"{data.name}: none of {report.rows:,} rows is left: {'; '.join(went)}; correct what leaves them out")
 
 
 def _require_trained(names: Sequence[str], profile: Profile, data: DataConfig) -> None:
     """Raises a DataError where `data.limit` left out all training rows of a label."""
     unseen = [name for name in names if not profile.labels["train"][name]]
     if unseen:
-        raise DataError(f"{data.path}: data.limit leaves no training row of {first_of(unseen)}; raise it, or set per_label")
+        raise DataError(f"{data.name}: data.limit leaves no training row of {first_of(unseen)}; raise it, or set per_label")
 
 
-def _columns(data: DataConfig, path: Path) -> dict[str, Any]:
+def _columns(source: Source) -> dict[str, Any]:
     """The columns that users of the model will be asked for; positions in a CoNLL file are no names for them."""
-    if tables.format_of(path, data.format) == "conll":
+    data, files = source.declared, [] if source.declared.hub or source.declared.sql else source.parts
+    if files and tables.format_of(files[0][0], data.format) == "conll":
         return {role: role for role in data.columns}
     return dict(data.columns)
 
 
 def _tell(report: Report, path: Path) -> None:
-    if not report.problems:
+    rows = [problem for problem in report.problems if problem.line]
+    if rows:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = CsvWriter(file)
+            writer.row(["file", "row", "check", "severity", "column", "value", "remedy"])
+            writer.rows([*report.where(p.line), p.kind, p.severity, p.column, p.value, p.remedy] for p in rows)
+    else:
         path.unlink(missing_ok=True)
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = CsvWriter(file)
-        writer.row(["file", "row", "check", "severity", "column", "value", "remedy"])
-        writer.rows([report.file, p.line, p.kind, p.severity, p.column, p.value, p.remedy] for p in report.problems)
+    where = f"\nall of them: {path}" if rows else ""
     if report.counts("error"):
-        raise DataError(f"{report.file}: rows need mending before training\n{report.text('error')}\nall of them: {path}")
+        head = f"{report.file}: rows need mending before training\n" if rows else f"{report.file}: "
+        raise DataError(f"{head}{report.text('error')}{where}")
     if report.counts("warn"):
-        print(f"warning: {report.text('warn')}\nall of them: {path}")  # noqa: T201
+        print(f"warning: {report.text('warn')}{where}")  # noqa: T201

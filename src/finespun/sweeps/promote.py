@@ -16,7 +16,7 @@ import yaml
 from finespun.artifacts import Artifacts
 from finespun.config.check import choices, flatten
 from finespun.config.compose import MARK, NOT_IN_KEYS, compose, declared_sections, read_dials, to_plain
-from finespun.errors import ConfigError, FinespunError, ModelError
+from finespun.errors import ConfigError, FinespunError, ModelError, did_you_mean
 from finespun.files import read_json, read_yaml
 from finespun.kept import write_whole
 from finespun.sweeps import known
@@ -107,7 +107,7 @@ def _of_run(artifacts: Artifacts, run_id: str) -> Origin:
     remedy = f"name a sweep ({', '.join(there) or 'there is none'}) or the id of a run that MLflow shows"
     tracked = Tracker(config.runtime, artifacts).look_up(run_id)
     if tracked is None:
-        raise ConfigError([f"{run_id}: neither a sweep nor a run of MLflow's; {remedy}"])
+        raise ConfigError([f"{run_id}: neither a sweep nor a run of MLflow's{did_you_mean(run_id, there)}; {remedy}"])
     folder = tracked.get("folder")
     if folder is None or not (artifacts.project / folder / "build" / "config.yaml").is_file():
         raise ConfigError([f"{run_id}: its folder ({folder or 'not recorded'}) is not here any more; run it again"])

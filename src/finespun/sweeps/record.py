@@ -17,6 +17,7 @@ from finespun.sweeps import finalists
 from finespun.sweeps.study import Study
 from finespun.tracking.client import Run, Tracker
 from finespun.tracking.lineage import code_of
+from finespun.tracking.trials.folds import cross_validated
 from finespun.tracking.trials.trial import PARENT
 from finespun.tracking.untracked import Untracked
 
@@ -97,10 +98,23 @@ class ParentRun:
         note = f"Best: trial {best.number}, [{run_id}](#/experiments/{experiment}/runs/{run_id})"
         self.run.set_tags({"sweep.best_trial": str(best.number), "sweep.best_run": run_id, "mlflow.note.content": note})
         metrics = {f"best/{goal.metric}": best.values[n] for n, goal in enumerate(plan.goals)}
+        metrics |= self._cross_validation(study, plan)
         self.run.log(metrics, step=len(study.trials))
         drawn = draw_plots(study, plan.goals[0].metric, plan.folder / "plots")
         if drawn:
             self.run.log_folder(plan.folder / "plots", "plots")
+
+    def _cross_validation(self, study: Study, plan: Plan) -> dict[str, float]:
+        """Records mean and deviation over folds, where they were searched: of the best setting as metrics, of all as a tag."""
+        found = cross_validated(study.done)
+        if not found:
+            return {}
+        goal = plan.goals[0]
+        for each in found:
+            print(f"cross-validation: {goal.metric}: {each}")  # noqa: T201
+        self.run.set_tags({"sweep.folds": "; ".join(map(str, found))})
+        best = (max if goal.direction == "maximize" else min)(found, key=lambda each: each.mean)
+        return {f"folds/{goal.metric}/mean": best.mean, f"folds/{goal.metric}/deviation": best.deviation}
 
 
 def draw_plots(study: Study, metric: str, folder: Path) -> list[str]:

@@ -20,6 +20,7 @@ from finespun.artifacts import Artifacts, find_project
 from finespun.config.check import check_sweep, flatten
 from finespun.config.compose import read_dials, to_plain
 from finespun.config.sections import RunConfig, SweepConfig
+from finespun.data.sources.source import Source
 from finespun.errors import BusyError, ConfigError, FinespunError
 from finespun.masking import holds_secret
 from finespun.models.addresses import resolve
@@ -32,7 +33,6 @@ from finespun.sweeps.space import Space, parse
 from finespun.sweeps.study import Goal, Study
 from finespun.sweeps.table import table
 from finespun.tracking.earlier import localised
-from finespun.tracking.lineage import path_digest
 from finespun.tracking.trials.studies import address_in, build, open_storage
 from finespun.tracking.trials.trial import STORAGE
 
@@ -60,7 +60,7 @@ def search(whole: DictConfig, context: HydraContext, function: TaskFunction, arg
     composer.check_all(space.overrides(drawn) for drawn in (space.corners() if sampler else space.grid()))
     goals = _goals(settings, base)
     identity = _identity(space, base, goals, artifacts, adaptive=sampler is not None)
-    name = settings.name or f"{Path(base.data.path).stem}-{_digest(identity)[:8]}"
+    name = settings.name or f"{Path(base.data.name).stem}-{_digest(identity)[:8]}"
     kept = artifacts.sweeps / name
     kept.mkdir(parents=True, exist_ok=True)
     address = settings.storage or address_in(kept)
@@ -152,7 +152,7 @@ def _identity(
         if not any(f"{key}.".startswith(f"{each}.") for each in searched)
     }  # fmt: skip
     found |= {f"searched {key}": space.described[key] for key in searched}
-    found["rows"] = path_digest(artifacts.project / base.data.path)
+    found["rows"] = Source(base.data, artifacts.project).digest()
     found["optimised"] = ", ".join(f"{goal.metric} ({goal.direction})" for goal in goals)
     found["kind"] = "search" if adaptive else "grid"
     return found

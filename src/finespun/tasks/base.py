@@ -245,12 +245,15 @@ class Defaults(Section):
     indicator_roles: ClassVar[tuple[str, ...]] = ()
     text_roles: ClassVar[tuple[str, ...]] = ()
     cannot_keep: ClassVar[tuple[str, ...]] = ()
-    decides: ClassVar[bool] = False
     from_logits: ClassVar[bool] = True
     rows_at_once: ClassVar[int] = 4096
     unit: ClassVar[str] = "tokens"
 
     problem_type: ClassVar[str | None] = None  # transformers' name for the kind of loss
+
+    @property
+    def decides(self) -> bool:
+        return False
 
     @property
     def deterministic(self) -> bool:

@@ -18,7 +18,7 @@ from finespun.config.compose import declared_dependencies, declared_sections, to
 from finespun.config.sections import RunConfig
 from finespun.errors import DataError, MachineError
 from finespun.files import read_yaml
-from finespun.kept import file_digest
+from finespun.kept import file_digest, folder_digest
 
 BUT_RESULTS = ("--", ":/", ":(exclude)dvc.lock", ":(exclude,glob)**/.gitignore", ":(exclude)reports", ":(exclude)build")
 LOGIN = re.compile(r"^(https?://)[^@/]+@")  # user and password in the address of a repository
@@ -43,9 +43,7 @@ def path_digest(path: Path) -> str:
         return file_digest(path)
     if not path.is_dir():
         raise DataError(f"{path}: is not there; `dvc repro` makes it, or restores it with `dvc checkout`")
-    files = [file for file in sorted(path.rglob("*")) if file.is_file() and "__pycache__" not in file.parts]
-    lines = [f"{file.relative_to(path).as_posix()}:{file_digest(file)}" for file in files]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return folder_digest(path)
 
 
 def require_unchanged(artifacts: Artifacts, stage: str, before: Mapping[str, str]) -> None:

@@ -1,11 +1,16 @@
-"""The run behind a fine-tuned model: found again by later stages, or begun anew with what is known where MLflow has lost it."""
+"""The run behind a fine-tuned model: begun by training, found again by later stages, or made anew with what is known."""
 
 from __future__ import annotations
 
 import csv
 import json
+import os
+from functools import partial
 from itertools import groupby
 from pathlib import Path
+from typing import Any, Protocol
+
+import yaml
 
 from finespun.artifacts import Artifacts
 from finespun.config import targets
@@ -14,9 +19,73 @@ from finespun.data.prepared import PreparedData
 from finespun.evaluation.record import read_record
 from finespun.kept import file_digest
 from finespun.masking import masked
-from finespun.tracking.client import Run, Tracker
+from finespun.tracking.client import Run, Tracker, new_key
+from finespun.tracking.lineage import tags
+from finespun.tracking.names import command, run_title
 from finespun.tracking.outbox import leftovers
+from finespun.tracking.trials.trial import Trial
 from finespun.tracking.untracked import Untracked
+
+TRIAL_QUIET_SECONDS = 20.0  # a shorter trial's record is sent by its sweep, which has the store open
+
+
+class Notes(Protocol):
+    """What outlives a killed process (`training.checkpoints.Store`)."""
+
+    def note(self, name: str, value: Any = None) -> Any:
+        """Keeps a value under a name, or without one returns what is kept."""
+
+
+def open_run_of_training(
+    config: RunConfig, artifacts: Artifacts, prepared: PreparedData, notes: Notes, known: dict[str, Any],
+    settings: dict[str, Any], hardware: str, trial: Trial | None,
+) -> Run:  # fmt: skip
+    """Opens the run of what is trained: the one that `notes` name, where it was cut short, its sweep's for it, or a new one.
+
+    Args:
+        config: says where MLflow is; without `runtime.tracking`, the run keeps nothing.
+        artifacts: the project's paths.
+        prepared: its data sets are named.
+        notes: of the checkpoints' folder.
+        known: the lineage.
+        settings: become parameters.
+        hardware: for people.
+        trial: of a sweep, whose run is there already.
+    """
+    if not config.runtime.tracking:
+        return Untracked()
+    tracker = Tracker(config.runtime, artifacts)
+    key, run_id = notes.note("run"), notes.note("run_id")
+    describe = partial(_describe, artifacts, prepared, known, settings, hardware)
+    if trial and trial.run_id:
+        again = Run(tracker, trial.run_id, quiet_seconds=TRIAL_QUIET_SECONDS)
+        if run_id != trial.run_id:
+            describe(again)
+    else:
+        found = tracker.resume(run_id) if run_id else tracker.find(key) if key else None
+        again = found or _start_run(config, artifacts, prepared, tracker, notes)
+        if found is None:
+            describe(again)
+    notes.note("run_id", again.id)
+    return again
+
+
+def _start_run(config: RunConfig, artifacts: Artifacts, prepared: PreparedData, tracker: Tracker, notes: Notes) -> Run:
+    key = new_key()
+    notes.note("run", key)
+    return tracker.start(run_title(config, artifacts, prepared.schema["name"]), tags={}, params={}, key=key)
+
+
+def _describe(
+    artifacts: Artifacts, prepared: PreparedData, known: dict[str, Any], settings: dict[str, Any],
+    hardware: str, run: Run,
+) -> None:  # fmt: skip
+    run.set_tags(tags(known, prepared.schema, command=command(artifacts)) | {"hardware": hardware})
+    run.set_tags({"folder": os.path.relpath(artifacts.out, artifacts.project)})
+    run.log_params(settings)
+    run.log_texts({"lineage.json": json.dumps(known, indent=2), "config.yaml": yaml.safe_dump(settings, sort_keys=False)})
+    for split in ("train", "val"):
+        run.log_data(split, prepared.schema)
 
 
 def open_run_of_model(config: RunConfig, artifacts: Artifacts) -> Run:

@@ -13,10 +13,10 @@ import os
 import pickle
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import IO, Any, cast
 
 import torch
@@ -69,8 +69,11 @@ class Store:
             file.flush()
             yield
 
-    def write(self, state: Any, name: str, *, best: str = "") -> Path:
-        """Writes a file that exists whole or not at all; the digests beside it are its own and that of the `best` it names.
+    def write(self, state: Any, name: str, *, best: str = "", shards: Mapping[str, str] = MappingProxyType({})) -> Path:
+        """Writes a file that exists whole or not at all.
+
+        The digests beside it are its own, that of the `best` it names, and those of `shards` of both: files by their names in
+        `shards_of`, which have been written before it.
 
         Raises:
             MachineError: the disk is full or refuses.
@@ -83,31 +86,46 @@ class Store:
                 torch.save(state, cast("IO[bytes]", digested))
                 file.flush()
                 os.fsync(file.fileno())
+            inside = self.shards_of(path).name
+            self.known |= {f"{inside}/{each}": digest for each, digest in shards.items()}
             self.known[name] = digested.digest.hexdigest()
-            write_whole(_list_of(path), "".join(f"{self.known[each]}  {each}\n" for each in (best, name) if each))
+            listed = [*(self._whole(best) if best else []), *self._whole(name)]
+            write_whole(_list_of(path), "".join(f"{self.known[each]}  {each}\n" for each in listed))
             make_way(path)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
         return path
 
+    def shards_of(self, path: Path) -> Path:
+        """The folder with the shards of a checkpoint; there is none where tensors are in the file itself."""
+        return self.folder / f"{path.stem}.shards"
+
+    def _whole(self, name: str) -> list[str]:
+        """Returns the names of a checkpoint's shards and its own, which is the last."""
+        inside = f"{self.shards_of(Path(name)).name}/"
+        return [*sorted(each for each in self.known if each.startswith(inside)), name]
+
     def read(self, path: Path) -> Any:
-        """Reads a file back, tensors and plain values only.
+        """Reads a file back, tensors and plain values only; its shards are verified, but not read.
 
         Raises:
             ModelError: its bytes are not those that were written.
         """
-        self._require_whole(path, path.name)
+        self._require_whole(path, own=True)
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
             raise DamagedError(path, str(error).splitlines()[0]) from error
 
-    def _require_whole(self, path: Path, *names: str) -> None:
-        """Raises a ModelError unless a checkpoint, and the best weights that it names, are what was written."""
+    def _require_whole(self, path: Path, *, own: bool = False) -> None:
+        """Raises a ModelError unless a checkpoint, and the best weights that it names if not `own`, are what was written."""
         try:
             digests = self._digests(path)
-            for name in names or digests:
+            mine = {path.name, self.shards_of(path).name}
+            for name in digests:
+                if own and name.partition("/")[0] not in mine:
+                    continue
                 if file_digest(self.folder / name) != digests[name]:
                     raise DamagedError(self.folder / name, "its sha256 is not the one written beside it")
         except (OSError, ValueError, KeyError) as error:
@@ -153,12 +171,16 @@ class Store:
             for each in (_list_of(path), path):
                 make_way(each)
                 each.unlink(missing_ok=True)
-        for path in self.folder.glob(f"*{PARTIAL}"):
-            path.unlink()  # of a process that was killed
+        for path in self.folder.glob("*.shards"):
+            if not (self.folder / f"{path.stem}.ckpt").exists():
+                shutil.rmtree(path)
+        for path in self.folder.glob(f"*{PARTIAL}"):  # of a process that was killed
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def _best_of(self, path: Path) -> str:
         with suppress(OSError, ValueError):
-            return next((name for name in self._digests(path) if name != path.name), "")
+            mine = {path.name, self.shards_of(path).name}
+            return next((name for name in self._digests(path) if "/" not in name and name not in mine), "")
         return ""
 
     def note(self, name: str, value: Any = None) -> Any:

@@ -21,9 +21,9 @@ def training_cost(model: Any, history: Iterable[Mapping[str, str]], seconds: flo
     found = {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "train_minutes": seconds / 60,
-        "train_steps_per_second": steps / seconds,
         "peak_memory_mb": peak_memory() / 1e6,
     }
+    found |= {"train_steps_per_second": steps / seconds} if steps else {}  # a head may be solved without steps
     return found | ({"train_rows_per_second": fmean(speeds)} if speeds else {})
 
 

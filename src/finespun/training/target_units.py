@@ -27,7 +27,8 @@ def take_up(task: Task, model: Any, loaded: Loaded) -> Task:
         the task, with the earlier scale for such rows where the head has no biases to take up another.
     """
     earlier = vars(model.config).pop("target_scale", None)  # of the model that was continued from, as what follows
-    vars(model.config).pop("label_thresholds", None)
+    for name in ("label_thresholds", "calibration_temperature"):
+        vars(model.config).pop(name, None)
     scale = task.scale()
     taken = loaded.head.taken if loaded.head else []
     if scale is None or all(row is None for row in taken):

@@ -108,7 +108,7 @@ def test_a_role_that_the_task_does_not_know_is_named(artifacts: Artifacts) -> No
     edit(artifacts.conf / "data" / "movie_reviews.yaml", columns=columns)
     [problem] = problems(artifacts)
     assert problem.startswith("conf/data/movie_reviews.yaml: columns.lable: unknown role; the task TextClassification has ")
-    assert problem.endswith(" has group, label, text, text_pair")
+    assert problem.endswith(" has group, label, split, text, text_pair, time")
 
 
 def test_text_is_not_taken_for_a_number(artifacts: Artifacts) -> None:
@@ -194,12 +194,12 @@ def test_broken_and_empty_params_are_named(artifacts: Artifacts, text: str, told
 def test_the_environment_is_read_by_runtime_alone_and_never_written(
     artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SECRET", "http://user:password@host")
+    monkeypatch.setenv("SECRET", "http://user:open-sesame@host")
     edit(artifacts.conf / "runtime" / "default.yaml", tracking_uri="${oc.env:SECRET}")
     config, composed = compose(artifacts)
     write(config, composed, artifacts.config)
-    assert "password" not in artifacts.config.read_text()
-    assert read_for_stage(artifacts, "finetune").runtime.tracking_uri == "http://user:password@host"
+    assert "sesame" not in artifacts.config.read_text()
+    assert read_for_stage(artifacts, "finetune").runtime.tracking_uri == "http://user:open-sesame@host"
     edit(artifacts.conf / "model" / "minilm.yaml", checkpoint="${oc.env:SECRET}")
     edit(artifacts.conf / "data" / "movie_reviews.yaml", labels=["negative", "${oc.env:SECRET}"])
     for problem, place in zip(

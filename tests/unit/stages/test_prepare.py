@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from finespun.artifacts import Artifacts
@@ -13,7 +16,7 @@ from finespun.data.prepared import PreparedData
 from finespun.errors import DataError
 from finespun.kept import file_digest
 from finespun.stages.prepare import prepare
-from helpers import real_rows, write_csv
+from helpers import Project, real_rows, write_csv
 from small_run import LABELS, small_config
 
 ALL = ("train", "val", "test")
@@ -94,3 +97,60 @@ def test_columns_for_slices_are_kept_beside_their_rows(tmp_path: Path, tiny_bert
         assert table["slice/genre"].to_pylist() == wanted
     with pytest.raises(DataError, match=r"data.slices: has no column 'genra' \(did you mean 'genre'\?\)"):
         prepared(tmp_path, tiny_bert, rows, slices=["genra"])
+
+
+def test_every_row_that_is_left_out_is_listed_with_its_reason(tmp_path: Path, tiny_bert: Path) -> None:
+    rows = rows_of_three_labels()
+    rows[20]["text"] = ""
+    rows.append(rows[30])
+    prepared(
+        tmp_path, tiny_bert, rows, limit={"rows": 60}, checks={"empty_text": "drop", "duplicate": "drop"},
+        filters=[{"column": "sentiment", "drop": ["neutral"]}],
+    )  # fmt: skip
+    left = pq.read_table(tmp_path / "prepared" / "dropped.parquet").to_pylist()
+    reasons = Counter(row["reason"] for row in left)
+    schema = json.loads((tmp_path / "prepared" / "schema.json").read_text())
+    assert reasons["filter sentiment=neutral"] == 40
+    assert reasons["limit"] > 50
+    assert {(row["row"], row["reason"], row["column"], row["value"]) for row in left} >= {
+        (22, "empty_text", "text", ""),
+        (202, "duplicate", "text", rows[30]["text"]),
+    }
+    assert {row["file"] for row in left} == {"reviews.csv"}
+    assert len(left) + sum(schema["rows"].values()) == len(rows), "every row is prepared or listed"
+
+
+def test_a_file_that_is_not_read_costs_a_look_and_changes_nothing(project: Project) -> None:
+    stage = ("python", "-m", "finespun.stages", "prepare")
+    project.run("python", "-m", "finespun.stages", "configure")
+    assert "rows, " in project.run(*stage, DVC_STAGE="prepare").stdout
+    folder = project.folder / "data" / "prepared"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (project.folder / "data" / "raw" / "notes.csv").write_text("something,else\n")
+    for each in (folder, project.folder / ".finespun" / "finished"):
+        shutil.rmtree(each)  # DVC does the first; when it has recorded a result, the second goes
+    done = project.run(*stage, DVC_STAGE="prepare")
+    assert "prepare: nothing that it reads has changed; what was prepared before is taken" in done.stdout
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    raw = project.folder / "data" / "raw" / "movie_reviews.csv"
+    raw.write_text(raw.read_text().replace("the", "a"))
+    assert "rows, " in project.run(*stage, DVC_STAGE="prepare").stdout, "a file that is read is read again"
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} != before
+    assert len([*(project.folder / ".finespun" / "last_prepared").iterdir()]) == 1
+
+
+def test_an_interrupted_prepare_leaves_nothing_half_written(project: Project) -> None:
+    project.run("python", "-m", "finespun.stages", "configure")
+    code = (
+        "import os, signal, finespun.stages.prepare as stage; from pathlib import Path\n"
+        "from finespun.artifacts import Artifacts\n"
+        "def killed(folder):\n"
+        "    assert (folder / 'train.arrow').is_file(); os.kill(os.getpid(), getattr(signal, SIGNAL))\n"
+        "stage.PreparedData = killed; here = Path.cwd(); stage.run(Artifacts(project=here, out=here))\n"
+    )
+    for name in ("SIGKILL", "SIGINT"):
+        done = project.run("python", "-c", code.replace("SIGNAL", repr(name)), check=False)
+        assert done.returncode != 0
+        assert not (project.folder / "data" / "prepared").exists()
+    project.run("python", "-m", "finespun.stages", "prepare")
+    assert not [*(project.folder / "data").glob("*.making-*")]

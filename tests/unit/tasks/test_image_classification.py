@@ -102,7 +102,7 @@ def test_an_old_file_that_says_little_is_completed(tmp_path: Path) -> None:
     [
         (None, "has no preprocessor_config.json (an image processor); take a model of images"),
         ("[1", "is no JSON object"),
-        ({}, "image_processor_type is none; prepare knows what Bit, ConvNext"),
+        ({}, "image_processor_type is none; prepare knows what Bit, ConditionalDetr, ConvNext"),
         ({"image_processor_type": "SamImageProcessor"}, "image_processor_type is SamImageProcessor; prepare knows"),
         ({"image_processor_type": "ViTImageProcessor", "size": {"longest": 3}}, "make no sense (KeyError('height'))"),
         ({"image_processor_type": "BitImageProcessor", "do_center_crop": False}, "leaves images of different sizes"),

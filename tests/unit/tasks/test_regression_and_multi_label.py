@@ -15,9 +15,10 @@ from scipy import stats
 from sklearn import metrics
 
 from finespun.errors import DataError
+from finespun.tasks.answers.several_labels import NONE
 from finespun.tasks.inputs.text import TextEncoder
 from finespun.tasks.metrics.scores import best_thresholds, multi_label_scores, regression_scores
-from finespun.tasks.multi_label import NONE, MultiLabel
+from finespun.tasks.multi_label import MultiLabel
 from finespun.tasks.text_regression import TextRegression
 
 NUMBERS = TextRegression(max_length=16, loss_function="mse", huber_delta=1.0, monitor="val/pearson", monitor_mode="max")

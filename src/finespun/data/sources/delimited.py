@@ -25,7 +25,7 @@ REMEDY = (
 
 
 def rows(
-    lines: Iterator[str], name: str, delimiter: str, quoting: str, *, lenient: bool = False
+    lines: Iterator[str], name: str, delimiter: str, quoting: str, *, header: bool = True, lenient: bool = False
 ) -> Iterator[tuple[int, dict[str, str], str]]:
     """Yields the line where a row begins, its fields by column, and (if `lenient`) that it has too many or too few.
 
@@ -34,6 +34,7 @@ def rows(
         name: for messages.
         delimiter: between the fields; a line `sep=` above the header goes before it.
         quoting: `data.quoting`.
+        header: whether the first line names the columns; without it they are called by their position, from 1.
         lenient: whether a row with too many or too few fields is passed on.
 
     Raises:
@@ -45,23 +46,24 @@ def rows(
     reader = csv.reader(chain([first], lines), delimiter=delimiter, strict=True, quoting=QUOTING[quoting])
     start = before + 1
     try:
-        header = _header(next(reader), f"{name}:{start}")
-        width = len(header)
+        row = next(reader)
+        names = _header(row, f"{name}:{start}") if header else [str(place) for place, _ in enumerate(row, 1)]
+        width = len(names)
         swallowed = _Swallowed(delimiter, width)
-        start = before + reader.line_num + 1
-        for fields in reader:
+        start = before + reader.line_num + 1 if header else start
+        for fields in reader if header else chain([row], reader):
             last = before + reader.line_num
             if any(field.strip() for field in fields[width:]) or 0 < len(fields) < width:
-                problem = f"has {len(fields)} fields, the header has {width}"
+                problem = f"has {len(fields)} fields, the {'header' if header else 'first row'} has {width}"
                 if not lenient:
                     raise _wrong_width(problem, f"{name}:{start}", delimiter)
-                yield start, dict(zip_longest(header, fields[:width], fillvalue="")), f"line {start}: {problem}"
+                yield start, dict(zip_longest(names, fields[:width], fillvalue="")), f"line {start}: {problem}"
             elif fields:
-                if width > 1 and fields[:width] == header:
+                if width > 1 and header and fields[:width] == names:
                     raise DataError(f"{name}:{start}: repeats the header, as where two files were joined; remove the line")
                 if quoting == "auto":
                     swallowed.require_none(fields, f"{name}:{start} to {last}", several=last > start)
-                yield start, dict(zip(header, fields, strict=False)), ""
+                yield start, dict(zip(names, fields, strict=False)), ""
             start = last + 1
     except csv.Error as error:
         last = before + reader.line_num

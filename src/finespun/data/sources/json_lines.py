@@ -8,8 +8,7 @@ from typing import Any
 
 from finespun.errors import DataError
 
-COMMAND = "import json, sys; [print(json.dumps(row)) for row in json.load(sys.stdin)]"
-ARRAY = f'a file of one array becomes lines by: python -c "{COMMAND}" < FILE.json > FILE.jsonl'
+ARRAY = "a file of one array is JSON: call it .json, or set data.format: json (predict --format json)"
 
 
 def rows(lines: Iterator[str], name: str, *, lenient: bool = False) -> Iterator[tuple[int, dict[str, Any], str]]:

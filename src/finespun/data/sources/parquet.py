@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finespun.data.sources.arrow import class_names, named
+from finespun.data.sources.opening import is_plain, opened
 from finespun.errors import DataError, listed
 
 if TYPE_CHECKING:
@@ -27,24 +30,29 @@ def require_alike(paths: Sequence[Path]) -> None:
     """
     columns: dict[Path, set[str]] = {}
     for path in paths:
-        columns[path] = set(_opened(path).schema_arrow.names)
+        with _opened(str(path)) as file:
+            columns[path] = set(file.schema_arrow.names)
         if columns[path] != columns[paths[0]]:
             have, first = listed(columns[path]), listed(columns[paths[0]])
             raise DataError(f"{path}: has the columns {have}, and {paths[0].name} has {first}; name them alike")
 
 
-def _opened(path: Path) -> pq.ParquetFile:
+@contextmanager
+def _opened(name: str) -> Iterator[pq.ParquetFile]:
     import pyarrow as pa  # noqa: PLC0415  (0.3 s that text files need not pay)
     import pyarrow.parquet as pq  # noqa: PLC0415
 
-    try:
-        return pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: is not Parquet ({str(error).splitlines()[0]}); write it again") from error
+    with opened(name) as raw:
+        try:
+            file = pq.ParquetFile(name if is_plain(name) else raw)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise DataError(f"{name}: is not Parquet ({str(error).splitlines()[0]}); write it again") from error
+        with file:
+            yield file
 
 
-def rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields the number of each row, from 1, and its values by column.
+def rows(name: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields the number of each row, from 1, and its values by column; class labels of `datasets` by their names.
 
     Raises:
         DataError: the file is damaged, or names a column twice.
@@ -53,15 +61,16 @@ def rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
     number = 0
     try:
-        with _opened(path) as file:
+        with _opened(name) as file:
             names = file.schema_arrow.names
-            twice = {name for name in names if names.count(name) > 1}
+            twice = {column for column in names if names.count(column) > 1}
             if twice:
-                raise DataError(f"{path}: has two columns called {listed(map(repr, twice))}; rename one")
+                raise DataError(f"{name}: has two columns called {listed(map(repr, twice))}; rename one")
+            classes = class_names(file.schema_arrow.metadata)
             for batch in file.iter_batches(batch_size=CHUNK):
                 for row in batch.to_pylist():
                     number += 1
-                    yield number, row
+                    yield number, named(row, classes) if classes else row
     except (pa.ArrowInvalid, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise DataError(f"{path}: row {number + 1} or one after it is damaged ({reason}); write it again") from error
+        raise DataError(f"{name}: row {number + 1} or one after it is damaged ({reason}); write it again") from error

@@ -1,4 +1,4 @@
-"""Reading tables as streams of rows: CSV, JSON Lines, Parquet, CoNLL.
+"""Reading tables as streams of rows: CSV, JSON, JSON Lines, Parquet, Arrow, CoNLL; packed or not, here or at an address.
 
 CSV is read as text by the standard library: nothing is guessed, "NA" stays "NA", "01" stays "01", and a row that is too
 long or too short is an error with its line, not a shifted row.
@@ -6,6 +6,7 @@ long or too short is an error with its line, not a shifted row.
 
 from __future__ import annotations
 
+import io
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -14,8 +15,9 @@ from itertools import islice, starmap
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from finespun.data.sources import delimited, image_folder, json_lines, parquet
+from finespun.data.sources import arrow, boxes, delimited, image_folder, json_file, json_lines, parquet
 from finespun.data.sources.conll import sentences
+from finespun.data.sources.opening import beginning, is_remote, known_endings, opened, require_there, suffix
 from finespun.errors import DataError, listed
 
 Row = dict[str, Any]
@@ -25,24 +27,22 @@ FORMATS = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", 
 REPLACED = "\N{REPLACEMENT CHARACTER}"  # what stands for a byte that cannot be decoded
 TABS = {".tsv": "\t"}
 SAVE = "save it as one of them, or set data.format (predict --format) if only its name is another"
-OTHER_ENDINGS = {
-    **dict.fromkeys((".gz", ".bz2", ".xz", ".zst", ".zip"), "unpack it"),
-    **dict.fromkeys((".xlsx", ".xls", ".ods"), "save its sheet as CSV (UTF-8)"),
-    ".json": f"one object a line is .jsonl; {json_lines.ARRAY}",
-}
+OTHER_ENDINGS = dict.fromkeys((".xlsx", ".xls", ".ods"), "save its sheet as CSV (UTF-8)")
+PACKED = "call it so, or unpack it"
 BEGINNINGS = {  # of files that are no text, whatever they are called
-    b"\x1f\x8b": "a gzip file; unpack it",
-    b"BZh": "a bzip2 file; unpack it",
-    b"\xfd7zXZ": "an xz file; unpack it",
-    b"\x28\xb5\x2f\xfd": "a zstd file; unpack it",
-    b"PK\x03\x04": "a ZIP archive or a spreadsheet; unpack it, or save its sheet as CSV (UTF-8)",
+    b"\x1f\x8b": f"a gzip file (.gz); {PACKED}",
+    b"BZh": f"a bzip2 file (.bz2); {PACKED}",
+    b"\xfd7zXZ": f"an xz file (.xz); {PACKED}",
+    b"\x28\xb5\x2f\xfd": f"a zstd file (.zst); {PACKED}",
+    b"PK\x03\x04": "a ZIP archive or a spreadsheet; call it .zip, or save its sheet as CSV (UTF-8)",
     b"\xd0\xcf\x11\xe0": "an old spreadsheet or document; save its sheet as CSV (UTF-8)",
     b"PAR1": "a Parquet file; set data.format: parquet, or call it .parquet",
-    b"ARROW1": "an Arrow file; write it as Parquet",
-    b"SQLite format 3": "an SQLite database; export the table as CSV",
+    b"ARROW1": "an Arrow file; set data.format: arrow, or call it .arrow",
+    b"SQLite format 3": "an SQLite database; set data.path: sqlite:///FILE and data.sql: SELECT ...",
 }
-READ_ONLY = {".conll": "conll", ".conllu": "conll", ".bio": "conll"}
-OTHER_TABLES = {*FORMATS, *READ_ONLY, ".arrow", ".xlsx"}  # none of which is read where a folder is named
+READ_ONLY = {".conll": "conll", ".conllu": "conll", ".bio": "conll", ".json": "json", ".arrow": "arrow", ".feather": "arrow"}
+BINARY = {"parquet", "arrow"}
+OTHER_TABLES = {*FORMATS, *READ_ONLY, ".xlsx"} - {".json"}  # of none is read where a folder is named; notes lie beside images
 
 
 @dataclass(frozen=True)
@@ -57,75 +57,94 @@ class Line:
     error: str = ""
 
 
-def format_of(path: Path, given: str | None = None, *, writing: bool = False) -> str:
-    """Returns csv, jsonl, parquet or, unless it is to be written, conll, or images for a folder.
+def format_of(path: Path | str, given: str | None = None, *, writing: bool = False) -> str:
+    """Returns csv, jsonl, parquet or, unless it is to be written, conll, json, arrow, or images or arrow for a folder.
 
     Raises:
         DataError: the file's ending names none of them.
     """
     if given:
         return given
-    if path.is_dir() and not writing:
-        return "parquet" if parquet.files(path) else "images"
+    if not writing and not is_remote(str(path)) and Path(path).is_dir():
+        folder = Path(path)
+        return "arrow" if arrow.is_saved(folder) else "parquet" if parquet.files(folder) else "images"
     known = FORMATS if writing else FORMATS | READ_ONLY
-    if path.suffix.lower() not in known:
-        remedy = "choose one of them" if writing else OTHER_ENDINGS.get(path.suffix.lower(), SAVE)
-        raise DataError(f"{path}: the ending {path.suffix!r} is not one of {listed(known)}; {remedy}")
-    return known[path.suffix.lower()]
+    ending = Path(path).suffix.lower() if writing else suffix(str(path))
+    if ending not in known:
+        remedy = "choose one of them" if writing else OTHER_ENDINGS.get(ending, SAVE)
+        allowed = listed(known) if writing else known_endings([*known])
+        raise DataError(f"{path}: the ending {Path(path).suffix!r} is not one of {allowed}; {remedy}")
+    return known[ending]
 
 
 def read(
-    path: Path, *, file_format: str | None = None, delimiter: str = ",", encoding: str = "utf-8", quoting: str = "auto",
-    lenient: bool = False,
+    path: Path | str, *, file_format: str | None = None, delimiter: str | None = None, encoding: str | None = None,
+    quoting: str = "auto", header: bool = True, lenient: bool = False,
 ) -> Iterator[Line]:  # fmt: skip
     """Yields a file's rows in order, never holding more than a chunk of them; of a folder of Parquet files, those of all.
 
-    With `lenient`, a line of JSON Lines or a row of a CSV that cannot be read is one with an `error`.
+    With `lenient`, a line of JSON Lines or a row of a CSV that cannot be read is one with an `error`. `path` may be an address.
 
     Raises:
         DataError: the file is missing, empty, in another encoding, or a row does not fit the header.
     """
-    if path.is_dir():
-        if file_format not in (None, "parquet", "images"):
+    if not is_remote(str(path)) and Path(path).is_dir():
+        if file_format not in (None, "parquet", "images", "arrow"):
             raise DataError(f"{path}: is a folder; data.format: {file_format} is one file; name it in data.path")
-        yield from _read_folder(path, file_format)
+        yield from _read_folder(Path(path), file_format)
         return
-    path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path  # as messages say it
-    kind = _require_table(path, file_format)
-    if kind == "parquet":
-        yield from starmap(Line, parquet.rows(path))
+    name = shown(path)
+    kind = _require_table(name, file_format)
+    if kind in BINARY:
+        yield from starmap(Line, parquet.rows(name) if kind == "parquet" else arrow.rows(name))
         return
+    encoding = encoding or "utf-8"
     try:
-        with path.open(encoding="utf-8-sig" if encoding == "utf-8" else encoding, newline="") as file:
-            lines, name = _without_nul(file, path), str(path)
-            if kind == "conll":
-                yield from starmap(Line, sentences(lines, name))
-            elif kind == "jsonl":
-                yield from starmap(Line, json_lines.rows(lines, name, lenient=lenient))
-            else:
-                divider = TABS.get(path.suffix.lower(), delimiter)
-                yield from starmap(Line, delimited.rows(lines, name, divider, quoting, lenient=lenient))
+        with opened(name) as binary, io.TextIOWrapper(
+            binary, encoding="utf-8-sig" if encoding == "utf-8" else encoding, newline=""
+        ) as file:  # fmt: skip
+            options = {"delimiter": delimiter or TABS.get(suffix(name), ","), "quoting": quoting, "header": header}
+            yield from starmap(Line, _text_rows(file, name, kind, lenient=lenient, **options))
     except UnicodeError as error:
-        raise _undecoded(path, encoding, error) from error
+        raise _undecoded(name, encoding, error) from error
     except LookupError as error:
-        raise DataError(f"{path}: data.encoding {encoding!r} does not exist; use for example utf-8 or latin-1") from error
+        raise DataError(f"{name}: data.encoding {encoding!r} does not exist; use for example utf-8 or latin-1") from error
 
 
-def _undecoded(path: Path, encoding: str, error: UnicodeError) -> DataError:
-    place, wrong = str(path), f"is not {encoding} ({error})"
+def _text_rows(file: IO[str], name: str, kind: str, *, lenient: bool, **options: Any) -> Iterator[tuple[Any, ...]]:
+    if kind == "coco":
+        return boxes.coco(file.read(), name)
+    if kind == "json":
+        return json_file.rows(file, name)
+    lines = _without_nul(file, name)
+    if kind == "conll":
+        return sentences(lines, name)
+    if kind == "jsonl":
+        return json_lines.rows(lines, name, lenient=lenient)
+    rows = delimited.rows(lines, name, lenient=lenient, **options)
+    return boxes.grouped(rows, name) if kind == "csv_of_boxes" else rows
+
+
+def shown(path: Path | str) -> str:
+    """Returns a path as messages say it: relative to where we are, if it lies there."""
+    local = not is_remote(str(path)) and Path(path).is_relative_to(Path.cwd())
+    return str(Path(path).relative_to(Path.cwd())) if local else str(path)
+
+
+def _undecoded(name: str, encoding: str, error: UnicodeError) -> DataError:
+    place, wrong = name, f"is not {encoding} ({error})"
     remedy = "save the file as UTF-8 or set data.encoding (predict --encoding)"
     if isinstance(error, UnicodeDecodeError):
         wrong = f"byte {error.object[error.start]:#04x} is not {encoding}"
-        with path.open("rb") as file:
-            if file.read(2) in (BOM_UTF16_LE, BOM_UTF16_BE):
-                remedy = "it begins as UTF-16 does: set data.encoding: utf-16 (predict --encoding), or save it as UTF-8"
+        if beginning(name, 2)[0] in (BOM_UTF16_LE, BOM_UTF16_BE):
+            remedy = "it begins as UTF-16 does: set data.encoding: utf-16 (predict --encoding), or save it as UTF-8"
     # Where the byte order mark is missing, no line can be told.
-    with suppress(UnicodeError), path.open(encoding=encoding, errors="replace") as file:
+    with suppress(UnicodeError), opened(name) as binary, io.TextIOWrapper(binary, encoding, errors="replace") as file:
         place += f":{next((number for number, line in enumerate(file, 1) if REPLACED in line), 1)}"
     return DataError(f"{place}: {wrong}; {remedy}")
 
 
-def _without_nul(file: IO[str], path: Path) -> Iterator[str]:
+def _without_nul(file: IO[str], path: str) -> Iterator[str]:
     """Passes lines on.
 
     Raises:
@@ -141,6 +160,10 @@ def _without_nul(file: IO[str], path: Path) -> Iterator[str]:
 
 def _read_folder(path: Path, file_format: str | None) -> Iterator[Line]:
     """Yields the rows of a folder of Parquet files, or of images; one that holds other tables too is neither."""
+    if file_format in (None, "arrow") and arrow.is_saved(path):
+        names = [name for files in arrow.saved(path).values() for name in files]
+        yield from starmap(Line, enumerate((row for name in names for _, row in arrow.rows(name)), 1))
+        return
     parts = parquet.files(path) if file_format != "images" else []
     others = (each for each in image_folder.files(path) if each not in parts)
     odd = next((each for each in others if _is_odd(each, beside_tables=bool(parts))), None)
@@ -150,7 +173,7 @@ def _read_folder(path: Path, file_format: str | None) -> Iterator[Line]:
             " sub-folders; name one table in data.path"
         )
     parquet.require_alike(parts)
-    given = (row for part in parts for _, row in parquet.rows(part)) if parts else map(dict, image_folder.rows(path))
+    given = (row for part in parts for _, row in parquet.rows(str(part))) if parts else map(dict, image_folder.rows(path))
     yield from starmap(Line, enumerate(given, 1))
 
 
@@ -158,20 +181,16 @@ def _is_odd(path: Path, *, beside_tables: bool) -> bool:
     return path.suffix.lower() in OTHER_TABLES or (beside_tables and image_folder.is_image(path))
 
 
-def _require_table(path: Path, file_format: str | None) -> str:
-    kind = format_of(path, file_format)
-    if not path.exists():
-        raise DataError(f"{path}: there is no such file or folder; put it there, or correct the path")
+def _require_table(name: str, file_format: str | None) -> str:
+    kind = format_of(name, file_format)
+    require_there(name)
     if kind == "images":
-        raise DataError(f"{path}: is a file; data.format: images is a folder of images; leave it out for a table of paths")
-    if path.stat().st_size == 0:
-        raise DataError(f"{path}: is empty (0 bytes); put your rows into it")
-    if kind != "parquet":
-        with path.open("rb") as file:
-            begins = file.read(16)
-        binary = next((what for beginning, what in BEGINNINGS.items() if begins.startswith(beginning)), None)
+        raise DataError(f"{name}: is a file; data.format: images is a folder of images; leave it out for a table of paths")
+    if kind not in BINARY:
+        begins, _ = beginning(name, 16)
+        binary = next((what for start, what in BEGINNINGS.items() if begins.startswith(start)), None)
         if binary:
-            raise DataError(f"{path}: is {binary}")
+            raise DataError(f"{name}: is {binary}")
     return kind
 
 

@@ -1,4 +1,4 @@
-"""Calibration: whether a probability is a frequency, and the one number that makes it nearly so."""
+"""Calibration: whether a probability is a frequency."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from finespun.tasks.base import Judgement
 
 BINS = 15
 POINTS = 101  # of the curve of accuracy against coverage
-BOUNDS = (-4.0, 4.0)  # of the temperature's logarithm
 Chances = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
@@ -89,26 +88,3 @@ def coverage(confidence: Chances, correct: Chances) -> list[dict[str, float]]:
 def reaching(curve: list[Mapping[str, float]], goal: float) -> Mapping[str, float] | None:
     """Returns the point of largest coverage of which the accuracy reaches a goal; None if there is none."""
     return next((point for point in reversed(curve) if point["accuracy"] >= goal), None)
-
-
-def fit_temperature(targets: Labels, chances: Chances) -> float:
-    """Returns what logits are divided by so that the log loss is least (temperature scaling; Guo et al., 2017).
-
-    The logarithms of probabilities are logits, but for a constant of each row, which changes nothing.
-    """
-    from scipy.optimize import minimize_scalar  # noqa: PLC0415  (0.2 s that only this needs)
-    from scipy.special import log_softmax  # noqa: PLC0415
-
-    logits = np.log(np.clip(chances, np.finfo(np.float64).tiny, None))
-    rows = np.arange(len(targets))
-
-    def loss(log_temperature: float) -> float:
-        return float(-log_softmax(logits / np.exp(log_temperature), axis=1)[rows, targets].mean())
-
-    return float(np.exp(minimize_scalar(loss, bounds=BOUNDS, method="bounded", options={"xatol": 1e-8}).x))
-
-
-def at_temperature(chances: Chances, temperature: float) -> Chances:
-    """Returns the probabilities of logits that are divided by a temperature."""
-    powers = chances ** (1 / temperature)
-    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))

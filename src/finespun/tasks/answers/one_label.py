@@ -5,16 +5,17 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
 from finespun.data.cells import is_list
 from finespun.errors import DataError, did_you_mean, listed
-from finespun.tasks.base import Columns, Defaults, Judgement, Outputs, Problem, Values
+from finespun.tasks.base import Columns, Defaults, Judgement, Outputs, Problem, Values, softmax
 from finespun.tasks.metrics.scores import classification_scores
+from finespun.tasks.metrics.temperature import fit_temperature
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,6 +34,8 @@ class OneLabel(Defaults):
     simple: ClassVar[tuple[str, float]]  # of the input: what a simple method sees, and how little it is held back
 
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    calibrate: bool = False
+    temperature: PositiveFloat | None = None  # None until `decide` has chosen, and where the head's own numbers have it in them
     monitor: Literal["val/accuracy", "val/f1_macro", "val/f1_micro", "val/loss"]
     monitor_mode: Literal["max", "min"]
 
@@ -72,6 +75,21 @@ class OneLabel(Defaults):
 
         smoothing = self.label_smoothing if training else 0.0
         return functional.cross_entropy(logits.float(), targets, reduction="none", label_smoothing=smoothing)
+
+    @property
+    def decides(self) -> bool:
+        return self.calibrate
+
+    def decide(self, rows: pa.Table, outputs: Outputs, labels: Sequence[str]) -> dict[str, Any]:
+        """Chooses the temperature of least log loss."""
+        return {"calibration_temperature": fit_temperature(rows["target"].to_numpy(), np.stack(outputs))}
+
+    def settled(self, config: Mapping[str, Any]) -> Self:
+        chosen = config.get("calibration_temperature")
+        return self.model_copy(update={"temperature": chosen}) if chosen else self
+
+    def outputs(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
+        return softmax(logits / self.temperature if self.temperature else logits)
 
     def scores(self, targets: Any, outputs: Any, weights: Any, labels: Sequence[str]) -> dict[str, NDArray[np.float64]]:
         return classification_scores(targets, outputs, weights, labels)

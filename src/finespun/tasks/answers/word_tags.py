@@ -13,11 +13,11 @@ from pydantic import Field, model_validator
 
 from finespun.errors import listed
 from finespun.tasks.answers import tag_schemes as tagging
+from finespun.tasks.answers.several_labels import NONE
 from finespun.tasks.answers.tag_schemes import Entity, Scheme
 from finespun.tasks.base import Defaults, Judgement, Outputs
 from finespun.tasks.inputs.text import pad
 from finespun.tasks.metrics.scores import tagging_scores
-from finespun.tasks.multi_label import NONE
 
 if TYPE_CHECKING:
     import pyarrow as pa

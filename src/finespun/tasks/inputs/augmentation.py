@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
@@ -62,10 +63,8 @@ class Augmentation(Section):
             ) from error
         drawn = self.draws(rows.to(images.device), epoch=epoch, seed=seed)
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):  # places in bfloat16 would be off by pixels
-            if self.flip:
-                images = torch.where(drawn["flip"][:, None, None, None] < 0, images.flip(-1), images)
-            if self.rotation or self.translation or self.scale:
-                images = self._moved(images, drawn)
+            if self.moves:
+                images = warped(images, self._matrix(drawn, images.shape[-2:]), flip=self._flips(drawn))
             if self.brightness:
                 images = enhance.adjust_brightness(images, drawn["brightness"] * self.brightness)
             if self.contrast:
@@ -74,13 +73,55 @@ class Augmentation(Section):
                 images = enhance.adjust_saturation(images, 1 + drawn["saturation"] * self.saturation)
         return images
 
-    def _moved(self, images: torch.Tensor, drawn: dict[str, torch.Tensor]) -> torch.Tensor:
+    @property
+    def moves(self) -> bool:
+        """Whether anything changes its place."""
+        return bool(self.flip or self.rotation or self.translation or self.scale)
+
+    def moved(
+        self, rows: torch.Tensor, size: tuple[int, int], *, epoch: int, seed: int
+    ) -> tuple[torch.Tensor | None, torch.Tensor]:
+        """Returns how `apply` moves pixels of rows: (rows, 2, 3) of turns, sizes and shifts, after (rows,) flips.
+
+        None where nothing is turned, sized or shifted.
+        """
+        drawn = self.draws(rows, epoch=epoch, seed=seed)
+        return self._matrix(drawn, size), self._flips(drawn)
+
+    def _flips(self, drawn: dict[str, torch.Tensor]) -> torch.Tensor:
+        return (drawn["flip"] < 0) & self.flip
+
+    def _matrix(self, drawn: dict[str, torch.Tensor], size: Sequence[int]) -> torch.Tensor | None:
         import torch  # noqa: PLC0415
         from kornia.geometry import transform  # noqa: PLC0415
 
-        height, width = images.shape[-2:]
+        if not (self.rotation or self.translation or self.scale):
+            return None
+        height, width = size
         shift = torch.stack([drawn["right"] * width, drawn["down"] * height], 1) * self.translation
-        centre = torch.tensor([(width - 1) / 2, (height - 1) / 2], device=images.device).expand_as(shift)
-        size = (1 + drawn["scale"] * self.scale)[:, None].expand_as(shift)
-        matrix = transform.get_affine_matrix2d(shift, centre, size, drawn["rotation"] * self.rotation)[:, :2]
-        return transform.warp_affine(images, matrix, (height, width), padding_mode="border", align_corners=True)
+        centre = torch.tensor([(width - 1) / 2, (height - 1) / 2], device=shift.device).expand_as(shift)
+        scale = (1 + drawn["scale"] * self.scale)[:, None].expand_as(shift)
+        return transform.get_affine_matrix2d(shift, centre, scale, drawn["rotation"] * self.rotation)[:, :2]
+
+
+def warped(
+    images: torch.Tensor, matrix: torch.Tensor | None, *, flip: torch.Tensor, outside: float | None = None
+) -> torch.Tensor:
+    """Returns images (rows, channels, height, width), flipped, then moved by one interpolation.
+
+    What comes in from outside repeats the edge; with `outside`, of whole numbers, the nearest is taken and that comes in.
+    """
+    import torch  # noqa: PLC0415
+
+    if flip.any():
+        images = torch.where(flip[:, None, None, None], images.flip(-1), images)
+    if matrix is None:
+        return images
+    from kornia.geometry import transform  # noqa: PLC0415
+
+    size = (images.shape[-2], images.shape[-1])
+    if outside is None:
+        return transform.warp_affine(images, matrix, size, padding_mode="border", align_corners=True)
+    shifted = images - outside  # so that zeros are what comes in
+    found = transform.warp_affine(shifted, matrix, size, mode="nearest", padding_mode="zeros", align_corners=True)
+    return found.round() + outside

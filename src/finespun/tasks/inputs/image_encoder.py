@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ Pixels = NDArray[np.uint8]  # (height, width, 3)
 WHOLE_PIXELS = 16_000_000  # of an image on its way to the model's size; of larger ones only a part is made
 LONGEST = 1_000_000  # pixels of a side, beyond which Pillow's weights alone take too much
 REDUCING_GAP = 16.0  # times the wanted size, above which pixels are averaged first
+IMAGENET = {"image_mean": (0.485, 0.456, 0.406), "image_std": (0.229, 0.224, 0.225)}
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 # What transformers' processors do where preprocessor_config.json does not say it. Processors of other names do more.
@@ -33,6 +34,12 @@ KNOWN: dict[str, dict[str, Any]] = {
     "Bit": {
         "size": {"shortest_edge": 224}, "resample": 3, "do_center_crop": True, "image_mean": CLIP_MEAN, "image_std": CLIP_STD,
     },
+    "Segformer": {"size": 512, "resample": 2, **IMAGENET},
+    "RTDetr": {"size": 640, "resample": 2, "do_normalize": False},
+    "Detr": {"size": 800, "resample": 2, **IMAGENET},
+    "ConditionalDetr": {"size": 800, "resample": 2, **IMAGENET},
+    "DeformableDetr": {"size": 800, "resample": 2, **IMAGENET},
+    "Yolos": {"size": 800, "resample": 2, **IMAGENET},
 }  # fmt: skip
 ALIKE = {
     "do_resize": True, "do_center_crop": False, "crop_size": 224, "do_rescale": True, "rescale_factor": 1 / 255,
@@ -63,8 +70,8 @@ class ImageEncoder:
         return size
 
     @classmethod
-    def read(cls, folder: Path, image_size: int | None) -> ImageEncoder:
-        """Reads `preprocessor_config.json`, without transformers.
+    def read(cls, folder: Path, image_size: int | None, *, whole: bool = False) -> ImageEncoder:
+        """Reads `preprocessor_config.json`, without transformers; `whole` images are stretched to one size and not cut.
 
         Raises:
             ModelError: there is none, it cannot be read, or it is of a kind that does more than is known here.
@@ -87,7 +94,11 @@ class ImageEncoder:
                 " as one of them in model.processor"
             )
         try:
-            return _encoder(kind, ALIKE | KNOWN[kind] | {key: v for key, v in said.items() if v is not None}, path, image_size)
+            said = ALIKE | KNOWN[kind] | {key: v for key, v in said.items() if v is not None}
+            if not whole:
+                return _encoder(kind, said, path, image_size)
+            changes = _stretched(said, image_size)
+            return replace(_encoder(kind, said | changes, path, None), changes=changes)
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"{path}: size, crop_size, image_mean or image_std make no sense ({error!r}); mend it") from error
 
@@ -114,13 +125,21 @@ class ImageEncoder:
         return found
 
 
+def _stretched(said: Mapping[str, Any], image_size: int | None) -> dict[str, Any]:
+    """Returns the changes of a processor that cuts nothing off: to a square of `image_size`, or the size that it ends with."""
+    size = said["crop_size"] if said["do_center_crop"] else said["size"]
+    side = image_size or (size.get("shortest_edge") if isinstance(size, dict) else size)
+    height, width = _pair(side or size)
+    return {"do_resize": True, "size": {"height": height, "width": width}, "do_center_crop": False, "do_pad": False}
+
+
 def _encoder(kind: str, said: Mapping[str, Any], path: Path, image_size: int | None) -> ImageEncoder:
     size, crop = said["size"], _pair(said["crop_size"]) if said["do_center_crop"] else None
     size = (
         size
         if isinstance(size, dict)
         else {"height": size, "width": size}
-        if kind in {"ViT", "DeiT"}
+        if kind in {"ViT", "DeiT", "Segformer", "RTDetr"}
         else {"shortest_edge": size}
     )
     changes: dict[str, Any] = {}

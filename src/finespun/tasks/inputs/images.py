@@ -88,15 +88,27 @@ class ImageInput(Defaults):
         import pyarrow as pa  # noqa: PLC0415  (configure checks this class's options and needs no Arrow)
 
         height, width = encoder.size
-        found = [encoder.pixels(self._read(row["image"])[0]).tobytes() for row in rows]
+        found, sizes = [], []
+        for row in rows:
+            image = self._read(row["image"])[0]
+            sizes.append(image.size)
+            found.append(encoder.pixels(image).tobytes())
         names = [name if not name.startswith(images.INLINE) else f"{name[:32]}..." for name in (row["image"] for row in rows)]
-        return {
-            "image": pa.array(names, pa.string()),
-            "pixels": pa.array(found, pa.binary(height * width * 3)),
-            "height": pa.array([height] * len(rows), pa.int32()),
-            "length": pa.array([-(-height * width // PATCH)] * len(rows), pa.int32()),
-            "truncated": pa.array([False] * len(rows), pa.bool_()),
-        } | super().encode(rows, encoder, labels)
+        return (
+            {
+                "image": pa.array(names, pa.string()),
+                "pixels": pa.array(found, pa.binary(height * width * 3)),
+                "height": pa.array([height] * len(rows), pa.int32()),
+                "length": pa.array([-(-height * width // PATCH)] * len(rows), pa.int32()),
+                "truncated": pa.array([False] * len(rows), pa.bool_()),
+            }
+            | self._of_originals(sizes)
+            | super().encode(rows, encoder, labels)
+        )
+
+    def _of_originals(self, sizes: Sequence[tuple[int, int]]) -> Columns:
+        """Returns columns of (width, height) before resizing, where the answer needs them."""
+        return {}
 
     def collate(
         self, columns: Mapping[str, Sequence[Any]], encoder: ImageEncoder

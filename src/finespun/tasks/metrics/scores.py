@@ -197,6 +197,31 @@ def best_thresholds(targets: Values, probabilities: Values) -> Values:
     return found
 
 
+def segmentation_scores(counts: NDArray[np.int64], weights: Values, *, labels: Sequence[str]) -> dict[str, Values]:
+    """Returns mean IoU, pixel accuracy, mean accuracy, and IoU, precision and recall of each class.
+
+    Args:
+        counts: (images, classes, classes), pixels of each class (rows) that are predicted as each class (columns).
+        weights: (resamples, images), how often each image is counted.
+        labels: names of the classes.
+
+    Returns:
+        name -> (resamples,). Pixels of all images are added up before anything is divided; the means leave out a class that
+        no pixel has and none is given.
+    """
+    total = np.tensordot(weights, counts.astype(np.float64), axes=1)
+    true = np.einsum("rkk->rk", total)
+    actual, claimed = total.sum(axis=2), total.sum(axis=1)
+    iou = _ratio(true, actual + claimed - true)
+    recall = _ratio(true, actual)
+    return {
+        "mean_iou": _macro(iou, claimed, actual),
+        "pixel_accuracy": _ratio(true.sum(axis=1), actual.sum(axis=1)),
+        "mean_accuracy": _macro(recall, np.zeros_like(actual), actual),
+        **_by_label({"iou": iou, "precision": _ratio(true, claimed), "recall": recall}, labels),
+    }
+
+
 def tagging_scores(
     counts: NDArray[np.int64], words: NDArray[np.int64], weights: Values, *, types: Sequence[str], plain: bool
 ) -> dict[str, Values]:

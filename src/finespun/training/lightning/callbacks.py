@@ -22,6 +22,7 @@ from finespun.training.checkpoints import Signals, Store
 from finespun.training.history import Recorder
 from finespun.training.lightning.fine_tuner import FineTuner
 from finespun.training.lightning.heartbeat import at_rest, progressed
+from finespun.training.shard_files import put_back, read_whole
 
 AGREE_SECONDS = 1.0  # between two agreements of several processes on whether to save
 
@@ -126,6 +127,14 @@ class StoreIO(CheckpointIO):
         self.store.write(checkpoint, Path(path).name, best=storage_options or "")
 
     def load_checkpoint(self, path: Any, map_location: Any | None = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """Returns a checkpoint with all tensors whole, also where they lie in shards."""
+        checkpoint = self.outline(path)
+        if checkpoint.pop("sharded", False):
+            put_back(checkpoint, read_whole(self.store.shards_of(Path(path))))
+        return checkpoint
+
+    def outline(self, path: Any) -> dict[str, Any]:
+        """Returns a checkpoint without what lies in shards, after these have been verified, too."""
         return dict(self.store.read(Path(path)))
 
     def remove_checkpoint(self, path: Any) -> None:
@@ -212,8 +221,7 @@ class Saver(Checkpoint):
             if self.average is not None:
                 assert self.average._average_model is not None  # noqa: SLF001  (Lightning has no other way to it)
                 weights = self.average._average_model.module.state_dict()  # noqa: SLF001
-            if trainer.is_global_zero:
-                self.store.write({"state_dict": weights}, self.best_file)
+            trainer.strategy.save_checkpoint({"state_dict": weights}, self.store.folder / self.best_file)
 
     def load_best(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Puts the weights of the best epoch into the module.

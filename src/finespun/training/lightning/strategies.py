@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy
-from pytorch_lightning.strategies.strategy import Strategy
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from finespun.training.lightning.sharding import hand_round, whole
+from finespun.training.lightning.callbacks import StoreIO
+from finespun.training.lightning.sharding import hand_round
+from finespun.training.shard_files import kinds_of, put_back, read_shards, taken_apart, write_shards
 
 
 class FarCopies(DDPStrategy):
@@ -27,10 +30,11 @@ class FarCopies(DDPStrategy):
 
 
 class Sharded(ModelParallelStrategy):
-    """Gathers states on rank zero and hands them round from there.
+    """Writes and reads checkpoints through the Store, each process its own shards.
 
-    A checkpoint is what one device would have written: verified, moved into place and pruned by the Store, and taken up by any
-    number of devices with either strategy. Lightning's own sharded checkpoints are folders that it writes past the Store.
+    A checkpoint is a file with all that is small, and beside it a folder of shards: verified, moved into place and pruned
+    together, and taken up by any number of devices with either strategy. Those of one device, or of copies, are taken up, too:
+    rank zero reads them and hands them round.
     """
 
     @property
@@ -38,27 +42,37 @@ class Sharded(ModelParallelStrategy):
         """Whether the Trainer gives checkpoints to `load_optimizer_state_dict`."""
         return True
 
+    @property
+    def _io(self) -> StoreIO:
+        assert isinstance(self.checkpoint_io, StoreIO)
+        return self.checkpoint_io
+
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """Returns the whole module's weights on rank zero; to be called on all ranks, as all of these."""
+        """Returns the module's weights, sharded as they are."""
         assert self.lightning_module is not None
-        return {name: whole(tensor) for name, tensor in self.lightning_module.state_dict().items()}
+        return dict(self.lightning_module.state_dict())
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """Returns the optimizer's whole state on rank zero."""
+        """Returns the optimizer's state, sharded as it is."""
         plain = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
-        found = plain.state_dict()
-        found["state"] = {key: _map(values, whole) for key, values in found["state"].items()}
-        return found
+        return dict(plain.state_dict())
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any | None = None) -> None:
-        """Writes a checkpoint through the Store."""
-        Strategy.save_checkpoint(self, checkpoint, filepath, storage_options)
+        """Writes shards on all ranks, then the rest on rank zero; to be called on all ranks, as all of these."""
+        path, store = Path(filepath), self._io.store
+        plain, shards = taken_apart(checkpoint)
+        digests = write_shards(shards, store.shards_of(path))
+        if self.is_global_zero:
+            store.write(plain, path.name, best=storage_options or "", shards=digests)
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        """Reads a checkpoint on rank zero; the others are given it with weights and optimizer states without numbers."""
+        """Reads a checkpoint on rank zero; the others are given it without shards, or a whole model's numbers."""
         read: dict[str, Any] = {}
         if self.is_global_zero:
-            read = Strategy.load_checkpoint(self, checkpoint_path, weights_only)
+            read = self._io.outline(checkpoint_path)
+            read["shards"] = str(self._io.store.shards_of(Path(checkpoint_path))) if read.pop("sharded", False) else ""
+        if self.broadcast(read.get("shards")):
+            return self.broadcast(read)
         outlined = {key: each for key, each in read.items() if key not in {"state_dict", "optimizer_states"}}
         states = [
             {**each, "state": {key: _map(values, _without_numbers) for key, values in each["state"].items()}}
@@ -68,20 +82,30 @@ class Sharded(ModelParallelStrategy):
         return read if self.is_global_zero else sent
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
-        """Hands the weights round."""
+        """Reads this process's shards, or hands the whole weights round."""
         assert self.lightning_module is not None
+        state = self.lightning_module.state_dict()
         with torch.no_grad():
-            for name, target in self.lightning_module.state_dict().items():
+            if checkpoint["shards"]:
+                sharded = {f"model/{name}": target for name, target in state.items() if isinstance(target, DTensor)}
+                read_shards(sharded, Path(checkpoint["shards"]))
+                state = {name: target for name, target in state.items() if f"model/{name}" not in sharded}
+            for name, target in state.items():
                 hand_round(checkpoint["state_dict"][name] if self.is_global_zero else None, target)
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
-        """Hands the optimizer's state round: what has a parameter's shape is sharded like it."""
-        for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+        """Reads this process's shards of the optimizer's state, or hands it round, sharded as the parameters are."""
+        for number, (optimizer, state) in enumerate(zip(self.optimizers, checkpoint["optimizer_states"], strict=True)):
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            for number, values in state["state"].items():
-                for name, full in values.items():
-                    if isinstance(full, torch.Tensor):
-                        values[name] = self._shared(full, parameters[number])
+            if checkpoint["shards"]:
+                found = _like(parameters, Path(checkpoint["shards"]), f"optimizer/{number}/")
+                read_shards(found, Path(checkpoint["shards"]))
+                put_back({"optimizer_states": checkpoint["optimizer_states"]}, found)
+            else:
+                for key, values in state["state"].items():
+                    for name, full in values.items():
+                        if isinstance(full, torch.Tensor):
+                            values[name] = self._shared(full, parameters[key])
             optimizer.load_state_dict(state)
 
     def _shared(self, full: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
@@ -92,6 +116,12 @@ class Sharded(ModelParallelStrategy):
         with torch.no_grad():
             hand_round(full if self.is_global_zero else None, target)
         return target.detach()
+
+
+def _like(parameters: list[torch.Tensor], folder: Path, prefix: str) -> dict[str, torch.Tensor]:
+    """Returns room for the state of an optimizer, sharded as its parameters are."""
+    kinds = {name: dtype for name, (_, dtype) in kinds_of(folder).items() if name.startswith(prefix)}
+    return {name: torch.empty_like(parameters[int(name.split("/")[2])], dtype=dtype).detach() for name, dtype in kinds.items()}
 
 
 def _map(values: Mapping[str, Any], change: Any) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def test_endings_are_known_in_capitals_too(tmp_path: Path) -> None:
         ("a.jsonl", b"[1]\n", "a.jsonl:1: holds list, not an object"),
         ("a.jsonl", b'{"text": "\\ud83d\\ude00"}\n{"text": ["\\uD83D"]}\n', "a.jsonl:2: '\\ud83d' is half a character"),
         ("a.parquet", b"nonsense", "is not Parquet"),
-        ("a.xlsx", b"x", "the ending '.xlsx' is not one of .bio, .conll, .conllu, .csv"),
+        ("a.xlsx", b"x", "the ending '.xlsx' is not one of .arrow, .bio, .conll, .conllu, .csv"),
     ],
 )
 def test_a_bad_file_is_told_with_its_line(tmp_path: Path, name: str, content: bytes, message: str) -> None:

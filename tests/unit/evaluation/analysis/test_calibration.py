@@ -11,14 +11,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss, log_loss
 
 from finespun.evaluation.analysis.calibration import (
-    at_temperature,
     brier_score,
     calibration,
     coverage,
-    fit_temperature,
     reaching,
     reliability,
 )
+from finespun.tasks.metrics.temperature import at_temperature, fit_temperature
 
 
 def drawn(labels: int, rows: int = 2000, seed: int = 0, sharpness: float = 3.0) -> tuple[np.ndarray, np.ndarray]:

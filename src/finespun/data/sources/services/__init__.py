@@ -1,0 +1,1 @@
+"""Rows that no file holds: of databases, of the hub."""

@@ -1,0 +1,165 @@
+"""All that the section `data` names as one stream of rows: a file, several, a database, a data set of the hub."""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from finespun.config.sections import SPLIT_OF_PATH, DataConfig, Filter
+from finespun.data.sources import arrow, opening, tables
+from finespun.data.sources.dialect import SAMPLE, dialect_of, encoding_of
+from finespun.data.sources.services import hub, sql
+from finespun.data.sources.tables import Line, format_of, shown
+from finespun.kept import file_digest, folder_digest
+
+TEXTS = {"csv", "jsonl", "json", "conll"}
+IMAGE = {"file", "folder"}  # columns of a folder of images
+Part = tuple[Any, str]  # a file, or what else rows come from; the split that the configuration says it is
+
+
+class Source:
+    """Goes through the rows anew each time that it is called; rows of several files are numbered on and on."""
+
+    def __init__(self, data: DataConfig, project: Path) -> None:
+        self.declared, self.project = data, project
+        self.starts: list[int] = []
+
+    @cached_property
+    def data(self) -> DataConfig:
+        """The section with the encoding and delimiter of the first file, where they are not declared."""
+        data = self.declared
+        first = "" if data.hub or data.sql or not self.parts else str(self.parts[0][0])
+        if not first or (data.encoding and data.delimiter) or not _is_there(first):
+            return data
+        kind = format_of(first, data.format)
+        if kind not in TEXTS:
+            return data
+        sample, whole = opening.beginning(first, SAMPLE)
+        found = {"encoding": data.encoding or encoding_of(sample)}
+        if kind == "csv" and not data.delimiter and opening.suffix(first) not in tables.TABS:
+            columns = _columns(data.columns, data.filters) if data.header else []
+            found["delimiter"] = dialect_of(sample, columns=columns, whole=whole).delimiter
+        return data.model_copy(update=found)
+
+    @cached_property
+    def parts(self) -> list[Part]:
+        """The files, in their order, each with its split if it has one.
+
+        Raises:
+            DataError: one of them is not there.
+        """
+        data = self.declared
+        if data.hub:
+            found = hub.splits(data.hub, data.hub_config, data.hub_revision, self.project)
+            return [(split, name) for name, split in found.items()]
+        return [(data.name, "")] if data.sql else self._files(data)
+
+    def _files(self, data: DataConfig) -> list[Part]:
+        given = data.path if isinstance(data.path, dict) else {"": data.path}
+        files: list[Part] = []
+        for split, paths in given.items():
+            for path in [paths] if isinstance(paths, str) else paths:
+                files += [(file, split) for file in opening.expanded(path, self.project)]
+        if len(files) == 1 and SPLIT_OF_PATH in data.columns.values():
+            folder = Path(files[0][0])
+            if not opening.is_remote(files[0][0]) and arrow.is_saved(folder):
+                return [(file, split) for split, names in arrow.saved(folder).items() for file in names]
+        return files
+
+    def __call__(self) -> Iterator[Line]:
+        """Yields all rows.
+
+        Raises:
+            DataError: they cannot be read.
+        """
+        parts, starts, start = self.parts, [], 0
+        alone = len(parts) == 1 and SPLIT_OF_PATH not in self.data.columns.values()
+        for part, split in parts:
+            starts.append(start)
+            self.starts = starts
+            last = 0
+            for line in self._lines(part):
+                last = line.number
+                if alone:
+                    yield line
+                else:
+                    row = {**line.row, SPLIT_OF_PATH: split} if split else line.row
+                    row = self._from_project(row, part) if {*line.row} == IMAGE else row
+                    yield Line(start + last, row, line.error)
+            start += last
+
+    def _from_project(self, row: tables.Row, part: str) -> tables.Row:
+        """Returns a row of one of several folders of images, its file relative to the project."""
+        folder = Path(part)
+        folder = folder.relative_to(self.project) if folder.is_relative_to(self.project) else folder
+        return {**row, "file": (folder / row["file"]).as_posix()}
+
+    def _lines(self, part: Any) -> Iterator[Line]:
+        data = self.data
+        if data.hub:
+            return (Line(number, row) for number, row in hub.rows(part))
+        if data.sql:
+            address = _absolute(data.name, self.project)
+            return (Line(number, row) for number, row in sql.rows(address, data.sql, data.password))
+        return tables.read(
+            part if opening.is_remote(part) else Path(part), file_format=data.format, delimiter=data.delimiter,
+            encoding=data.encoding, quoting=data.quoting, header=data.header,
+        )  # fmt: skip
+
+    def place(self, number: int) -> tuple[str, int]:
+        """Returns the file and the line, or the row in it, of a row's number."""
+        if len(self.parts) == 1:
+            return self.data.name, number
+        place = bisect.bisect_left(self.starts, number) - 1
+        part, split = self.parts[place]
+        name = f"{self.data.hub} ({split})" if self.data.hub else shown(part)
+        return name, number - self.starts[place]
+
+    @cached_property
+    def notes(self) -> list[str]:
+        """What was found out of the file, where it is not what files usually are."""
+        usual = {"encoding": "utf-8", "delimiter": ","}
+        return [
+            f"data.{name}: {getattr(self.data, name)!r} was found in the file; set it in conf/data if it is another"
+            for name, value in usual.items()
+            if getattr(self.data, name) not in {None, value} and getattr(self.declared, name) is None
+        ]
+
+    def digest(self) -> str:
+        """Returns the sha256 of what is read: of files' bytes, of what a remote system knows contents by."""
+        declared = self.declared
+        if declared.sql:
+            lines = [f"{line.number}:{sorted(line.row.items())}" for line in self()]
+        elif isinstance(declared.path, str) and declared.path and (self.project / declared.path).exists():
+            return self._digest(str(self.project / declared.path))
+        else:
+            lines = [f"{name}:{self._digest(part)}" for part, name in self.parts]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    def _digest(self, part: Any) -> str:
+        if self.declared.hub:
+            return str(part._fingerprint)  # noqa: SLF001  (it has no other name)
+        if opening.is_remote(part):
+            return opening.checksum(part)
+        opening.require_there(part)
+        return folder_digest(Path(part)) if Path(part).is_dir() else file_digest(Path(part))
+
+
+def _columns(columns: Any, filters: tuple[Filter, ...]) -> list[str]:
+    named = [each for given in columns.values() for each in ([given] if isinstance(given, str) else given)]
+    return [each for each in {*named, *(rule.column for rule in filters)} if each != SPLIT_OF_PATH]
+
+
+def _is_there(name: str) -> bool:
+    """Whether a file can be looked at; what cannot is reported when it is read."""
+    return opening.is_remote(name) or (Path(name).is_file() and Path(name).stat().st_size > 0)
+
+
+def _absolute(address: str, project: Path) -> str:
+    """Returns the address of an SQLite file relative to the project."""
+    scheme, sign, path = address.partition(":///")
+    return f"{scheme}{sign}{project / path}" if scheme.startswith("sqlite") and path and not path.startswith("/") else address

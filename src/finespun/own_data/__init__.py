@@ -1,0 +1,1 @@
+"""Beginning with data of one's own: `finespun init` and `finespun check`."""

@@ -1,0 +1,181 @@
+"""`finespun init`: from a file on disk to a project that `dvc repro` runs; what it saw, what it wrote, what to do next."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from finespun.artifacts import Artifacts
+from finespun.config import targets
+from finespun.config.check import choices
+from finespun.config.compose import read_dials
+from finespun.config.sections import ModelConfig, Target
+from finespun.data.proposal.columns import Column, columns_of
+from finespun.data.proposal.files import Seen, look
+from finespun.data.proposal.tasks import GUESS, SURE, Reading, reading_of
+from finespun.data.proposal.written import data_file, seen_lines, set_dials
+from finespun.errors import ConfigError, DataError, FinespunError, ModelError, did_you_mean, listed
+from finespun.kept import write_whole
+from finespun.models.addresses import resolve
+
+MODELS = {"image": "mobilenet_v2", "text": "minilm"}  # of conf/model, for what a task reads
+TOKENS_A_WORD = 1.4
+
+
+@dataclass(kw_only=True)
+class Wishes:
+    """What the user says; the rest is proposed."""
+
+    name: str | None = None
+    task: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    force: bool = False
+    ask: Callable[[str, str], str] | None = None  # question, proposal -> answer; None: take every proposal
+
+
+def initialise(artifacts: Artifacts, given: Path, wishes: Wishes, say: Callable[[str], None]) -> None:
+    """Looks at data, writes `conf/data/NAME.yaml` and sets params.yaml.
+
+    Raises:
+        DataError: the data cannot be read, nothing in them could be learnt, or a file is there already.
+    """
+    seen = look(given)
+    columns = columns_of(seen.rows)
+    found = _wished(columns, seen, wishes, artifacts)
+    name = wishes.name or re.sub(r"\W+", "_", given.resolve().name.split(".")[0].lower()).strip("_") or "data"
+    if wishes.ask:
+        name = wishes.ask("name of the data (conf/data/NAME.yaml)", name)
+    target = artifacts.conf / "data" / f"{name}.yaml"
+    if target.exists() and not wishes.force:
+        raise DataError(f"conf/data/{name}.yaml: is there already; say --name for another, or --force to write it anew")
+    path, copied = _brought(given, artifacts, force=wishes.force)
+    dials = _dials(artifacts, name, found.task)
+    write_whole(target, data_file(path, seen, found))
+    text = artifacts.params.read_text(encoding="utf-8")
+    write_whole(artifacts.params, set_dials(text, dials))
+    say(f"{given}\n" + "\n".join(f"  {line}" for line in [*seen_lines(seen, found), *_lengths(columns, found, artifacts)]))
+    if copied:
+        say(f"copied to {path}, where DVC sees it")
+    changed = ", ".join(f"{key}: {value}" for key, value in dials.items())
+    say(f"wrote conf/data/{name}.yaml; set in params.yaml: {changed}")
+    if found.certainty != SURE:
+        say(f"look at conf/data/{name}.yaml: what it says is {'only ' if found.certainty == GUESS else ''}{found.certainty}")
+
+
+def _wished(columns: list[Column], seen: Seen, wishes: Wishes, artifacts: Artifacts) -> Reading:
+    """Returns the most likely reading, with what the user says instead."""
+    try:
+        found = reading_of(columns, images=seen.kind == "images")
+    except DataError:
+        if not (wishes.task and wishes.columns):
+            raise
+        found = Reading(task=wishes.task, columns={})
+    task = _chosen_task(found.task, wishes, choices(artifacts.conf)["task"])
+    if task != found.task:
+        found = Reading(task=task, columns=found.columns, reasons=["the task was said"], labels=found.labels)
+    roles = _task(artifacts, task)
+    known = {*roles.roles, *roles.optional_roles, "split"}
+    fixed = {role: column for role, column in found.columns.items() if role in known} | _split_up(wishes.columns)
+    names = [column.name for column in columns]
+    for role in roles.roles:
+        _choose_column(role, fixed, names, wishes)
+    wrong = [each for given in fixed.values() for each in ([given] if isinstance(given, str) else given) if each not in names]
+    if wrong:
+        raise DataError(f"--column: there is no column {wrong[0]!r}{did_you_mean(wrong[0], names)}; there are: {listed(names)}")
+    found.columns = fixed
+    if "label" in fixed:
+        found.labels = next(column.counts for column in columns if column.name == fixed["label"])
+    return found
+
+
+def _chosen_task(proposed: str, wishes: Wishes, known: list[str]) -> str:
+    task = wishes.task or proposed
+    if wishes.ask:
+        task = wishes.ask(f"task ({', '.join(known)})", task)
+    if task not in known:
+        raise DataError(f"--task: there is no conf/task/{task}.yaml{did_you_mean(task, known)}; there are: {listed(known)}")
+    return task
+
+
+def _choose_column(role: str, fixed: dict[str, Any], names: list[str], wishes: Wishes) -> None:
+    if wishes.ask and role not in wishes.columns:
+        proposed = fixed.get(role, "")
+        shown = proposed if isinstance(proposed, str) else ",".join(proposed)
+        fixed |= _split_up({role: wishes.ask(f"column of {role} ({', '.join(names)})", shown)})
+    if role not in fixed:
+        raise DataError(f"no column of {role} was found; say --column {role}=NAME; there are: {listed(names)}")
+
+
+def _split_up(columns: Mapping[str, str]) -> dict[str, Any]:
+    """Several columns of one role are said with commas between them."""
+    return {role: given.split(",") if "," in given else given for role, given in columns.items()}
+
+
+def _task(artifacts: Artifacts, name: str) -> Any:
+    said = yaml.safe_load((artifacts.conf / "task" / f"{name}.yaml").read_text(encoding="utf-8"))
+    said.pop("defaults", None)
+    return targets.build("task", Target.model_validate(said))
+
+
+def _brought(given: Path, artifacts: Artifacts, *, force: bool) -> tuple[str, bool]:
+    """Returns the path for `conf/data`, and whether the data were copied into `data/raw`, where DVC looks for changes."""
+    project, raw = artifacts.project.resolve(), artifacts.raw[0]
+    real = given.resolve()
+    if real.is_relative_to(raw.resolve()):
+        return real.relative_to(project).as_posix(), False
+    place = raw / real.name
+    if place.exists() and not force:
+        raise DataError(f"{place}: is there already, and {given} is another; say --force to write it anew, or name that one")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if real.is_dir():
+        shutil.copytree(real, place, dirs_exist_ok=True)
+    else:
+        shutil.copy2(real, place)
+    return place.relative_to(artifacts.project).as_posix(), True
+
+
+def _dials(artifacts: Artifacts, name: str, task: str) -> dict[str, str]:
+    """Returns what params.yaml must say: also another model, where the one that is set does not fit the task."""
+    now = read_dials(artifacts.params)
+    dials = {"data": name, "task": task}
+    if str(now.get("experiment", "none")) != "none":
+        dials["experiment"] = "none"  # it was made for other data
+    asked = _task(artifacts, task)
+    model = str(now.get("model"))
+    if not _fits(artifacts, model, asked):
+        kind = "image" if asked.processor == "AutoImageProcessor" else "text"
+        other = MODELS[kind] if _fits(artifacts, MODELS[kind], asked) else None
+        dials |= {"model": other} if other else {}
+    return dials
+
+
+def _fits(artifacts: Artifacts, model: str, task: Any) -> bool:
+    """Whether a checkpoint has what a task encodes rows with."""
+    path = artifacts.conf / "model" / f"{model}.yaml"
+    try:
+        config = ModelConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        task.encoder(resolve(config, artifacts.project, weights=False))
+    except (OSError, ValueError, FinespunError) as error:
+        return not isinstance(error, ModelError | ConfigError | OSError | ValueError)
+    return True
+
+
+def _lengths(columns: list[Column], found: Reading, artifacts: Artifacts) -> list[str]:
+    """Returns how long the texts are, and what of the model's window they take."""
+    column = next((each for each in columns if each.name == found.columns.get("text")), None)
+    if column is None or not column.texts:
+        return []
+    words = sorted(len(text.split()) for text in column.texts)
+    often, most = words[int(0.95 * (len(words) - 1))], words[-1]
+    lines = [f"lengths: {sum(words) / len(words):.0f} words on average, 95 % have at most {often:,}, the longest {most:,}"]
+    longest = getattr(_task(artifacts, found.task), "max_length", None)
+    needed = min(512, -int(-often * TOKENS_A_WORD // 32) * 32)
+    if longest and needed > longest:
+        lines.append(f"  longer than task.max_length: {longest} tokens: set about {needed} in conf/task/{found.task}.yaml")
+    return lines

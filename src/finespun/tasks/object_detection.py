@@ -1,0 +1,105 @@
+"""Boxes around objects in images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from finespun.data import images
+from finespun.tasks.answers.boxes import PADDING, BoxList
+from finespun.tasks.base import Batch, Outputs, Values
+from finespun.tasks.inputs.whole_images import WholeImages
+
+if TYPE_CHECKING:
+    import torch
+
+    from finespun.tasks.inputs.image_encoder import ImageEncoder
+
+LEAST = 0.1  # of a box's area that must be left in the image after it was moved
+
+
+class ObjectDetection(WholeImages, BoxList):
+    """Detectors of transformers; the loss is the model's own, with its own matching of queries and boxes."""
+
+    auto_class: ClassVar[str] = "AutoModelForObjectDetection"
+    roles: ClassVar[tuple[str, ...]] = ("image", "boxes")
+
+    def _size_of(self, values: Values) -> tuple[int, int] | None:
+        try:
+            return self._read(values["image"])[0].size
+        except images.UnreadableError:
+            return None  # reported of the image
+
+    def augment(self, batch: Batch, encoder: ImageEncoder, *, epoch: int, seed: int) -> Batch:
+        """Boxes move with the pixels: each becomes the smallest upright one around its corners, cut at the image's sides."""
+        changed = super().augment(batch, encoder, epoch=epoch, seed=seed)
+        if not self.augmentation.moves:
+            return changed
+        rows = batch.rows.to(batch.targets.device)
+        matrix, flip = self.augmentation.moved(rows, encoder.size, epoch=epoch, seed=seed)
+        return changed._replace(targets=moved_boxes(batch.targets, matrix, flip, encoder.size))
+
+    def forward(self, model: Any, batch: Batch) -> Any:
+        """Returns `losses` (rows,), the model's own loss for each row, and `found` (rows, boxes, 6)."""
+        labels = []
+        for boxes in batch.targets:
+            known = boxes[(boxes[:, 0] != PADDING) & (boxes[:, 5] == 0)]  # crowds are no examples
+            labels.append({"class_labels": known[:, 0].long(), "boxes": known[:, 1:5]})
+        output = model(pixel_values=batch.inputs["pixel_values"], labels=labels)
+        return {"losses": output.loss.expand(len(labels)), "found": self._found(model, output)}
+
+    def predict(self, model: Any, inputs: dict[str, torch.Tensor]) -> Outputs:
+        """Returns label, score and edges (as shares of the image) of each row's boxes, (boxes, 6), the highest scores first."""
+        return [*self._found(model, model(pixel_values=inputs["pixel_values"])).double().cpu().numpy()]
+
+    def _found(self, model: Any, output: Any) -> torch.Tensor:
+        return found_boxes(output.logits.detach(), output.pred_boxes.detach(), model.config.num_labels, self.max_boxes)
+
+
+def found_boxes(logits: torch.Tensor, places: torch.Tensor, count: int, most: int) -> torch.Tensor:
+    """Returns label, score and edges of the best boxes, (rows, boxes, 6), as the models' own post-processing finds them.
+
+    Where logits (rows, queries, `count` + 1) have one for nothing, a query has one label (DETR, YOLOS); else each of its labels
+    is an answer of its own (Deformable and Conditional DETR, RT-DETR, D-FINE), of which there are as many as queries.
+    """
+    import torch  # noqa: PLC0415
+
+    half = places[..., 2:] / 2
+    edges = torch.cat([places[..., :2] - half, places[..., :2] + half], -1)
+    logits = logits.float()
+    if logits.shape[-1] == count + 1:
+        scores, labels = logits.softmax(-1)[..., :-1].max(-1)
+        scores, query = scores.topk(min(most, scores.shape[1]))
+        labels = labels.gather(1, query)
+    else:
+        scores, place = logits.sigmoid().flatten(1).topk(min(most, logits.shape[1]))
+        labels, query = place % logits.shape[-1], place // logits.shape[-1]
+    edges = edges.gather(1, query[..., None].expand(-1, -1, 4))
+    return torch.cat([labels[..., None].float(), scores[..., None], edges.float()], -1)
+
+
+def moved_boxes(targets: torch.Tensor, matrix: torch.Tensor | None, flip: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Returns targets (rows, boxes, 6) as an image of (height, width) was flipped and moved; those that left it are padding.
+
+    Args:
+        targets: label, centre and size as shares of the image, crowd.
+        matrix: (rows, 2, 3), from places of pixels to new ones, or None.
+        flip: (rows,).
+        size: of the images that the model is given.
+    """
+    import torch  # noqa: PLC0415
+
+    label, x, y, width, height, crowd = targets.unbind(-1)
+    x = torch.where(flip[:, None], 1 - x, x)
+    if matrix is None:
+        return torch.stack([label, x, y, width, height, crowd], -1)
+    sides = targets.new_tensor([size[1], size[0]])
+    corners = [torch.stack([x + right * width / 2, y + down * height / 2], -1) for right in (-1, 1) for down in (-1, 1)]
+    places = torch.stack(corners, 2) * sides - 0.5  # (rows, boxes, corners, 2): the centre of the first pixel is 0
+    turn, shift = matrix[:, None, None, :, :2].to(targets), matrix[:, None, None, :, 2].to(targets)
+    places = ((turn @ places[..., None])[..., 0] + shift + 0.5) / sides
+    low, high = places.amin(2), places.amax(2)
+    whole = (high - low).prod(-1)
+    low, high = low.clamp(0, 1), high.clamp(0, 1)
+    kept = (high - low).prod(-1) > LEAST * whole
+    label = torch.where(kept, label, PADDING)
+    return torch.cat([label[..., None], (low + high) / 2, high - low, crowd[..., None]], -1)

@@ -1,0 +1,62 @@
+"""A class for each pixel of an image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from finespun.data import images
+from finespun.tasks.answers.masks import IGNORED, Masks, confusion, upsampled
+from finespun.tasks.base import Batch, Outputs, Values
+from finespun.tasks.inputs.augmentation import warped
+from finespun.tasks.inputs.whole_images import WholeImages
+
+if TYPE_CHECKING:
+    import torch
+
+    from finespun.tasks.inputs.image_encoder import ImageEncoder
+
+
+class SemanticSegmentation(WholeImages, Masks):
+    """Semantic segmentation; logits may be smaller than the image, and are scaled up as transformers does it."""
+
+    auto_class: ClassVar[str] = "AutoModelForSemanticSegmentation"
+    roles: ClassVar[tuple[str, ...]] = ("image", "mask")
+
+    def _size_of(self, values: Values) -> tuple[int, int] | None:
+        try:
+            return self._read(values["image"])[0].size
+        except images.UnreadableError:
+            return None  # reported of the image
+
+    def model_options(self, labels: Sequence[str]) -> dict[str, Any]:
+        return super().model_options(labels) | {"semantic_loss_ignore_index": IGNORED}
+
+    def collate(
+        self, columns: Mapping[str, Sequence[Any]], encoder: ImageEncoder
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
+        """Returns `pixel_values` and, where masks are known, `labels`, which `predict` counts against."""
+        inputs, targets = super().collate(columns, encoder)
+        return (inputs if targets is None else inputs | {"labels": targets}), targets
+
+    def augment(self, batch: Batch, encoder: ImageEncoder, *, epoch: int, seed: int) -> Batch:
+        """Masks move with the pixels; what comes in from outside has no class."""
+        changed = super().augment(batch, encoder, epoch=epoch, seed=seed)
+        if not self.augmentation.moves:
+            return changed
+        matrix, flip = self.augmentation.moved(
+            batch.rows.to(batch.targets.device), encoder.size, epoch=epoch, seed=seed
+        )  # fmt: skip
+        masks = warped(batch.targets[:, None].float(), matrix, flip=flip, outside=float(IGNORED))[:, 0].long()
+        return changed._replace(inputs=changed.inputs | {"labels": masks}, targets=masks)
+
+    def forward(self, model: Any, batch: Batch) -> Any:
+        return model(pixel_values=batch.inputs["pixel_values"]).logits
+
+    def predict(self, model: Any, inputs: dict[str, torch.Tensor]) -> Outputs:
+        """Returns counts (classes, classes) of each row whose mask is known, else the mask, (height, width)."""
+        logits, pixels = model(pixel_values=inputs["pixel_values"]).logits, inputs["pixel_values"]
+        found = upsampled(logits, inputs.get("labels", pixels)).argmax(1)
+        if "labels" in inputs:
+            found = confusion(found, inputs["labels"], logits.shape[1])
+        return [*found.cpu().numpy()]
