@@ -18,7 +18,6 @@ from finespun.errors import ConfigError, did_you_mean, listed
 
 SPLIT_ROLES = ("group", "split", "time")  # of any task: columns that decide on splits
 FROM_ENVIRONMENT = "reads an environment variable, which would be recorded; only the section runtime may"
-PLACES = {"mask": "a class a pixel", "boxes": "boxes"}  # answers that say where, by role
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,9 +211,11 @@ def _check_roles(config: RunConfig) -> Iterator[tuple[str, str]]:
         yield f"data.columns.{role}", f"unknown role; the task {type(task).__name__} has {listed(known)}"
     if config.data.split_by == "stratified" and not {"label", "labels", "tags"} & {*task.answer_roles}:
         yield "data.split.by", f"stratified needs labels, and {type(task).__name__} has none; say hash"
-    unlike = {"target": "numbers", "labels": "any number of labels", "tags": "tags of words"}
+    unlike = {
+        "target": "texts" if "target" in task.text_roles else "numbers", "labels": "any number of labels",
+        "tags": "tags of words", "mask": "a class a pixel", "boxes": "boxes",
+    }  # fmt: skip
     given = next((unlike[role] for role in task.answer_roles if role in unlike), None)
-    given = given or next((PLACES[role] for role in task.answer_roles if role in PLACES), None)
     if config.trainer.imbalance != "ignore" and given:
         yield (
             "trainer.imbalance",

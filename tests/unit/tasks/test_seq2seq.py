@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -107,3 +108,21 @@ def test_models_that_cannot_do_it_are_refused(tiny_bart: Path, tiny_llama: Path)
         model_of(build(max_length=500), tiny_bart)
     with pytest.raises(ModelError, match="AutoModelForSeq2SeqLM cannot load it"):
         model_of(build(), tiny_llama)
+
+
+def test_a_saved_model_is_asked_as_it_was_trained(tiny_bart: Path, tmp_path: Path) -> None:
+    from finespun.evaluation.predictor import Predictor
+    from finespun.models.pretrained import load_processor
+
+    task, rows = build(), pairs(5)
+    model = model_of(task, tiny_bart)
+    encoder = task.encoder(tiny_bart)
+    model.save_pretrained(tmp_path)
+    load_processor(task.processor, tiny_bart, task.processor_options(encoder)).save_pretrained(tmp_path)
+    record = {"task": SEQ2SEQ, "columns": {"text": "Review", "target": "Words"}, "run_id": "0"}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    batch, table = batch_of(task, tiny_bart, rows)
+    expected = task.predictions(table, task.predict(model, batch.inputs), [], top_k=1)
+    found = Predictor(tmp_path).predict([{"Review": row["text"]} for row in rows] + [{"Review": ""}])
+    assert found[:-1] == expected
+    assert "is empty" in found[-1]["error"]

@@ -13,10 +13,13 @@ from pydantic import ValidationError
 
 from finespun.config import targets
 from finespun.config.sections import Target
-from finespun.errors import DataError, ModelError
+from finespun.data.checks import check_rows, problems_of, role_values
+from finespun.data.sources.tables import Line
+from finespun.errors import ConfigError, DataError, ModelError
 from finespun.models.pretrained import load_model
 from finespun.tasks.answers import token_losses as chunks
 from finespun.tasks.base import Batch
+from small_run import small_config
 from writers import GENERATION, TASK, pairs
 
 
@@ -206,3 +209,40 @@ def test_scores_are_of_what_was_written_and_baselines_have_no_perplexity(tiny_ll
     nearest = task.judge(table, simple["nearest_training_row"], [])
     assert nearest.scores(np.ones((1, 8)))["exact_match"][0] == 1
     assert "perplexity" not in nearest.scores(np.ones((1, 8)))
+
+
+def test_texts_that_are_to_be_written_stay_as_they_are() -> None:
+    task, columns = build(prompt="{text}"), {"text": "text", "target": "target"}
+    for target in ('{"a": [1, 2]}', "['a' 'b']", "first line\n  second line", "[music]"):
+        values = role_values({"text": "x", "target": target}, columns, task)
+        assert values["target"] == target
+        assert not [*problems_of(values, task, None)]
+    empty = role_values({"text": "x", "target": " \n"}, columns, task)
+    assert [(kind, role) for kind, role, _ in problems_of(empty, task, None)] == [("empty_text", "target")]
+
+
+@pytest.mark.parametrize(
+    ("task", "columns", "said"),
+    [
+        ({"prompt": "{title}: {text}"}, {"text": "a", "target": "b"}, "data.columns.title: is missing; .* target, text, title"),
+        ({"prompt": "{text}"}, {"text": "a", "title": "c", "target": "b"}, "data.columns.title: unknown role"),
+        ({"prompt": "{text}"}, {"text": "a"}, "data.columns.target: is missing"),
+        ({"prompt": "no role"}, {"text": "a", "target": "b"}, "names no column"),
+        ({"generation": GENERATION | {"temperature": 1.0}}, {"text": "a", "target": "b"}, "temperature"),
+        ({"monitor": "val/accuracy"}, {"text": "a", "target": "b"}, "val/token_accuracy"),
+    ],
+)
+def test_templates_and_columns_that_do_not_fit_are_reported_together(
+    task: dict[str, Any], columns: dict[str, str], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        small_config(task=TASK | task, data={"path": "pairs.csv", "columns": columns})
+
+
+def test_one_source_with_two_targets_is_an_error() -> None:
+    config = small_config(task=TASK, data={"path": "pairs.csv", "columns": {"text": "text", "target": "target"}})
+    lines = [Line(number, {"text": "same", "target": target}) for number, target in ((2, "one"), (3, "two"), (4, "one"))]
+    report = check_rows(lines, config.data, build())
+    assert [(each.kind, each.line, each.severity) for each in report.problems] == [
+        ("conflicting_labels", 3, "error"), ("duplicate", 4, "warn"),
+    ]  # fmt: skip
