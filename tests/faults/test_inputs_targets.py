@@ -60,6 +60,6 @@ def test_what_is_one_is_taken(section: str, target: str) -> None:
 
 def test_a_file_that_was_edited_by_hand_is_checked_too() -> None:
     with pytest.raises(
-        ConfigError, match=r"task._target_: finespun.tasks.inputs.text.Path is no task .*; tasks are: finespun.tasks"
+        ConfigError, match=r"task._target_: finespun.tasks.inputs.text.Path is no task.*; tasks are: finespun.tasks"
     ):
         build("task", Target.model_validate({"_target_": "finespun.tasks.inputs.text.Path"}))

@@ -34,7 +34,7 @@ from finespun.sweeps.space import Space, parse
 from finespun.sweeps.study import Goal, Study
 from finespun.sweeps.table import table
 from finespun.tracking.earlier import localised
-from finespun.tracking.trials.studies import address_in, build, open_storage
+from finespun.tracking.trials.studies import address_in, answering, build, open_storage
 from finespun.tracking.trials.trial import STORAGE
 
 DEFAULT_TRIALS = 20
@@ -68,7 +68,7 @@ def search(whole: DictConfig, context: HydraContext, function: TaskFunction, arg
     secret = {STORAGE: address} if settings.storage and holds_secret(settings.storage) else {}
     plan = _plan(whole, settings, base, artifacts, goals, name=name, storage="" if secret else address, trials=_trials(
         settings, space, adaptive=sampler is not None))  # fmt: skip
-    with _alone(kept, name):
+    with _alone(kept, name), answering(address):
         study = Study.open(
             open_storage(address), name, goals=goals, space=space, sampler=sampler, seed=base.seed, identity=identity
         )  # fmt: skip

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from optuna.trial import TrialState
 from finespun.errors import ConfigError, MachineError
 from finespun.sweeps.space import parse
 from finespun.sweeps.study import Goal, Study
-from finespun.tracking.trials.studies import address_in, build, open_storage
+from finespun.tracking.trials.studies import address_in, answering, build, open_storage
 from helpers import ROOT
 
 GOALS = [Goal("val/f1_macro", "maximize")]
@@ -107,6 +109,19 @@ def test_another_space_under_the_same_name_is_refused_with_the_difference(tmp_pa
 def test_a_storage_that_cannot_be_opened_is_named(address: str, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
         open_storage(address)
+
+
+def test_a_storage_that_goes_away_is_named_with_what_to_do(tmp_path: Path) -> None:
+    address = address_in(tmp_path)
+    storage = open_storage(address)
+    with closing(sqlite3.connect(tmp_path / "study.db")) as database:
+        database.execute("DROP TABLE trials")
+    storage.create_new_study(["minimize"], "s")
+    with (
+        pytest.raises(MachineError, match=r"sweep\.storage: .*study\.db does not answer .*; see .* then run the same command"),
+        answering(address),
+    ):
+        storage.create_new_trial(1)
 
 
 WRITER = """

@@ -5,11 +5,13 @@ from __future__ import annotations
 import inspect
 import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy import event
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
@@ -39,18 +41,36 @@ def open_storage(address: str) -> RDBStorage:
         ConfigError: it is no address of a database.
     """
     local = address.startswith(SQLITE)
+    options = {"connect_args": {"timeout": BUSY_SECONDS}} if local else {"pool_pre_ping": True}
     try:
-        options = {"connect_args": {"timeout": BUSY_SECONDS}} if local else {"pool_pre_ping": True}
-        storage = RDBStorage(address, engine_kwargs=options)
+        with answering(address):
+            storage = RDBStorage(address, engine_kwargs=options)
     except (NoSuchModuleError, ArgumentError, ImportError) as error:
         known = "sqlite:///FILE, postgresql+psycopg://USER@HOST/DATABASE (pip install 'finespun[postgresql]')"
         raise ConfigError([f"sweep.storage: {masked(address)}: {_first_line(error)}; such as {known}"]) from error
-    except SQLAlchemyError as error:
-        remedy = "move the file away" if local else "start the server, or set null for SQLite in .finespun/sweeps/"
-        raise MachineError(f"sweep.storage: {masked(address)} does not answer ({_first_line(error)}); {remedy}") from error
     if local:
         _write_in_turn(storage)
     return storage
+
+
+@contextmanager
+def answering(address: str) -> Iterator[None]:
+    """Says of a storage that goes away, at whatever moment, which it is and how the sweep goes on.
+
+    Raises:
+        MachineError: the server does not answer, or the file cannot be read or written.
+    """
+    try:
+        yield
+    except (NoSuchModuleError, ArgumentError):
+        raise
+    except (SQLAlchemyError, StorageInternalError) as error:
+        local = address.startswith(SQLITE)
+        remedy = "see that the disk has room, or move the file away" if local else "start the server"
+        raise MachineError(
+            f"sweep.storage: {masked(address)} does not answer ({_first_line(error)}); {remedy}, then run the same command: the"
+            " sweep goes on"
+        ) from error
 
 
 def _write_in_turn(storage: RDBStorage) -> None:
@@ -104,8 +124,9 @@ def load_trial(trial: Trial) -> Callable[[float, int], bool]:
     study = optuna.load_study(study_name=storage.get_study_name_from_id(study_id), storage=storage, pruner=pruner)
 
     def falls_behind(value: float, validation: int) -> bool:
-        storage.set_trial_intermediate_value(trial.trial_id, validation, value)
-        return bool(pruner.prune(study, storage.get_trial(trial.trial_id)))
+        with answering(storage_of(trial)):
+            storage.set_trial_intermediate_value(trial.trial_id, validation, value)
+            return bool(pruner.prune(study, storage.get_trial(trial.trial_id)))
 
     return falls_behind
 
