@@ -42,7 +42,13 @@ def report(folder: Path | None) -> None:
 
 @click.command()
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--split", type=click.Choice(["validation", "test"]), default="validation", show_default=True)
+@click.option(
+    "--split",
+    type=click.Choice(["validation", "test"]),
+    default="validation",
+    show_default=True,
+    help="Whose rows both predicted.",
+)
 def compare(folders: tuple[Path, ...], split: str) -> None:
     """Compare models on the same rows: scores beside the first, with intervals and McNemar's test.
 
