@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import hypothesis
@@ -14,6 +16,13 @@ from writers import make_tiny_bart, make_tiny_llama, make_tiny_t5
 # The same examples in each run; HYPOTHESIS_PROFILE=default draws new ones.
 hypothesis.settings.register_profile("same", derandomize=True, database=None, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
+
+# Whoever configures logging (Hydra, submitit) closes all handlers there are, and absl's (Keras, rouge-score) closes its stream
+# then, unless that is the real standard error: it would be the file of what pytest captures.
+with suppress(ImportError):
+    from absl import logging as absl_logging
+
+    absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import submitit  # noqa: F401  (it closes others' handlers of logs when it is imported; absl's then close what pytest captures)
 from pydantic import ValidationError
 
 from finespun.artifacts import Artifacts
