@@ -15,7 +15,7 @@ from finespun.data.prepared import PreparedData
 from finespun.errors import DataError, FinespunError, ModelError
 from finespun.evaluation.record import RESTORE, read_record
 from finespun.files import read_table
-from finespun.tracking.lineage import tags
+from finespun.tracking.lineage import lineage
 from finespun.training.history import COLUMNS, History
 
 TORN: dict[str, bytes] = {
@@ -40,7 +40,7 @@ def schema(folder: Path) -> None:
 
 
 def dvc_lock(folder: Path) -> None:
-    tags(Artifacts(project=folder, out=folder), {}, {})
+    lineage(Artifacts(project=folder, out=folder), {}, {})
 
 
 def dvc_yaml(folder: Path) -> None:
