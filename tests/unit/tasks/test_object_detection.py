@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,15 @@ def tiny(folder: Path, name: str) -> Path:
 
 
 DETECTORS = ["rt_detr", "detr", "yolos"]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """With more, torch's backward pass of a tiny RT-DETR ends in a segmentation fault on CPUs (docs/detection.md)."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("name", DETECTORS)
