@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from finespun.masking import masked
 from finespun.tracking.outbox.delivery import FAILURES, Delivery, UnknownRunError
@@ -89,7 +90,9 @@ def creating(outbox: Path, key: str, uri: str) -> Iterator[None]:
     """Leaves a note while a run is created: a kill in between would leave it RUNNING for ever."""
     outbox.mkdir(parents=True, exist_ok=True)
     note = outbox / f"{key}{STARTING}"
-    note.write_text(json.dumps({"pid": os.getpid(), "store": address_mark(uri)}), encoding="utf-8")
+    partial = outbox / f".{key}.{os.getpid()}"  # others read notes at any moment: each is whole, or not there
+    partial.write_text(json.dumps({"pid": os.getpid(), "store": address_mark(uri)}), encoding="utf-8")
+    partial.replace(note)
     yield
     note.unlink(missing_ok=True)
 
@@ -97,6 +100,7 @@ def creating(outbox: Path, key: str, uri: str) -> Iterator[None]:
 def end_lost_starts(outbox: Path, uri: str, end: Callable[[str], None]) -> None:
     """Ends runs whose process was killed while it created them, unless it has been started again and goes on with them."""
     for note in sorted(outbox.glob(f"*{STARTING}")):
+        said: dict[str, Any] = {}
         try:
             said = json.loads(note.read_text(encoding="utf-8"))
             os.kill(said["pid"], 0)
