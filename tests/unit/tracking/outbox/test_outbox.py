@@ -20,6 +20,7 @@ import pytest
 from finespun.artifacts import Artifacts
 from finespun.tracking import client as client_module
 from finespun.tracking.client import Run, Tracker, new_key
+from finespun.tracking.outbox import leftovers
 from finespun.tracking.outbox import outbox as outbox_module
 from finespun.tracking.outbox.delivery import Delivery
 from helpers import ROOT
@@ -278,3 +279,10 @@ def test_logging_never_waits(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) 
     held.set()
     run.outbox.wait()
     run.outbox.close()
+
+
+def test_a_torn_note_of_a_start_ends_nothing(tmp_path: Path) -> None:
+    note = tmp_path / f"key{leftovers.STARTING}"
+    note.write_text("")
+    leftovers.end_lost_starts(tmp_path, "sqlite:///x.db", pytest.fail)
+    assert not note.exists()
