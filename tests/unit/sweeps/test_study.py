@@ -44,8 +44,6 @@ def run(search: Study, count: int) -> list[dict[str, str]]:
 @pytest.mark.parametrize("sampler", sorted(path.stem for path in (SETTINGS / "sampler").glob("*.yaml")))
 def test_each_sampler_is_built_seeded_and_draws_the_same_again(sampler: str, tmp_path: Path) -> None:
     settings = yaml.safe_load((SETTINGS / "sampler" / f"{sampler}.yaml").read_text())
-    if sampler == "cmaes":
-        pytest.importorskip("cmaes")
     overrides = ["a.b=0,0.5,1", "c.d=x,y"] if sampler == "bruteforce" else []
     whole = run(study(tmp_path, *overrides, sampler=settings), 4)
     first = study(tmp_path, *overrides, sampler=settings, name="two")
