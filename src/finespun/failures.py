@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from finespun.errors import FinespunError, LostPeerError, MachineError
-from finespun.masking import masked
+from finespun.masking import masked, one_line
 
 # What models and libraries raise that are asked for something they cannot do.
 REFUSALS = (AssertionError, AttributeError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError)
@@ -75,7 +75,7 @@ def explained(error: BaseException) -> FinespunError | None:
 
 
 def _of_machine(error: BaseException) -> MachineError | None:
-    text = _first_line(error)
+    text = one_line(error)
     if isinstance(error, OSError) and error.errno is not None:
         reason, remedy = DISK_ERRORS.get(error.errno, ((error.strerror or text).lower(), "mend the path"))
         where = error.filename or "a file"
@@ -179,7 +179,7 @@ def ran_out_of_memory(error: BaseException) -> bool:
 
 def out_of_memory(error: BaseException) -> MachineError:
     """Returns the message: what was asked for, what is free, what to do."""
-    text = _first_line(error)
+    text = one_line(error)
     if re.search(r"CUDA|HIP|MPS|XPU", text):
         said = ". ".join(text.split(". ")[:3]).rstrip(".")  # asked for, capacity, free
         return MachineError(f"the GPU's memory ran out ({said}); {LESS_MEMORY}")
@@ -217,10 +217,6 @@ def ended(code: int) -> MachineError | None:
         f"the process was ended by {signal.Signals(number).name}, most often because memory ran out (`dmesg` names it where the"
         f" system did it); start again, and training goes on from its last checkpoint; or {LESS_MEMORY}"
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return " ".join(masked(str(error)).split())[:300]
 
 
 def bug_report(error: BaseException, *, stage: str, config: Path, folder: Path) -> str:

@@ -58,6 +58,19 @@ def holds_secret(setting: str) -> bool:
     return bool(written) or any(secret in setting for secret in _known() if len(secret) >= 2 * SHORTEST)
 
 
+def one_line(error: BaseException, most: int | None = 300) -> str:
+    """Returns what somebody else's error says, on one line and without secrets; its kind where it says nothing.
+
+    `most` characters of it, or all.
+    """
+    return " ".join(masked(str(error)).split())[:most] or type(error).__name__
+
+
+def first_line(error: BaseException, most: int = 200) -> str:
+    """Returns the first line of what an error says, where the others are statements or traces; otherwise as `one_line`."""
+    return masked((str(error).strip().splitlines() or [type(error).__name__])[0])[:most]
+
+
 def recorded(address: str | None) -> str | None:
     """Returns an address as it may be written into a file."""
     return None if address is None else masked(without_login(address))

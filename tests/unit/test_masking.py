@@ -12,7 +12,17 @@ from omegaconf import OmegaConf
 
 from finespun import masking
 from finespun.config import reading
-from finespun.masking import MaskedStream, holds_secret, mask_streams, masked, recorded, without_login
+from finespun.masking import (
+    MaskedStream,
+    first_line,
+    holds_secret,
+    mask_streams,
+    masked,
+    one_line,
+    recorded,
+    take,
+    without_login,
+)
 
 assert reading  # its import lets `${oc.env:...}` say what it takes
 
@@ -119,3 +129,12 @@ def test_streams_hide_secrets_and_stay_streams(monkeypatch: pytest.MonkeyPatch) 
     assert sys.stdout.getvalue() == "it is ***\n"
     assert sys.stderr.getvalue() == "here too: ***\n"
     assert sys.stdout.isatty() is False
+
+
+def test_what_an_error_says_is_a_line_without_secrets() -> None:
+    take("https://me:letmein-please@host/x")
+    error = ValueError("no\n  way: letmein-please\nSELECT 1")
+    assert one_line(error) == "no way: *** SELECT 1"
+    assert one_line(error, 6) == "no way"
+    assert first_line(error) == "no"
+    assert one_line(ValueError()) == first_line(ValueError(" ")) == "ValueError"

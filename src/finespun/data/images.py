@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from finespun.data.sources.image_folder import ENDINGS
 from finespun.errors import listed
+from finespun.masking import one_line
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -128,7 +129,7 @@ def read(name: str, places: Places, *, max_pixels: int) -> tuple[Image.Image, bo
         except Image.DecompressionBombError as error:
             raise UnreadableError(f"is too large to be decoded safely ({error}); make it smaller") from error
         except Exception as error:  # decoders raise what they like: OSError, SyntaxError, struct.error, ...
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = one_line(error, None)
             raise UnreadableError(f"is damaged ({reason}); fetch it again, or set data.checks.bad_image: drop") from error
 
 
@@ -164,7 +165,7 @@ def read_mask(name: str, places: Places, *, max_pixels: int) -> NDArray[np.uint1
     except UnidentifiedImageError as error:
         raise UnreadableError("is no PNG, and other kinds change values of pixels; save the mask as PNG") from error
     except Exception as error:  # as for images
-        raise UnreadableError(f"is damaged ({' '.join(str(error).split()) or type(error).__name__}); save it again") from error
+        raise UnreadableError(f"is damaged ({one_line(error, None)}); save it again") from error
 
 
 def _require_values(image: Image.Image) -> None:

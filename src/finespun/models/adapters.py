@@ -11,6 +11,7 @@ import transformers
 from safetensors import SafetensorError
 
 from finespun.errors import ModelError
+from finespun.masking import one_line
 from finespun.models.conversion.weights import Tensors, read
 from finespun.models.heads import label_tensors
 
@@ -47,7 +48,7 @@ def merged(folder: Path, base: Path, *, auto_class: str, trust_remote_code: bool
         wrong = _unmatched(get_peft_model_state_dict(adapted, save_embedding_layers=False), held, model)
         whole = adapted.merge_and_unload()
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = one_line(error)
         raise ModelError(
             f"{folder}: is an adapter that cannot be merged with {base}: {reason}; name the merged model instead"
             " (merge_and_unload, then save_pretrained)"

@@ -16,6 +16,7 @@ import torch
 from finespun.data.loader import RowReader
 from finespun.errors import ModelError, first_of
 from finespun.failures import REFUSALS, ran_out_of_memory
+from finespun.masking import one_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,7 +75,7 @@ def require_size(model: Any, size: tuple[int, int], folder: Path) -> None:
     except REFUSALS as error:
         _pass_on(error)
         raise ModelError(
-            f"{folder}: {type(model).__name__} takes no images of {size[0]} x {size[1]} pixels ({_reason(error)}); set"
+            f"{folder}: {type(model).__name__} takes no images of {size[0]} x {size[1]} pixels ({one_line(error, 200)}); set"
             " task.image_size to null, or the sizes in model.processor to what the model takes"
         ) from error
 
@@ -125,7 +126,7 @@ def fitted_together(
     _require_room(model, task, encoder, rows)
     if failure is not None:
         raise ModelError(
-            f"{folder}: {type(model).__name__} cannot compute the rows ({_reason(failure)}); choose another model or task"
+            f"{folder}: {type(model).__name__} cannot compute the rows ({one_line(failure, 200)}); choose another model or task"
         ) from failure
     said.append(
         f"warning: logits of a row in a padded batch differ from those of the row alone (by up to {distance:.1%}), so"
@@ -215,7 +216,3 @@ def _pass_on(error: BaseException) -> None:
     """What the model cannot help is not its failure."""
     if ran_out_of_memory(error):
         raise error
-
-
-def _reason(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

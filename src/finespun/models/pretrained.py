@@ -19,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from finespun.errors import ModelError, listed
 from finespun.failures import REFUSALS
+from finespun.masking import one_line
 from finespun.models import heads
 from finespun.models.conversion import module as _module  # noqa: F401  (registers modules of the user's own with the Auto classes)
 from finespun.models.conversion.forest import ForestForLabels
@@ -192,7 +193,7 @@ def load_processor(auto_class: str, folder: Path, options: Mapping[str, Any], *,
     try:
         return getattr(transformers, auto_class).from_pretrained(folder, trust_remote_code=trust_remote_code, **options)
     except UNREADABLE as error:
-        what, reason = auto_class.removeprefix("Auto"), " ".join(str(error).split())[:300]
+        what, reason = auto_class.removeprefix("Auto"), one_line(error)
         remedy = TRUST if "contains custom code" in reason else "save one beside the model"
         raise ModelError(f"{folder}: {what}: none that can be read ({reason}); {remedy}") from error
 

@@ -16,6 +16,7 @@ from typing import Any
 from finespun.artifacts import Artifacts
 from finespun.config.sections import RuntimeConfig, SlurmConfig
 from finespun.errors import FinespunError, MachineError
+from finespun.masking import one_line
 from finespun.training.lightning.launching import run_and_wait
 from finespun.training.lightning.nodes import NODES, RENDEZVOUS, Nodes
 
@@ -97,7 +98,7 @@ def _as_job(stage: str, command: list[str], artifacts: Artifacts, runtime: Runti
     try:
         codes: list[int] = job.results()
     except (submitit.core.utils.UncompletedJobError, submitit.core.utils.FailedJobError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error)
         raise MachineError(
             f"job {job.job_id} did not come to its end (state {job.state}: {reason}); {job.paths.stderr} says more; start"
             " again, and training goes on from its last checkpoint"

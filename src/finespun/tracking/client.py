@@ -28,7 +28,7 @@ from finespun.config.check import flatten
 from finespun.config.sections import RuntimeConfig
 from finespun.data.checks import named_columns
 from finespun.errors import InterruptError, MachineError, PrunedError
-from finespun.masking import masked, without_login
+from finespun.masking import first_line, masked, without_login
 from finespun.tracking.addresses import bring_along, database_path, database_uri, remove_strays
 from finespun.tracking.names import legal
 from finespun.tracking.outbox import leftovers
@@ -160,9 +160,7 @@ class Tracker:
         except MlflowException as error:
             if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
                 return None
-            raise MachineError(
-                f"MLflow at {masked(self.uri)} does not answer ({_first_line(error)}); start it again"
-            ) from error
+            raise MachineError(f"MLflow at {masked(self.uri)} does not answer ({first_line(error)}); start it again") from error
         return {**data.tags, **{name: repr(value) for name, value in data.metrics.items()}}
 
     def resume(self, run_id: str) -> Run | None:
@@ -181,7 +179,7 @@ class Tracker:
         return Run(self, run_id)
 
     def _say_absent(self, error: Exception) -> None:
-        print(f"warning: MLflow does not answer ({_first_line(error)}); what it is owed waits for `finespun sync`")  # noqa: T201
+        print(f"warning: MLflow does not answer ({first_line(error)}); what it is owed waits for `finespun sync`")  # noqa: T201
 
     def count_test_evaluations(self, test_digest: str, *, but: str = "") -> int | None:
         """Returns how often a test split has been evaluated, by all runs but one; None where the store does not answer."""
@@ -189,7 +187,7 @@ class Tracker:
         try:
             found = mlflow.search_runs([self.experiment_id], rule, output_format="list", max_results=50_000)
         except (*FAILURES, MachineError) as error:
-            print(f"warning: evaluations of the test split are not counted: {_first_line(error)}")  # noqa: T201
+            print(f"warning: evaluations of the test split are not counted: {first_line(error)}")  # noqa: T201
             return None
         return sum(
             int(run.data.tags.get("test_evaluations", run.data.tags.get("test_looks", 0)))  # as it was called once
@@ -234,7 +232,7 @@ def needed(what: str, remedy: str) -> Iterator[None]:
     try:
         yield
     except FAILURES as error:
-        raise MachineError(f"{what} ({_first_line(error)}); {remedy}") from error
+        raise MachineError(f"{what} ({first_line(error)}); {remedy}") from error
 
 
 class Run:
@@ -267,7 +265,7 @@ class Run:
                 self.tracker.tidy()
         else:
             self.outbox.keep_files()
-            reason = _first_line(failure)
+            reason = first_line(failure)
             said = f"warning: MLflow does not take everything ({reason})"
             print(f"{said}; the rest waits: the next command sends it, or `finespun sync`")  # noqa: T201
         self.outbox.close()
@@ -346,10 +344,6 @@ class Run:
         """Logs the fine-tuned model so that `mlflow.pyfunc.load_model` predicts from a DataFrame; no pickle is written."""
         content = {"folder": str(folder), "fingerprint": fingerprint(folder), "examples": examples, "predictions": answers}
         self.outbox.add("model", content)
-
-
-def _first_line(error: Exception) -> str:
-    return masked((str(error).splitlines() or [type(error).__name__])[0][:200])
 
 
 def run_name(config_name: str) -> str:

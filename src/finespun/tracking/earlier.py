@@ -10,6 +10,7 @@ from finespun.artifacts import Artifacts
 from finespun.config.sections import ModelConfig, RuntimeConfig
 from finespun.errors import ModelError
 from finespun.kept import in_one_move
+from finespun.masking import one_line
 from finespun.models.addresses import store
 
 SCHEMES = ("runs:/", "models:/")
@@ -42,7 +43,7 @@ def _fetched(address: str, runtime: RuntimeConfig, artifacts: Artifacts) -> Path
             lambda partial: download_artifacts(fixed, dst_path=str(partial), tracking_uri=tracker.uri),
         )
     except (MlflowException, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise ModelError(
             f"model.checkpoint: {address}: MLflow at {tracker.uri} has no such model ({reason}); `finespun ui` shows the"
             " runs and models that there are"

@@ -17,6 +17,7 @@ from finespun.errors import DataError, MachineError
 from finespun.evaluation.record import read_record
 from finespun.files import read_json
 from finespun.kept import file_digest
+from finespun.masking import one_line
 from finespun.tracking.client import Tracker, needed
 from finespun.tracking.lineage import git, path_digest
 
@@ -144,7 +145,7 @@ def _logged(model: Any) -> Iterator[Link]:
     try:
         folder = _copy(model)
     except Exception as error:  # noqa: BLE001  (whatever keeps the files from being read)
-        yield Link("model in MLflow", said, "differs", f"its files cannot be read ({' '.join(str(error).split())[:100]})")
+        yield Link("model in MLflow", said, "differs", f"its files cannot be read ({one_line(error, 100)})")
         return
     recorded = read_record(folder).get("weights_files", {})
     wrong = [name for name, digest in recorded.items() if not (folder / name).is_file() or file_digest(folder / name) != digest]

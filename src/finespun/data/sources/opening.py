@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from finespun.errors import DataError, MachineError, did_you_mean, first_of, listed
+from finespun.masking import one_line
 
 COMPRESSED = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstd"}
 EXTRAS = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "hf": "huggingface_hub"}
@@ -106,14 +107,14 @@ def _told(name: str) -> Iterator[None]:
         near = did_you_mean(scheme, fsspec.available_protocols())
         raise DataError(f"{name}: nothing reads {scheme}://{near}; use s3, gs, az, https, hf, file") from error
     except (PermissionError, ConnectionError, TimeoutError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise MachineError(
             f"{name}: cannot be reached ({reason}); look at the address, the network and the credentials in the environment"
         ) from error
     except Exception as error:  # drivers raise errors of libraries that may not be there to be named
         if type(error).__module__.partition(".")[0] not in {"botocore", "aiohttp", "google", "gcsfs", "azure"}:
             raise
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise MachineError(
             f"{name}: cannot be reached ({reason}); look at the address, the network and the credentials in the environment"
         ) from error

@@ -23,6 +23,7 @@ from finespun.config.sections import KERAS, ModelConfig, Target
 from finespun.errors import ModelError, did_you_mean, listed
 from finespun.failures import REFUSALS
 from finespun.kept import file_digest, in_one_move
+from finespun.masking import one_line
 from finespun.models.adapters import merged
 from finespun.models.addresses import (
     PICKLED,
@@ -123,7 +124,7 @@ def _of_transformers(model: ModelConfig, path: Path, auto_class: str) -> tuple[A
         with torch.device("meta"):
             empty = getattr(transformers, auto_class).from_config(config, trust_remote_code=trust)
     except (*REFUSALS, ArithmeticError, OSError, ImportError, StrictDataclassError) as error:
-        raise ModelError(f"{path}: {auto_class} has no such architecture: {' '.join(str(error).split())[:300]}") from error
+        raise ModelError(f"{path}: {auto_class} has no such architecture: {one_line(error)}") from error
     shapes = {name: tensor.shape for name, tensor in empty.state_dict().items()}
     return config, renamed(read(path), model.mapping, shapes, f"{empty.base_model_prefix}.", path)
 
@@ -187,7 +188,7 @@ def architecture(values: Mapping[str, Any]) -> Any:
             kind, **{name: value for name, value in values.items() if name != "model_type"}
         )
     except (ValueError, TypeError, StrictDataclassError) as error:
-        raise ModelError(f"model.config: {kind} does not accept it: {' '.join(str(error).split())[:300]}") from error
+        raise ModelError(f"model.config: {kind} does not accept it: {one_line(error)}") from error
 
 
 def _require_digest(model: ModelConfig, files: list[Path]) -> None:

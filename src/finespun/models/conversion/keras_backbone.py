@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from finespun.errors import ModelError, did_you_mean, listed
+from finespun.masking import one_line
 
 
 def _keras() -> Any:
@@ -102,7 +103,7 @@ def read(path: Path, cut: str | None) -> tuple[dict[str, Any], dict[str, torch.T
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except (ValueError, TypeError, OSError, KeyError, AttributeError, ImportError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         what = "has a Lambda layer, which is code; nothing was run" if "Lambda" in reason else "cannot be read by Keras"
         raise ModelError(f"{path}: {what} ({reason}); save the model from layers of Keras's own") from error
     backbone = _below(keras, model, cut, path)

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from finespun.errors import ModelError, listed
+from finespun.masking import one_line
 
 Tensors = dict[str, torch.Tensor]
 Shapes = Mapping[str, torch.Size]
@@ -91,7 +92,7 @@ def _unpickled(path: Path) -> Any:
             f" c = torch.load('{path.name}', weights_only=False); s.save_file(c.get('state_dict', c), 'weights.safetensors')\""
         ) from error
     except Exception as error:  # torch's reader fails on junk in every way that there is
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = one_line(error, 200)
         raise ModelError(f"{path}: cannot be read: it is cut short or was not written by torch.save ({reason})") from error
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from finespun.masking import masked
+from finespun.masking import first_line
 from finespun.tracking.outbox.delivery import FAILURES, Delivery, UnknownRunError
 from finespun.tracking.outbox.journal import Journal, journals, last_status
 from finespun.tracking.outbox.outbox import address_mark
@@ -49,7 +49,7 @@ def deliver(outbox: Path, uri: str, connect: Connect, *, but: str = "") -> dict[
             (outbox / LOST).mkdir(exist_ok=True)
             folder.rename(outbox / LOST / folder.name)
         except FAILURES as error:
-            left[folder.name] = masked((str(error).splitlines() or [type(error).__name__])[0][:200])
+            left[folder.name] = first_line(error)
             break  # the others would wait for the same store
     return left
 

@@ -18,7 +18,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from finespun.config import targets
 from finespun.errors import ConfigError, MachineError
-from finespun.masking import masked
+from finespun.masking import first_line, masked
 from finespun.tracking.addresses import SQLITE, database_uri
 from finespun.tracking.trials.trial import Trial, storage_of
 
@@ -47,7 +47,7 @@ def open_storage(address: str) -> RDBStorage:
             storage = RDBStorage(address, engine_kwargs=options)
     except (NoSuchModuleError, ArgumentError, ImportError) as error:
         known = "sqlite:///FILE, postgresql+psycopg://USER@HOST/DATABASE (pip install 'finespun[postgresql]')"
-        raise ConfigError([f"sweep.storage: {masked(address)}: {_first_line(error)}; such as {known}"]) from error
+        raise ConfigError([f"sweep.storage: {masked(address)}: {first_line(error)}; such as {known}"]) from error
     if local:
         _write_in_turn(storage)
     return storage
@@ -68,7 +68,7 @@ def answering(address: str) -> Iterator[None]:
         local = address.startswith(SQLITE)
         remedy = "see that the disk has room, or move the file away" if local else "start the server"
         raise MachineError(
-            f"sweep.storage: {masked(address)} does not answer ({_first_line(error)}); {remedy}, then run the same command: the"
+            f"sweep.storage: {masked(address)} does not answer ({first_line(error)}); {remedy}, then run the same command: the"
             " sweep goes on"
         ) from error
 
@@ -112,7 +112,7 @@ def build(settings: Mapping[str, Any], **more: Any) -> Any:
             return kind(**options)
     except (TypeError, ValueError, ImportError) as error:
         section = "pruner" if ".pruners." in target else "sampler"
-        raise ConfigError([f"hydra.sweeper.{section}: {target}: {_first_line(error)}; correct its options"]) from error
+        raise ConfigError([f"hydra.sweeper.{section}: {target}: {first_line(error)}; correct its options"]) from error
 
 
 def load_trial(trial: Trial) -> Callable[[float, int], bool]:
@@ -129,7 +129,3 @@ def load_trial(trial: Trial) -> Callable[[float, int], bool]:
             return bool(pruner.prune(study, storage.get_trial(trial.trial_id)))
 
     return falls_behind
-
-
-def _first_line(error: BaseException) -> str:
-    return masked((str(error).splitlines() or [type(error).__name__])[0][:200])

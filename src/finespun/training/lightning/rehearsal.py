@@ -17,6 +17,7 @@ from torch import nn
 from finespun.data.batches import Part
 from finespun.errors import FinespunError, MachineError, ModelError
 from finespun.failures import REFUSALS, explained
+from finespun.masking import one_line
 from finespun.training.frozen.head_inputs import arithmetic
 from finespun.training.lightning.launching import world_size
 from finespun.training.phases import begin_epoch
@@ -84,7 +85,7 @@ def _telling(job: Job, what: str, batch: Batch) -> Iterator[None]:
         known = explained(error)
         if known is not None:
             raise MachineError(f"the longest batch of {what} ({sizes}; {world_size()} processes): {known}") from error
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = one_line(error)
         raise ModelError(
             f"{type(job.tuning.model).__name__} fails on the longest batch of {what} ({sizes}): {reason}; choose another model,"
             " task or strategy"

@@ -25,6 +25,7 @@ from transformers.dynamic_module_utils import init_hf_modules
 
 from finespun.errors import ConfigError, MachineError, first_of
 from finespun.failures import REFUSALS
+from finespun.masking import one_line
 from finespun.strategies.base import Group, Tuning
 from finespun.training.lightning.devices import Hardware
 from finespun.training.lightning.launching import rank, world_size
@@ -207,7 +208,7 @@ def require_steps(make: OptimizerFactory, name: str, hardware: Hardware) -> None
     try:
         optimizer.step(lambda: 0.0)
     except (*REFUSALS, ArithmeticError) as error:
-        reason = " ".join(str(error).split()).partition(". ")[0][:150]
+        reason = one_line(error).partition(". ")[0][:150]
         remedy = "take adamw, adam or sgd, or set runtime.strategy: ddp"
         raise ConfigError([f"optimizer: {name} cannot take a step of a model in shards ({reason}); {remedy}"]) from error
 

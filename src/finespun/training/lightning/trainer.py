@@ -21,6 +21,7 @@ from finespun.config import targets
 from finespun.config.sections import RunConfig, Target
 from finespun.data.loader import BatchLoader
 from finespun.errors import ConfigError, InterruptError, MachineError
+from finespun.masking import one_line
 from finespun.tasks.base import Task
 from finespun.training.job import Job
 from finespun.training.lightning.callbacks import Alive, Progress, Saver, StepLog, StoreIO
@@ -55,7 +56,7 @@ def make_trainer(hardware: Hardware, *, progress_bar: bool, find_unused_paramete
     try:
         return _trainer(hardware, strategy, progress_bar=progress_bar, **settings)
     except (MisconfigurationException, TypeError, ValueError) as error:
-        raise ConfigError([f"runtime.lightning or trainer.lightning: {' '.join(str(error).split())}"]) from error
+        raise ConfigError([f"runtime.lightning or trainer.lightning: {one_line(error, None)}"]) from error
 
 
 def _strategy(hardware: Hardware, backend: str, *, find_unused_parameters: bool) -> Strategy | str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from finespun.data.sources.arrow import class_names, named
 from finespun.errors import DataError, MachineError
+from finespun.masking import first_line
 
 CHUNK = 4096
 
@@ -30,11 +31,9 @@ def splits(name: str, config: str | None, revision: str | None, project: Path) -
     try:
         found = datasets.load_dataset(str(local) if local.is_dir() else name, config, revision=revision)
     except (ConnectionError, TimeoutError) as error:
-        raise MachineError(
-            f"data.hub: {name}: the hub cannot be reached ({_first_line(error)}); look at the network"
-        ) from error
+        raise MachineError(f"data.hub: {name}: the hub cannot be reached ({first_line(error)}); look at the network") from error
     except (FileNotFoundError, ValueError, RuntimeError) as error:
-        reason = _first_line(error)
+        reason = first_line(error)
         raise DataError(f"data.hub: {name}: cannot be loaded ({reason}); look at its name and data.hub_config") from error
     return {str(split): found[split] for split in found}
 
@@ -47,7 +46,3 @@ def rows(dataset: Any) -> Iterator[tuple[int, dict[str, Any]]]:
         for row in table.to_pylist():
             number += 1
             yield number, named(row, classes)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

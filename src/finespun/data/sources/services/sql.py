@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from finespun.errors import DataError, MachineError
-from finespun.masking import take
+from finespun.masking import first_line, take
 
 CHUNK = 4096
 OF_THE_QUERY = ("no such table", "no such column", "syntax error")  # which SQLite reports as it reports a broken disk
@@ -58,13 +58,13 @@ def _told(address: str) -> Iterator[None]:
         yield
     except (exc.NoSuchModuleError, ImportError) as error:
         raise MachineError(
-            f"{address}: its driver is not installed ({_first_line(error)}); for PostgreSQL pip install"
+            f"{address}: its driver is not installed ({first_line(error)}); for PostgreSQL pip install"
             " 'finespun[postgresql]' and write postgresql+psycopg://"
         ) from error
     except exc.ArgumentError as error:
-        raise DataError(f"data.path: {address!r} is no address of a database ({_first_line(error)})") from error
+        raise DataError(f"data.path: {address!r} is no address of a database ({first_line(error)})") from error
     except exc.DBAPIError as error:
-        reason = _first_line(error.orig or error)
+        reason = first_line(error.orig or error)
         if isinstance(error, exc.OperationalError) and not any(each in reason for each in OF_THE_QUERY):
             raise MachineError(
                 f"{address}: cannot be reached ({reason}); look at the address, the server and the password"
@@ -77,7 +77,3 @@ def _secret(variable: str) -> str:
     if value is None:
         raise MachineError(f"data.password: the environment variable {variable} is not set; set it to the database's password")
     return take(value)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
