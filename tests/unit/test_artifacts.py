@@ -23,6 +23,7 @@ def test_everything_that_dvc_yaml_makes_lies_where_the_code_writes_it() -> None:
         "finetune": HERE.finetuned,
         "evaluate": HERE.report("evaluate"),
         "test": HERE.report("test"),
+        "report": HERE.page.parent,
     }
     assert set(homes) == set(stages)
     for name, stage in stages.items():

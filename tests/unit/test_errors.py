@@ -15,6 +15,7 @@ from finespun.errors import (
     InterruptError,
     MachineError,
     ModelError,
+    PrunedError,
     did_you_mean,
     listed,
 )
@@ -25,6 +26,7 @@ CODES = {
     ModelError("x"): 4,
     MachineError("x"): 5,
     DivergedError("x"): 6,
+    PrunedError("x"): 7,
     BusyError("x"): 75,
     InterruptError(signal.SIGINT, "x"): 130,
     InterruptError(signal.SIGTERM, "x"): 143,
