@@ -1,8 +1,8 @@
 """Pastes scikit-learn's handwritten digits on crops of its two photographs: pasted_digits/SPLIT/NUMBER.jpg and COCO's JSON.
 
-Writes 1,600 images of 96 x 96 pixels for training, 200 for validation and 200 for the test, each with one to four digits that do
-not touch. Those for training take the left half of the photographs and 80 % of the digits, the others the right half and digits
-that training never sees, of which validation and test have different ones. The one category is `digit`.
+Writes 1,600 images of 96 x 96 pixels for training, 200 for validation and 200 for the test, each with one to four digits that
+do not touch. Those for training take the left half of the photographs and 80 % of the digits, the others the right half and
+digits that training never sees, of which validation and test have different ones. The one category is `digit`.
 """
 
 import json
