@@ -3,10 +3,10 @@
     python data/raw/cut_outs.py [FOLDER]
 
 FOLDER holds the stamps of Debian's package tuxpaint-stamps-default (`apt install` puts them into /usr/share/tuxpaint/stamps;
-`apt download` and `dpkg -x` unpack them anywhere). Writes 800 images of 128 x 128 pixels for training, 100 for validation and 200
-for the test, each with one to four cut-outs that do not touch: cut_outs.csv (file, mask, split) for segmentation, where a mask has
-a grey value a class, and COCO's JSON a split, with boxes and run lengths, for detection. Splits share no cut-out: 25 % of those of
-each class are for the test and 10 % for validation, which take the other half of the photographs, too.
+`apt download` and `dpkg -x` unpack them anywhere). Writes 800 images of 128 x 128 pixels for training, 100 for validation and
+200 for the test, each with one to four cut-outs that do not touch: cut_outs.csv (file, mask, split) for segmentation, where a
+mask has a grey value a class, and COCO's JSON a split, with boxes and run lengths, for detection. Splits share no cut-out: 25 %
+of those of each class are for the test and 10 % for validation, which take the other half of the photographs, too.
 """
 
 import csv
