@@ -110,7 +110,7 @@ class Limit(Section):
         return self
 
 
-Format = Literal["csv", "json", "jsonl", "parquet", "arrow", "conll", "images", "coco", "csv_of_boxes"]
+Format = Literal["csv", "json", "jsonl", "parquet", "arrow", "conll", "images", "coco", "voc", "yolo", "csv_of_boxes"]
 
 
 class DataConfig(Section):

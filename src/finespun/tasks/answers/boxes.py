@@ -82,12 +82,11 @@ class BoxList(Defaults):
             return
         size = self._size_of(values)
         width, height = size or (math.inf, math.inf)
-        scale = (1, 1) if self.coordinates == "pixels" else (width, height)
         seen: dict[Box, str] = {}
         for number, given in enumerate(_as_list(values["boxes"]), 1):
-            line = given.get("line") if isinstance(given, Mapping) else None
-            named = f"box {number}" + (f" (line {line})" if line is not None else "")
-            box = as_box(given, *(scale if size else (1, 1)))
+            where = given.get("where") if isinstance(given, Mapping) else None
+            named = f"box {number}" + (f" ({where})" if where else "")
+            box = as_box(given, *(self._scale(given, size) if size else (1, 1)))
             if isinstance(box, str):
                 yield "bad_target", "boxes", f"{named} {box}"
                 continue
@@ -98,6 +97,11 @@ class BoxList(Defaults):
             if box in seen:
                 yield "bad_target", "boxes", f"{named} is the same as {seen[box]}; remove one of them"
             seen[box] = named
+
+    def _scale(self, given: Any, size: tuple[int, int]) -> tuple[int, int]:
+        """Returns what a box's numbers are shares of, 1 where they are pixels; boxes may say of themselves that they are."""
+        shares = self.coordinates == "shares" or (isinstance(given, Mapping) and given.get("shares"))
+        return size if shares else (1, 1)
 
     def encode(self, rows: Sequence[Values], encoder: Any, labels: Sequence[str] | None) -> Columns:
         """Returns `target`, six numbers a box (label, centre and size as shares of the image, crowd), where labels are given.
@@ -112,7 +116,7 @@ class BoxList(Defaults):
         for row in rows:
             size = self._size_of(row)
             assert size is not None, "checked before"
-            boxes = (as_box(each, *(size if self.coordinates == "shares" else (1, 1))) for each in _as_list(row["boxes"]))
+            boxes = (as_box(each, *self._scale(each, size)) for each in _as_list(row["boxes"]))
             kept = [_shares(box, size, labels) for box in boxes if isinstance(box, Box) and box.label in labels]
             found.append([number for each in kept if each is not None for number in each])
         return {"target": pa.array(found, pa.list_(pa.float32()))}
