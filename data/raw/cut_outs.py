@@ -26,7 +26,7 @@ COUNTS = {"train": 800, "val": 100, "test": 200}
 SHARES = {"test": 0.25, "val": 0.1}  # of the cut-outs of a class; the others are trained on
 SIDE = 128
 MOST = 4  # cut-outs of an image
-SIZES = (48, 88)  # pixels of the longer side of a cut-out, from and to
+SIZES = (56, 100)  # pixels of the longer side of a cut-out, from and to
 SOLID = 128  # alpha from which a pixel belongs to a cut-out
 
 CutOuts = dict[str, list[Image.Image]]  # class -> images with transparency

@@ -90,10 +90,11 @@ class BoxList(Defaults):
             if isinstance(box, str):
                 yield "bad_target", "boxes", f"{named} {box}"
                 continue
+            shares = size is not None and self._scale(given, size) == size
             remedy = unknown_label(box.label, labels)
             if remedy:
                 yield "unknown_label", "boxes", f"{named}: label {box.label!r} {remedy}"
-            yield from (("bad_target", "boxes", f"{named} {wrong}") for wrong in _wrong(box, width, height, self.coordinates))
+            yield from (("bad_target", "boxes", f"{named} {wrong}") for wrong in _wrong(box, width, height, shares=shares))
             if box in seen:
                 yield "bad_target", "boxes", f"{named} is the same as {seen[box]}; remove one of them"
             seen[box] = named
@@ -258,7 +259,7 @@ def as_box(given: Any, width: float, height: float) -> Box | str:
     return Box(left * width, top * height, right * width, bottom * height, label_name(label), crowd)
 
 
-def _wrong(box: Box, width: float, height: float, coordinates: str) -> Iterator[str]:
+def _wrong(box: Box, width: float, height: float, *, shares: bool) -> Iterator[str]:
     """Yields what is wrong with a box in pixels, as remedies."""
     told = f"({', '.join(f'{each:g}' for each in box[:4])})"
     clip = "or set data.checks.bad_target: warn to clip such boxes"
@@ -270,7 +271,7 @@ def _wrong(box: Box, width: float, height: float, coordinates: str) -> Iterator[
         yield f"{told} lies outside the image of {width:g} x {height:g} pixels; correct or remove it"
     elif box.x_min < -SLACK or box.y_min < -SLACK or box.x_max > width + SLACK or box.y_max > height + SLACK:
         yield f"{told} reaches outside the image of {width:g} x {height:g} pixels; correct it, {clip}"
-    if coordinates == "pixels" and max(map(abs, box[:4])) <= 1 and math.isfinite(width):
+    if not shares and max(map(abs, box[:4])) <= 1 and math.isfinite(width):
         yield f"{told} has no pixel; where numbers are shares of the image's sides, set task.coordinates: shares"
 
 

@@ -15,7 +15,6 @@ from pydantic import BeforeValidator, Field, PrivateAttr, field_validator
 from finespun.data import images
 from finespun.data.sources.annotations.regions import Mask, RegionError, bounds, drawn
 from finespun.errors import DataError, listed
-from finespun.tasks.answers.one_label import unknown_label
 from finespun.tasks.base import Columns, Defaults, Judgement, Outputs, Problem, Values
 from finespun.tasks.metrics.scores import segmentation_scores
 
@@ -155,9 +154,10 @@ class Masks(Defaults):
             if not isinstance(each, Mapping) or not isinstance(each.get("label"), str) or "segmentation" not in each:
                 yield "bad_target", "mask", f"{named} has no label or no segmentation ({str(each)[:80]}); write {SEGMENT}"
                 continue
-            remedy = unknown_label(each["label"], None if self.classes is None else [*self.classes.values()])
-            if remedy:
-                yield "unknown_label", "mask", f"{named}: label {each['label']!r} {remedy}"
+            if self.classes is not None and each["label"] not in self.classes.values():
+                known = listed(f"{value}: {name}" for value, name in self.classes.items())
+                wrong = f"{named}: label {each['label']!r} is none of task.classes ({known}); name it there, or correct the label"
+                yield "unknown_label", "mask", wrong
             try:
                 region_of(each, size or (None, None))
             except RegionError as error:
