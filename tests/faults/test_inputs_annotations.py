@@ -27,7 +27,7 @@ def found(folder: Path, path: Path, file_format: str, task: str, column: str, **
     problems = []
     try:
         for line in read(path, file_format=file_format):
-            row = {"image": line.row["image"], made.answer_roles[0]: line.row[column]}
+            row = {"image": line.row["image"], next(iter(made.answer_roles)): line.row[column]}
             problems += [f"{line.number}: {role} {what}" for _, role, what in made.problems(row, ["ball", "stop"])]
     except DataError as error:
         return [str(error)]

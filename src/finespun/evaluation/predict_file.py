@@ -20,6 +20,7 @@ from finespun.evaluation.devices import help_rank_zero, release, shared
 from finespun.evaluation.drawing import DRAWN, Drawer
 from finespun.evaluation.predictor import Predictor
 from finespun.models.addresses import require_consent
+from finespun.tasks.base import main_role
 from finespun.training.lightning.launching import rank
 
 COCO = ".json"  # the ending of what is written as COCO's JSON
@@ -104,7 +105,7 @@ def _require_places(option: str, predictor: Predictor) -> None:
 
 def _image_columns(predictor: Predictor) -> tuple[str, str]:
     """The columns, of which a row has one, of paths of images; rows of bare lines are called by the role."""
-    role = predictor.task.roles[0]
+    role = main_role(predictor.task)
     return str(predictor.columns[role]), role
 
 

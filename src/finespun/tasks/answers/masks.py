@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr, field_validator
 from finespun.data import images
 from finespun.data.sources.annotations.regions import Mask, RegionError, bounds, drawn
 from finespun.errors import DataError, listed
-from finespun.tasks.base import Columns, Defaults, Judgement, Outputs, Problem, Values
+from finespun.tasks.base import Columns, Defaults, Judgement, Outputs, Problem, Role, Values
 from finespun.tasks.metrics.scores import segmentation_scores
 
 if TYPE_CHECKING:
@@ -50,8 +50,7 @@ class Masks(Defaults):
     one lies on top. What none covers is the class of the value 0, or unlabelled where `classes` has others and no 0.
     """
 
-    answer_roles: ClassVar[tuple[str, ...]] = ("mask",)
-    list_roles: ClassVar[tuple[str, ...]] = ("mask",)
+    answer_roles: ClassVar[Mapping[str, Role]] = {"mask": Role(lists=True)}
     cannot_keep: ClassVar[tuple[str, ...]] = ("bad_target",)
     headline: ClassVar[tuple[str, ...]] = ("mean_iou", "pixel_accuracy", "mean_accuracy")
     from_logits: ClassVar[bool] = False
@@ -156,7 +155,9 @@ class Masks(Defaults):
                 continue
             if self.classes is not None and each["label"] not in self.classes.values():
                 known = listed(f"{value}: {name}" for value, name in self.classes.items())
-                wrong = f"{named}: label {each['label']!r} is none of task.classes ({known}); name it there, or correct the label"
+                wrong = (
+                    f"{named}: label {each['label']!r} is none of task.classes ({known}); name it there, or correct the label"
+                )
                 yield "unknown_label", "mask", wrong
             try:
                 region_of(each, size or (None, None))

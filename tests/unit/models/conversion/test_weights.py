@@ -602,7 +602,9 @@ def test_a_configuration_from_scratch_is_drawn_by_the_seed(tmp_path: Path) -> No
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
         options = {"id2label": {0: "a", 1: "b"}, "label2id": {"a": 0, "b": 1}}
-        model, loaded = load(folder, auto_class="AutoModelForImageClassification", options=options, new_head=True, allow_partial=True)
+        model, loaded = load(
+            folder, auto_class="AutoModelForImageClassification", options=options, new_head=True, allow_partial=True
+        )
         assert loaded.matched == 0
         found.append(model.state_dict()["mobilenet_v2.conv_stem.first_conv.convolution.weight"])
     assert torch.equal(found[0], found[1])
