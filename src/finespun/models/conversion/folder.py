@@ -37,6 +37,7 @@ from finespun.models.addresses import (
     weights_digest,
     weights_file,
 )
+from finespun.models.conversion import mobilenet_backbone as _backbone  # noqa: F401  (registers it with AutoBackbone)
 from finespun.models.conversion.module import AUTO_MAP, ModuleConfig, build
 from finespun.models.conversion.weights import Tensors, read, renamed, shards
 
