@@ -1,4 +1,4 @@
-"""MobileNetV2 inside a detector gives what plain MobileNetV2 gives, with weights that are taken from a classifier's file by order."""
+"""MobileNetV2 inside a detector gives what plain MobileNetV2 gives, with a classifier's weights, taken by order."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def test_its_feature_maps_are_those_of_plain_mobilenet(tmp_path: Path) -> None:
     torch.manual_seed(0)
     config = transformers.MobileNetV2Config(**SMALL, tf_padding=False, layer_norm_eps=1e-5, num_labels=7)
     plain = transformers.MobileNetV2ForImageClassification(config).eval()
-    torch.save({f"other.{place}": each for place, each in enumerate(plain.state_dict().values())}, tmp_path / "w.pth")
+    renamed = {f"other.{place}.{name.split('.')[-1]}": each for place, (name, each) in enumerate(plain.state_dict().items())}
+    torch.save(renamed, tmp_path / "w.pth")
     folder = ready(section(tmp_path / "w.pth"), tmp_path, auto_class="AutoModelForObjectDetection")
     model, loaded = load(folder, auto_class="AutoModelForObjectDetection", options=LABELS, new_head=True, allow_partial=True)
     names = [name for name in model.state_dict() if ".backbone." in name and not name.endswith("num_batches_tracked")]
