@@ -18,6 +18,7 @@ from finespun.config.compose import read_for_stage
 from finespun.config.sections import RunConfig
 from finespun.data.prepared import PreparedData
 from finespun.errors import first_of
+from finespun.evaluation.analysis.worst import explained
 from finespun.evaluation.measure import Measured, headline, measure
 from finespun.evaluation.predict import predict_split
 from finespun.evaluation.record import read_record
@@ -66,7 +67,8 @@ def predict_and_measure(config: RunConfig, artifacts: Artifacts, split: str) -> 
         return None
     seconds = time.perf_counter() - began
     measured = measure(task=task, prepared=prepared, split=split, outputs=outputs, config=config.evaluation)
-    return replace(measured, seconds=seconds)
+    told = explained(measured.worst, folder=artifacts.finetuned, prepared=prepared, split=split, config=config)
+    return replace(measured, seconds=seconds, worst=told)
 
 
 def _read(config: RunConfig, artifacts: Artifacts) -> tuple[Any, Task, Encoder]:
@@ -88,6 +90,8 @@ def write_report(measured: Measured, folder: Path, *, confidence: float, **more:
         "comparison": measured.comparison,
         "calibration": measured.calibration,
         "slices": measured.slices,
+        "worst": measured.worst,
+        "thresholds": measured.thresholds,
         "labels": list(measured.judgement.classes),
         "labels_without_rows": list(measured.judgement.without_rows),
         "constant_targets": list(measured.judgement.constant),
