@@ -19,6 +19,7 @@ from finespun.config.sections import RunConfig
 from finespun.data.prepared import PreparedData
 from finespun.errors import first_of
 from finespun.evaluation.measure import Measured, headline, measure
+from finespun.evaluation.pictures import with_pictures
 from finespun.evaluation.predict import predict_split
 from finespun.evaluation.record import read_record
 from finespun.failures import while_writing
@@ -66,7 +67,10 @@ def predict_and_measure(config: RunConfig, artifacts: Artifacts, split: str) -> 
         return None
     seconds = time.perf_counter() - began
     measured = measure(task=task, prepared=prepared, split=split, outputs=outputs, config=config.evaluation)
-    return replace(measured, seconds=seconds)
+    pictured = with_pictures(
+        measured.predictions, prepared.open(split), model=model, task=task, encoder=encoder, labels=prepared.labels
+    )  # fmt: skip
+    return replace(measured, seconds=seconds, predictions=pictured)
 
 
 def _read(config: RunConfig, artifacts: Artifacts) -> tuple[Any, Task, Encoder]:
