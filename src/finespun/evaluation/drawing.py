@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from finespun.data import images
-from finespun.tasks.answers.masks import IGNORED, palette
+from finespun.tasks.answers.masks import palette
+from finespun.tasks.answers.pixels import IGNORED
 
 MOST_PIXELS = 178_000_000  # the image was decoded before, within the task's own limit
 DRAWN = ("boxes", "mask")

@@ -10,6 +10,7 @@ NAMES = {
     "log_loss": "Log loss", "r2": "R²", "rmse": "RMSE", "mse": "MSE", "mae": "MAE", "pearson": "Pearson's r",
     "spearman": "Spearman's rank correlation", "average_precision": "Average precision", "exact_match": "Exact match",
     "mean_iou": "Mean IoU", "pixel_accuracy": "Pixel accuracy", "mean_accuracy": "Mean accuracy", "iou": "IoU",
+    "boundary_f1": "Boundary F1",
     "map": "mAP", "map_50": "AP50", "map_75": "AP75", "recall_100": "Recall at 100 boxes", "map_small": "mAP, small",
     "map_medium": "mAP, medium", "map_large": "mAP, large",
     "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "bleu": "BLEU", "chrf": "chrF",
@@ -26,7 +27,7 @@ METHODS = {
 SMALLER_IS_BETTER = ("loss", "rmse", "mse", "mae", "perplexity", "error", "wer", "cer")
 SHARES = (
     "accuracy", "f1", "precision", "recall", "exact_match", "average_precision", "mean_iou", "iou", "pixel_accuracy",
-    "mean_accuracy", "map", "map_50", "map_75", "recall_100",
+    "mean_accuracy", "boundary_f1", "map", "map_50", "map_75", "recall_100",
 )  # fmt: skip
 
 
