@@ -262,6 +262,8 @@ def _repeats(content: int, target: str, task: Task, report: Report) -> Iterator[
     if first is None:
         return
     role, line = task.roles[0], report.called(report.kept.numbers[first])
+    if task.several_answers and not report.kept.same_target(first, target):
+        return
     if not report.kept.same_target(first, target):
         names = report.kept.answers[report.kept.kinds[first]]
         first_target = f", not {short(', '.join(names))!r}" if names else ""
