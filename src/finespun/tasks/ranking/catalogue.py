@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,13 +38,20 @@ class Catalogue:
         """Item -> its position."""
         return {name: place for place, name in enumerate(self.names)}
 
-    def nearest(self, queries: torch.Tensor, count: int, *, without: list[torch.Tensor] | None = None) -> list[Any]:
-        """Returns positions and scores of the nearest items, (2, count) a query."""
+    @cached_property
+    def tensor(self) -> torch.Tensor:
+        """The vectors as torch sees them, not copied: nobody writes into the mapped file."""
         import torch  # noqa: PLC0415  (prepare imports this module and no torch)
 
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*NumPy array is not writable.*")
+            return torch.from_numpy(self.vectors)
+
+    def nearest(self, queries: torch.Tensor, count: int, *, without: list[torch.Tensor] | None = None) -> list[Any]:
+        """Returns positions and scores of the nearest items, (2, count) a query."""
         from finespun.tasks.ranking.nearest import nearest  # noqa: PLC0415  (imports torch)
 
-        scores, places = nearest(queries, torch.from_numpy(self.vectors), count, without=without)
+        scores, places = nearest(queries, self.tensor, count, without=without)
         return [*np.stack([places.cpu().numpy().astype(np.float64), scores.double().cpu().numpy()], axis=1)]
 
     def write(self, folder: Path) -> None:
