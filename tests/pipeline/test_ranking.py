@@ -19,7 +19,8 @@ def embedding_project(folder: Path, model: Path) -> Project:
     write_csv(project.folder / "data" / "raw" / "pairs.csv", rows)
     write_csv(project.folder / "data" / "raw" / "more.csv", [{"Body": f"another text of number {n}"} for n in range(20)])
     (project.folder / "conf" / "data" / "pairs.yaml").write_text(
-        "path: data/raw/pairs.csv\ncolumns: {text: Query, positive: Document}\nsplit: {train: 0.7, val: 0.15, test: 0.15, seed: 1}\n"
+        "path: data/raw/pairs.csv\ncolumns: {text: Query, positive: Document}\n"
+        "split: {train: 0.7, val: 0.15, test: 0.15, seed: 1}\n"
         "items: {path: data/raw/more.csv, columns: {text: Body}}\n"
     )
     project.edit("params.yaml", data="pairs", task="text_embedding")

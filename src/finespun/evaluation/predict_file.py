@@ -173,7 +173,7 @@ class _Job:
         """The answer as it would be if all labels were asked for: a later one may have any of them in a column."""
         if "error" in answer:
             return answer
-        (whole,) = self.predictor.predict([line.row], top_k=len(self.predictor.labels))
+        (whole,) = self.predictor.predict([line.row], top_k=max(self.top_k, len(self.predictor.labels)))
         return {name: whole[name] for name in answer}
 
     def _pairs(self, lines: Iterator[tables.Line]) -> Iterator[tuple[tables.Line, dict[str, Any]]]:

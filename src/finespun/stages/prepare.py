@@ -17,9 +17,9 @@ from finespun.data.check_report import Report
 from finespun.data.dataset_checks.examine import examine
 from finespun.data.dataset_checks.left_out import write_dropped
 from finespun.data.encode import Profile, beyond_limit, encode_splits
-from finespun.data.related.items import source_of, write_items
 from finespun.data.prepared import ITEMS, PreparedData
 from finespun.data.progress import WithBar
+from finespun.data.related.items import source_of, write_items
 from finespun.data.sources import tables
 from finespun.data.sources.source import Source
 from finespun.data.splits import SPLITS, Assigned
