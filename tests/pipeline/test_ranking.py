@@ -50,7 +50,7 @@ def test_texts_are_embedded_ranked_and_found(strategy: str, tmp_path: Path, tiny
     project.run("finespun", "embed", "in.csv", "--output", "vectors.parquet")
     vectors = pq.read_table(project.folder / "vectors.parquet")["vector"].to_pylist()[:-1]
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
-    assert "nDCG" in project.run("finespun", "summary").stdout
+    assert "ndcg_at_10" in project.run("finespun", "summary").stdout
     assert "BM25" in (reports / "index.html").read_text()
     run = json.loads((project.folder / "models" / "finetuned" / "run.json").read_text())["run_id"]
     code = (

@@ -14,7 +14,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 
 from finespun.data.cells import number_problem
 from finespun.errors import ModelError
-from finespun.tasks.base import Batch, Columns, Judgement, Outputs, Problem, Values
+from finespun.tasks.base import Batch, Columns, Judgement, Outputs, Problem, Role, Values
 from finespun.tasks.inputs.text import TextEncoder
 from finespun.tasks.metrics.scores import regression_scores
 from finespun.tasks.ranking.baselines import lexical
@@ -76,21 +76,16 @@ class TextEmbedding(TextPairs, Ranked):
         return self.loss_function in {"info_nce", "cosent"}
 
     @property
-    def roles(self) -> tuple[str, ...]:
-        more = ("score",) if self.scored else ("negative",) if self.loss_function == "triplet" else ()
-        return ("text", "positive", *more)
+    def input_roles(self) -> Mapping[str, Role]:
+        return {"text": Role(), **({"positive": Role()} if self.scored else {})}
 
     @property
-    def optional_roles(self) -> tuple[str, ...]:  # type: ignore[override]  # a constant of other tasks
-        return ("negative",) if self.loss_function == "info_nce" else ()
-
-    @property
-    def answer_roles(self) -> tuple[str, ...]:
-        return ("score",) if self.scored else SIDES
-
-    @property
-    def text_roles(self) -> tuple[str, ...]:  # type: ignore[override]  # a constant of other tasks
-        return SIDES
+    def answer_roles(self) -> Mapping[str, Role]:
+        if self.scored:
+            return {"score": Role()}
+        needed = self.loss_function == "triplet"
+        more = {"negative": Role(needed=needed, verbatim=True)} if needed or self.loss_function == "info_nce" else {}
+        return {"positive": Role(verbatim=True), **more}
 
     @property
     def headline(self) -> tuple[str, ...]:
