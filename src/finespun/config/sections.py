@@ -371,6 +371,7 @@ class RuntimeConfig(Section):
     cpu_kernels: bool
     feature_cache_gb: NonNegativeFloat
     num_workers: NonNegativeInt
+    prepare_with: Literal["local", "ray"]
     progress_bar: bool
     checkpoint_seconds: NonNegativeFloat
     stall_minutes: PositiveFloat  # without progress on several devices
