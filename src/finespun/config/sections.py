@@ -29,6 +29,7 @@ Name = Annotated[str, Field(min_length=1)]
 Column = Annotated[str, BeforeValidator(lambda given: str(given) if type(given) is int else given)]  # of CoNLL, by position
 SPLIT_OF_PATH = "(split)"  # a column that is added to rows whose file or hub split says it
 KERAS = (".keras", ".h5")
+GGUF = ".gguf"
 Severity = Literal["error", "warn", "note", "drop"]
 Finding = Literal["error", "warn", "note"]  # of what is no single row's fault
 SplitBy = Literal["hash", "stratified", "group", "time", "given"]
@@ -259,10 +260,12 @@ class ModelConfig(Section):
     @model_validator(mode="after")
     def _says_one_thing(self) -> Self:
         given = [name for name in ("checkpoint", "config", "module") if getattr(self, name) is not None]
-        keras = self.weights is not None and self.weights.endswith(KERAS)
-        if len(given) + keras != 1:
-            said = " and ".join([*given, *(["Keras weights"] if keras else [])]) or "none of them"
-            raise ValueError(f"say one of checkpoint, config or module, or weights that Keras saved; it says {said}")
+        whole = self.weights is not None and self.weights.endswith((*KERAS, GGUF))  # such files say their architecture
+        if len(given) + whole != 1:
+            said = " and ".join([*given, *([f"weights {self.weights}"] if whole else [])]) or "none of them"
+            raise ValueError(
+                f"say one of checkpoint, config or module, or weights that Keras saved or a GGUF file; it says {said}"
+            )
         if self.checkpoint and self.weights:
             raise ValueError("checkpoint has its own weights; leave weights out, or say the architecture as config")
         if not (self.checkpoint or self.weights):
