@@ -211,6 +211,8 @@ def _check_roles(config: RunConfig) -> Iterator[tuple[str, str]]:
         yield f"data.columns.{role}", f"unknown role; the task {type(task).__name__} has {listed(known)}"
     if config.data.split_by == "stratified" and not {"label", "labels", "tags"} & {*task.answer_roles}:
         yield "data.split.by", f"stratified needs labels, and {type(task).__name__} has none; say hash"
+    if config.evaluation.zero_shot and not task.text_roles:
+        yield "evaluation.zero_shot", f"is for tasks that write; before training {type(task).__name__} says nothing: set it to false"
     unlike = {
         "target": "texts" if "target" in task.text_roles else "numbers", "labels": "any number of labels",
         "tags": "tags of words", "mask": "a class a pixel", "boxes": "boxes",

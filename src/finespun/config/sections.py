@@ -280,7 +280,7 @@ class ModelConfig(Section):
             raise ValueError("revision is that of a checkpoint on the hub; leave it out")
         if self.mapping != "exact" and not (self.config or self.module):
             raise ValueError("mapping is for weights of a config or a module; leave it out")
-        if self.cut and (self.checkpoint or self.config):
+        if self.cut and (self.checkpoint or self.config or str(self.weights).endswith(GGUF)):
             raise ValueError("cut is for a module or Keras weights; leave it out")
         if self.tokenizer and self.processor is not None:
             raise ValueError("say tokenizer for texts or processor for images, not both")
@@ -337,6 +337,7 @@ class EvaluationConfig(Section):
     bootstrap_resamples: Annotated[int, Field(ge=100)]
     confidence: Annotated[float, Field(gt=0, lt=1)]
     baselines: bool
+    zero_shot: bool
 
 
 class ReportConfig(Section):

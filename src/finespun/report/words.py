@@ -22,6 +22,7 @@ METHODS = {
     "most_frequent_class": "most frequent class", "usual_class_of_place": "usual class of each place",
     "usual_box_of_label": "usual box of each label",
     "lead": "first words of the source", "source": "the source itself", "nearest_training_row": "nearest training row's target",
+    "zero_shot": "the model before fine-tuning",
 }  # fmt: skip
 SMALLER_IS_BETTER = ("loss", "rmse", "mse", "mae", "perplexity", "error", "wer", "cer")
 SHARES = (

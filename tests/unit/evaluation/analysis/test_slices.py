@@ -11,7 +11,7 @@ from finespun.config.sections import EvaluationConfig
 from finespun.evaluation.analysis.slices import slices, worst_first
 from finespun.tasks.base import Judgement
 
-CONFIG = EvaluationConfig(bootstrap_resamples=100, confidence=0.95, baselines=False)
+CONFIG = EvaluationConfig(bootstrap_resamples=100, confidence=0.95, baselines=False, zero_shot=False)
 
 
 @pytest.fixture(scope="module")

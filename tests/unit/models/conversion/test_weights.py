@@ -566,7 +566,7 @@ def test_the_digest_that_is_asked_for_is_that_of_sha256sum(files: Files) -> None
 @pytest.mark.parametrize(
     ("said", "message"),
     [
-        ({}, "say one of checkpoint, config or module, or weights that Keras saved; it says none of them"),
+        ({}, "say one of checkpoint, config or module, or weights that Keras saved or a GGUF file; it says none of them"),
         ({"checkpoint": "a", "config": {"model_type": "bert"}}, "it says checkpoint and config"),
         ({"checkpoint": "a", "weights": "w.pth"}, "checkpoint has its own weights; leave weights out"),
         ({"weights": "w.pth"}, "it says none of them"),
