@@ -90,7 +90,7 @@ def validate(plain: dict[str, Any], origin: Origin) -> RunConfig:
     if config:
         found += _check_modules(config)
     if config and not found:
-        found += [*_check_roles(config), *lightning.problems(config)]
+        found += [*_check_roles(config), *_check_zero_shot(config), *lightning.problems(config)]
     if config and not found:
         return config
     raise ConfigError([f"{origin.of(key)}: {problem}" for key, problem in dict(found).items()])
@@ -201,6 +201,13 @@ def named_classes(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple
             yield key, value
 
 
+def _check_zero_shot(config: RunConfig) -> Iterator[tuple[str, str]]:
+    task = targets.build("task", config.task)
+    if config.evaluation.zero_shot and not task.text_roles:
+        why = f"is for tasks that write; before training {type(task).__name__} says nothing: set it to false"
+        yield "evaluation.zero_shot", why
+
+
 def _check_roles(config: RunConfig) -> Iterator[tuple[str, str]]:
     task = targets.build("task", config.task)
     for role in task.roles:
@@ -211,8 +218,6 @@ def _check_roles(config: RunConfig) -> Iterator[tuple[str, str]]:
         yield f"data.columns.{role}", f"unknown role; the task {type(task).__name__} has {listed(known)}"
     if config.data.split_by == "stratified" and not {"label", "labels", "tags"} & {*task.answer_roles}:
         yield "data.split.by", f"stratified needs labels, and {type(task).__name__} has none; say hash"
-    if config.evaluation.zero_shot and not task.text_roles:
-        yield "evaluation.zero_shot", f"is for tasks that write; before training {type(task).__name__} says nothing: set it to false"
     unlike = {
         "target": "texts" if "target" in task.text_roles else "numbers", "labels": "any number of labels",
         "tags": "tags of words", "mask": "a class a pixel", "boxes": "boxes",

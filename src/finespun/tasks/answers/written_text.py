@@ -227,7 +227,7 @@ class WrittenText(PromptInput):
 
 
 def _best_lead(sources: Sequence[str], targets: Sequence[str]) -> int:
-    """Returns how many first words of a source have the highest ROUGE-L, of some training rows: from half a target's to thrice."""
+    """Returns how many first words of a source have the highest ROUGE-L on some training rows."""
     from rouge_score.rouge_scorer import RougeScorer  # noqa: PLC0415  (only written answers need it)
 
     scorer, pairs = RougeScorer(["rougeL"]), list(zip(sources, targets, strict=True))[:ROWS_FOR_LEAD]

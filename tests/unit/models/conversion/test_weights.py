@@ -573,7 +573,7 @@ def test_the_digest_that_is_asked_for_is_that_of_sha256sum(files: Files) -> None
         ({"config": {"model_type": "bert"}}, "config needs weights, or training would begin from random numbers"),
         ({"module": {"_target_": "a.B"}}, "module needs weights"),
         ({"config": {"hidden_size": 3}, "weights": "w.pth"}, "config needs model_type"),
-        ({"config": {"model_type": "bert"}, "weights": "w.h5"}, "it says config and Keras weights"),
+        ({"config": {"model_type": "bert"}, "weights": "w.h5"}, "it says config and weights w.h5"),
         ({"checkpoint": "a", "mapping": "by_order"}, "mapping is for weights of a config or a module"),
         ({"checkpoint": "a", "mapping": "by_size"}, "model.mapping"),
         ({"checkpoint": "a", "cut": "fc"}, "cut is for a module or Keras weights"),
