@@ -25,7 +25,7 @@ from finespun.config.compose import compose, to_plain
 from finespun.config.sections import RunConfig
 from finespun.stages.prepare import prepare
 from finespun.strategies.base import Strategy
-from finespun.tasks.base import Task
+from finespun.tasks.base import Task, roles_of
 from helpers import ROOT, shipped
 
 CONF = ROOT / "conf"
@@ -56,7 +56,7 @@ def test_files_were_found() -> None:
 
 
 def roles(task: str) -> tuple[str, ...]:
-    return tuple(shipped("task", task).roles)
+    return tuple(role for role, how in roles_of(shipped("task", task)).items() if how.needed)
 
 
 def beside(group: str, name: str) -> list[str]:

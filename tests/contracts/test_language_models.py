@@ -12,6 +12,7 @@ from finespun.artifacts import Artifacts
 from finespun.cli.main import main
 from finespun.config import targets
 from finespun.config.compose import compose
+from finespun.tasks.base import roles_of
 from helpers import ROOT
 
 PAGE = (ROOT / "docs" / "language_models.md").read_text(encoding="utf-8")
@@ -33,7 +34,7 @@ def test_what_the_page_writes_composes(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     config, _ = compose(Artifacts(project=tmp_path, out=tmp_path))
     task = targets.build("task", config.task)
-    assert task.roles == ("section", "text", "target")
+    assert [*roles_of(task)] == ["section", "text", "target"]
     assert config.strategy.target == "finespun.strategies.lora.Lora"
 
 

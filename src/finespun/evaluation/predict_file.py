@@ -18,6 +18,7 @@ from finespun.evaluation.devices import help_rank_zero, release, shared
 from finespun.evaluation.drawing import Drawer
 from finespun.evaluation.predictor import Predictor
 from finespun.models.addresses import require_consent
+from finespun.tasks.base import main_role
 from finespun.training.lightning.launching import rank
 
 ROWS_AT_ONCE = 1024  # are answered together, at most: each device is given as many at a time
@@ -89,7 +90,7 @@ def predict_file(
 
 
 def _drawer(folder: str, predictor: Predictor, places: images.Places) -> Drawer:
-    role = predictor.task.roles[0]  # rows of bare lines are called by it
+    role = main_role(predictor.task)  # rows of bare lines are called by it
     return Drawer(
         Path(folder), task=predictor.task, labels=predictor.labels, columns=(str(predictor.columns[role]), role), places=places
     )

@@ -29,7 +29,7 @@ from finespun.files import copy_or_link
 from finespun.kept import damage, file_digest, in_one_move, make_way
 from finespun.models.addresses import resolve
 from finespun.stages import finished
-from finespun.tasks.base import Encoder, Task
+from finespun.tasks.base import Encoder, Task, main_role
 from finespun.tracking.earlier import localised
 from finespun.tracking.lineage import path_digest, stage_digest
 
@@ -70,7 +70,7 @@ def _inputs(config: RunConfig, artifacts: Artifacts, source: Source) -> dict[str
     deps = [name for name in declared_dependencies(artifacts.pipeline, "prepare") if name != raw]
     found = {name: path_digest(artifacts.local(name)) for name in deps}
     task = targets.build("task", config.task)
-    if task.roles[0] != "text" and artifacts.raw[0].is_dir():
+    if main_role(task) != "text" and artifacts.raw[0].is_dir():
         found[raw] = path_digest(artifacts.raw[0])
     return found | {"source": source.digest()}
 

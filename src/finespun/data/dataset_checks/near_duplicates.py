@@ -9,7 +9,7 @@ from zlib import crc32
 from finespun.config.sections import DataConfig
 from finespun.data.check_report import Problem, Report, short
 from finespun.data.splits import normalise
-from finespun.tasks.base import Task
+from finespun.tasks.base import Task, main_role
 
 if TYPE_CHECKING:
     from finespun.data.dataset_checks.examine import Sampled
@@ -23,7 +23,7 @@ PERMUTATIONS = 64
 
 def check(sample: Sequence[Sampled], data: DataConfig, task: Task, report: Report) -> None:
     """Adds each held-out row of the sample that a row of another split is nearly the same as."""
-    if task.roles[0] != "text":
+    if main_role(task) != "text":
         return
     texts = {each.number: normalise(task.content(each.values)) for each in sample}
     long = [each for each in sample if len(texts[each.number]) >= SHORTEST]

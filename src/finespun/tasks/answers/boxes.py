@@ -16,7 +16,7 @@ from finespun.data.cells import label_name
 from finespun.errors import DataError
 from finespun.tasks.answers.one_label import unknown_label
 from finespun.tasks.answers.several_labels import NONE
-from finespun.tasks.base import Columns, Defaults, Judgement, Outputs, Problem, Values
+from finespun.tasks.base import Columns, Defaults, Judgement, Outputs, Problem, Role, Values
 from finespun.tasks.metrics.detection import Boxes as Placed
 from finespun.tasks.metrics.detection import DetectionScores, overlaps
 
@@ -48,8 +48,7 @@ class Box(NamedTuple):
 class BoxList(Defaults):
     """Reads `boxes`: a list of objects with edges, or with COCO's `bbox`, and a label."""
 
-    answer_roles: ClassVar[tuple[str, ...]] = ("boxes",)
-    list_roles: ClassVar[tuple[str, ...]] = ("boxes",)
+    answer_roles: ClassVar[Mapping[str, Role]] = {"boxes": Role(lists=True)}
     headline: ClassVar[tuple[str, ...]] = ("map", "map_50", "map_75", "recall_100")
     from_logits: ClassVar[bool] = False
 

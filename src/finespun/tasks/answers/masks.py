@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr, field_validator
 
 from finespun.data import images
 from finespun.errors import DataError, listed
-from finespun.tasks.base import Columns, Defaults, Judgement, Outputs, Problem, Values
+from finespun.tasks.base import Columns, Defaults, Judgement, Outputs, Problem, Role, Values
 from finespun.tasks.metrics.scores import segmentation_scores
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ Classes = Annotated[dict[int, str], BeforeValidator(lambda given: given and {int
 class Masks(Defaults):
     """Reads `mask`, the path of a PNG with a palette or greys, in which each value is a class."""
 
-    answer_roles: ClassVar[tuple[str, ...]] = ("mask",)
+    answer_roles: ClassVar[Mapping[str, Role]] = {"mask": Role()}
     cannot_keep: ClassVar[tuple[str, ...]] = ("bad_target",)
     headline: ClassVar[tuple[str, ...]] = ("mean_iou", "pixel_accuracy", "mean_accuracy")
     from_logits: ClassVar[bool] = False

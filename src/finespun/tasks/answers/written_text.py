@@ -14,7 +14,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 
 from finespun.config.sections import Section
 from finespun.data.cells import is_blank
-from finespun.tasks.base import Batch, Columns, Judgement, Outputs, Problem, Values
+from finespun.tasks.base import Batch, Columns, Judgement, Outputs, Problem, Role, Values
 from finespun.tasks.inputs.prompts import PromptEncoder, PromptInput
 from finespun.tasks.inputs.text import pad
 from finespun.tasks.metrics.writing import Written, writing_scores, written
@@ -52,8 +52,7 @@ class WrittenText(PromptInput):
     Outputs are one array a row: the sum of the target's losses (NaN where it is not known), then the generated tokens.
     """
 
-    answer_roles: ClassVar[tuple[str, ...]] = ("target",)
-    text_roles: ClassVar[tuple[str, ...]] = ("target",)
+    answer_roles: ClassVar[Mapping[str, Role]] = {"target": Role(verbatim=True)}
     from_logits: ClassVar[bool] = False
     rows_at_once: ClassVar[int] = 1024
 
@@ -63,10 +62,6 @@ class WrittenText(PromptInput):
     headline: Annotated[tuple[Score, ...], Field(strict=False, min_length=1)]
     monitor: Literal["val/loss", "val/token_accuracy", "val/perplexity"]
     monitor_mode: Literal["max", "min"]
-
-    @property
-    def roles(self) -> tuple[str, ...]:
-        return (*self.read_roles, "target")
 
     def answers(self, values: Values) -> Sequence[str]:
         return ()
@@ -198,7 +193,7 @@ class WrittenText(PromptInput):
     def judge(self, rows: pa.Table, outputs: Outputs, labels: Sequence[str]) -> Judgement:
         references, texts = rows["reference"].to_pylist(), self.texts(outputs)
         found: Written = written(references, texts, np.array([output[0] for output in outputs]), _tokens(rows))
-        table: dict[str, Any] = {name: rows[name] for name in ("row", *self.read_roles) if name in rows.column_names}
+        table: dict[str, Any] = {name: rows[name] for name in ("row", *self.input_roles) if name in rows.column_names}
         return Judgement(
             units=len(texts), scores=partial(writing_scores, found),
             table=table | {"target": references, "predicted": texts, "rougeL": found.rouge[:, 2]},
