@@ -203,7 +203,7 @@ def named_classes(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple
 
 def _check_zero_shot(config: RunConfig) -> Iterator[tuple[str, str]]:
     task = targets.build("task", config.task)
-    if config.evaluation.zero_shot and not task.text_roles:
+    if config.evaluation.zero_shot and not any(how.verbatim for how in task.answer_roles.values()):
         why = f"is for tasks that write; before training {type(task).__name__} says nothing: set it to false"
         yield "evaluation.zero_shot", why
 
