@@ -331,6 +331,14 @@ class TrainerConfig(Section):
     callbacks: Annotated[tuple[Target, ...], Field(strict=False)]
 
 
+class GateConfig(Section):
+    """When `finespun register` makes a candidate the champion: the interval of the difference lies above `margin`."""
+
+    model: Annotated[str, Field(pattern=r"^[^/:'\"]+$")] | None  # its name in MLflow's registry; None: that of the data
+    score: Name | None  # None: the task's first
+    margin: NonNegativeFloat
+
+
 class EvaluationConfig(Section):
     """How a fine-tuned model is measured."""
 
@@ -338,6 +346,8 @@ class EvaluationConfig(Section):
     confidence: Annotated[float, Field(gt=0, lt=1)]
     baselines: bool
     zero_shot: bool
+    precision_goal: Annotated[float, Field(gt=0, le=1)] | None  # of each label: from which probability on it is reached
+    gate: GateConfig
 
 
 class ReportConfig(Section):

@@ -60,6 +60,14 @@ def difference(name: str, value: float) -> str:
     return number(abs(value))
 
 
+def gap(name: str, found: Mapping[str, float]) -> str:
+    """Returns a difference of scores with its sign and its interval: shares in points of a hundred."""
+    if name.startswith(SHARES):
+        value, low, high = (100 * found[key] for key in ("value", "low", "high"))
+        return f"{value:+.1f} points ({low:+.1f} to {high:+.1f})"
+    return "{value:+.3g} ({low:+.3g} to {high:+.3g})".format(**found)
+
+
 def best_baseline(details: Mapping[str, Any]) -> str | None:
     """Returns the baseline with the best first score; None where there is none."""
     score = details["shown"][0]

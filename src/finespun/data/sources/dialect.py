@@ -34,7 +34,7 @@ class Dialect:
 def encoding_of(sample: bytes) -> str:
     """Returns the encoding of the beginning of a file: by its mark, or the first that it can be.
 
-    UTF-8 is told for certain; of encodings with a byte a character, Cyrillic is known by its letters, others are cp1252.
+    UTF-8 is recognised for certain; of encodings with a byte a character, Cyrillic is known by its letters, others are cp1252.
     """
     marked = next((name for mark, name in MARKS if sample.startswith(mark)), None)
     if marked:

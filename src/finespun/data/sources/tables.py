@@ -140,7 +140,7 @@ def _undecoded(name: str, encoding: str, error: UnicodeError) -> DataError:
         wrong = f"byte {error.object[error.start]:#04x} is not {encoding}"
         if beginning(name, 2)[0] in (BOM_UTF16_LE, BOM_UTF16_BE):
             remedy = "it begins as UTF-16 does: set data.encoding: utf-16 (predict --encoding), or save it as UTF-8"
-    # Where the byte order mark is missing, no line can be told.
+    # Where the byte order mark is missing, no line can be named.
     with suppress(UnicodeError), opened(name) as binary, io.TextIOWrapper(binary, encoding, errors="replace") as file:
         place += f":{next((number for number, line in enumerate(file, 1) if REPLACED in line), 1)}"
     return DataError(f"{place}: {wrong}; {remedy}")
