@@ -153,9 +153,11 @@ def prepare(config: RunConfig, artifacts: Artifacts, folder: Path, source: Sourc
 
 def task_and_encoder(config: RunConfig, artifacts: Artifacts) -> tuple[Task, Encoder]:
     """Returns the task, which reads files from where the data lie, and what it encodes with."""
-    path = artifacts.project / (config.data.path if isinstance(config.data.path, str) else "data/raw")
-    here = path if path.is_dir() else path.parent
-    inside = (Path(path.anchor),) if config.data.allow_outside else (here, *artifacts.raw)
+    given = [*config.data.path.values()] if isinstance(config.data.path, dict) else [config.data.path]
+    paths = [artifacts.project / path for each in given for path in ([each] if isinstance(each, str) else each)]
+    folders = {path if path.is_dir() else path.parent for path in paths}
+    here = folders.pop() if len(folders) == 1 else artifacts.raw[0]
+    inside = (Path(here.anchor),) if config.data.allow_outside else (here, *artifacts.raw)
     task: Task = targets.build("task", config.task).reading_from(here, artifacts.project, inside=inside)
     model = localised(config.model, config.runtime, artifacts)
     return task, task.encoder(resolve(model, artifacts.project, weights=False))
