@@ -32,7 +32,7 @@ def parameters(owner: type, name: str) -> list[tuple[str, Any, bool]]:
 def test_the_protocols_promise_something() -> None:
     methods, attributes = members(Task)
     assert {"encode", "collate", "loss", "judge", "predictions"} <= methods
-    assert {"roles", "monitor", "auto_class"} <= attributes
+    assert {"input_roles", "answer_roles", "monitor", "auto_class"} <= attributes
     assert members(Strategy)[0]
     assert {section for section, _ in FILES} == set(PROTOCOLS)
 

@@ -62,6 +62,7 @@ EXCEPTED = {
     "finespun.tracking.served.log_model": "watches from the side",
     "finespun.tracking.trials.studies": "ends a trial early, or not",
     "finespun.tracking.trials.trial": "watches from the side",
+    "finespun.tracking.registry": "watches from the side",
     "finespun.tracking.untracked": "watches from the side",
 }
 

@@ -358,7 +358,7 @@ def test_what_mlflow_is_owed_is_noted(here: Artifacts) -> None:
     journal.add("tags", {"a": "b"})
     journal.close()
     [note] = wrong(here, "note")
-    assert (note.found, note.remedy) == ("MLflow is owed something by 1 run", "send it: `finespun sync`")
+    assert (note.found, note.remedy) == ("1 run has results that MLflow has not received", "send it: `finespun sync`")
 
 
 @pytest.mark.slow

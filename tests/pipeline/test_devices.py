@@ -20,7 +20,7 @@ STAGES = ("python", "-m", "finespun.stages", "configure", "prepare", "finetune",
     ("strategy", "kind"),
     [
         ("full", "DDP"),
-        ("gradual", "DDP"),
+        pytest.param("gradual", "DDP", marks=pytest.mark.slow),
         pytest.param("full", "FSDP2", marks=pytest.mark.slow),
         pytest.param("lora", "FSDP2", marks=pytest.mark.slow),
     ],

@@ -83,6 +83,13 @@ def test_models_are_compared_row_by_row(again: Project) -> None:
     assert "1.000" in said
 
 
+def test_a_model_is_registered_and_traced_by_its_alias(again: Project) -> None:
+    assert "models:/movie_reviews@champion is version 1: there was none" in again.run("finespun", "register").stdout
+    said = again.run("finespun", "trace", "movie_reviews@champion").stdout
+    assert "  + registry         models:/movie_reviews/1, @candidate, @champion" in said
+    assert said.startswith(f"run {run_id(again)}\n")
+
+
 @pytest.mark.slow
 def test_a_run_is_reproduced_to_the_bit_and_another_is_not(again: Project) -> None:
     done = again.run("finespun", "reproduce", run_id(again), timeout=600)

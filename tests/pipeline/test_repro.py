@@ -185,6 +185,7 @@ def test_dvc_answers_as_its_documentation_promises(finished: Project, tmp_path: 
     assert finished.run("dvc", "params", "diff").stdout == ""
 
 
+@pytest.mark.slow
 def test_experiments_set_a_file_of_conf_and_a_queue_runs_its_own_code(again: Project) -> None:
     again.edit("conf/trainer/default.yaml", max_epochs=1)
     again.commit("one epoch")

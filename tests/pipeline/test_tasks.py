@@ -35,6 +35,7 @@ def served(project: Project, rows: pd.DataFrame) -> pd.DataFrame:
     return pd.read_json(project.folder / "answers.json", orient="records")
 
 
+@pytest.mark.slow
 def test_numbers(tmp_path: Path, tiny_bert: Path) -> None:
     project = make_project(tmp_path / "project", tiny_bert)
     project.edit("params.yaml", data="movie_ratings", task="text_regression")
@@ -109,6 +110,7 @@ def tags(row: dict[str, str]) -> list[str]:
     return [tag for tag, holds in given.items() if holds]
 
 
+@pytest.mark.slow
 def test_sets_of_labels_of_pairs_of_texts(tmp_path: Path, tiny_bert: Path) -> None:
     project = make_project(tmp_path / "project", tiny_bert)
     real = real_rows(200)

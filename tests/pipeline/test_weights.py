@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
@@ -32,6 +33,7 @@ def foreign(project: Project, tiny_bert: Path, **more: Any) -> None:
     project.edit("params.yaml", model="foreign")
 
 
+@pytest.mark.slow
 def test_a_foreign_file_is_trained_as_the_checkpoint_it_is_and_its_model_is_continued_from(
     tmp_path: Path, tiny_bert: Path
 ) -> None:

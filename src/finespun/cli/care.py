@@ -19,7 +19,7 @@ def doctor(*, fix: bool) -> None:
 
 @click.command()
 def sync() -> None:
-    """Send what MLflow is still owed: of runs whose server was away, or whose process was killed."""
+    """Send what MLflow has not received: of runs whose server was away, or whose process was killed."""
     from finespun.config.compose import compose  # noqa: PLC0415
     from finespun.tracking.client import Tracker  # noqa: PLC0415
 
@@ -29,5 +29,7 @@ def sync() -> None:
     for run, reason in left.items():
         click.echo(f"left: run {run}: {reason}")
     if left:
-        raise MachineError(f"{len(left)} runs are owed something; start the server that they belong to, and sync again")
+        raise MachineError(
+            f"{len(left)} run{'s' if len(left) > 1 else ''} could not be delivered; start the MLflow server, then finespun sync"
+        )
     click.echo("nothing is left to send")

@@ -13,7 +13,8 @@ from finespun.errors import MachineError
 def trace(given: str) -> None:
     """Print the chain from data to model and report, and verify it.
 
-    X is a run id, a model's folder, a git commit or a data file. Ends with 1 where a link is broken, and names it.
+    X is a run id, a model's folder, NAME@ALIAS of the registry, a git commit or a data file. Ends with 1 where a link is
+    broken, and names it.
     """
     from finespun.config.compose import compose  # noqa: PLC0415
     from finespun.tracking.trace import trace as found  # noqa: PLC0415  (imports mlflow)

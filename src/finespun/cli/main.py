@@ -11,7 +11,7 @@ from finespun.artifacts import this_project
 from finespun.cli.care import doctor, sync
 from finespun.cli.data import check, init
 from finespun.cli.lineage import plan, reproduce, trace
-from finespun.cli.run import promote, run, sweeps
+from finespun.cli.run import promote, register, run, sweeps
 from finespun.cli.see import compare, report, summary, ui
 from finespun.cli.use import explain, predict
 from finespun.errors import FinespunError
@@ -60,6 +60,7 @@ for command in (
     run,
     sweeps,
     promote,
+    register,
     predict,
     explain,
     summary,

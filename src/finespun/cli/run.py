@@ -1,4 +1,4 @@
-"""Commands that explore: `finespun run`, `finespun sweeps`, `finespun promote`."""
+"""Commands that explore, and choose: `finespun run`, `sweeps`, `promote`, `register`."""
 
 from __future__ import annotations
 
@@ -38,3 +38,16 @@ def promote(what: str, name: str | None) -> None:
     from finespun.sweeps.promote import promote as promote_it  # noqa: PLC0415
 
     promote_it(this_project(), what, name)
+
+
+@click.command()
+@click.argument("run_id", metavar="[RUN_ID]", required=False)
+@click.option("--force", is_flag=True, help="Make it the champion even if it is no better.")
+def register(run_id: str | None, *, force: bool) -> None:
+    """Register a model in MLflow as `candidate`, and as `champion` if it passes the gate of conf/evaluation.
+
+    RUN_ID is that of models/finetuned unless it is given. The model must have been tested (`dvc repro`).
+    """
+    from finespun.report.champion import register as register_it  # noqa: PLC0415
+
+    register_it(this_project(), run_id=run_id, force=force)

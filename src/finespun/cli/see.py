@@ -30,12 +30,15 @@ def summary() -> None:
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False), required=False)
 def report(folder: Path | None) -> None:
     """Write the report of a folder of `finespun run`, or of the project [default], as one HTML page."""
+    from finespun.config.compose import compose  # noqa: PLC0415
+    from finespun.report.champion import beside_champion  # noqa: PLC0415
     from finespun.report.facts import read  # noqa: PLC0415
     from finespun.report.page import render  # noqa: PLC0415
 
     project = this_project()
     artifacts = Artifacts(project=project.project, out=(folder or project.out).resolve())
-    whole = render(read(artifacts))
+    found = read(artifacts)
+    whole = render(found, beside_champion(artifacts, found, compose(project)[0]))
     artifacts.page.write_text(whole, encoding="utf-8")
     click.echo(str(artifacts.page))
 
@@ -54,7 +57,7 @@ def compare(folders: tuple[Path, ...], split: str) -> None:
 
     FOLDERS are folders of `finespun run`, or `.` for the project.
     """
-    from finespun.report.compare import compared, show  # noqa: PLC0415
+    from finespun.report.compare import show, side_by_side  # noqa: PLC0415
 
     project = this_project().project
-    show(compared([Artifacts(project=project, out=folder.resolve()) for folder in folders], split))
+    show(side_by_side([Artifacts(project=project, out=folder.resolve()) for folder in folders], split))

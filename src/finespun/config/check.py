@@ -90,7 +90,7 @@ def validate(plain: dict[str, Any], origin: Origin) -> RunConfig:
     if config:
         found += _check_modules(config)
     if config and not found:
-        found += [*_check_roles(config), *lightning.problems(config)]
+        found += [*_check_roles(config), *_check_zero_shot(config), *lightning.problems(config)]
     if config and not found:
         return config
     raise ConfigError([f"{origin.of(key)}: {problem}" for key, problem in dict(found).items()])
@@ -201,18 +201,28 @@ def named_classes(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple
             yield key, value
 
 
+def _check_zero_shot(config: RunConfig) -> Iterator[tuple[str, str]]:
+    task = targets.build("task", config.task)
+    if config.evaluation.zero_shot and not any(how.verbatim for how in task.answer_roles.values()):
+        why = f"is for tasks that write; before training {type(task).__name__} says nothing: set it to false"
+        yield "evaluation.zero_shot", why
+
+
 def _check_roles(config: RunConfig) -> Iterator[tuple[str, str]]:
     task = targets.build("task", config.task)
-    for role in task.roles:
+    roles = {**task.input_roles, **task.answer_roles}
+    needed = [role for role, how in roles.items() if how.needed]
+    for role in needed:
         if role not in config.data.columns:
-            yield f"data.columns.{role}", f"is missing; the task {type(task).__name__} needs the columns {listed(task.roles)}"
-    known = [*task.roles, *task.optional_roles, *SPLIT_ROLES]
+            yield f"data.columns.{role}", f"is missing; the task {type(task).__name__} needs the columns {listed(needed)}"
+    known = [*roles, *SPLIT_ROLES]
     for role in set(config.data.columns) - {*known}:
         yield f"data.columns.{role}", f"unknown role; the task {type(task).__name__} has {listed(known)}"
-    if config.data.split_by == "stratified" and not {"label", "labels", "tags"} & {*task.answer_roles}:
+    if config.data.split_by == "stratified" and not {"label", "labels", "tags"} & task.answer_roles.keys():
         yield "data.split.by", f"stratified needs labels, and {type(task).__name__} has none; say hash"
+    texts = any(how.verbatim for how in task.answer_roles.values())
     unlike = {
-        "target": "texts" if "target" in task.text_roles else "numbers", "labels": "any number of labels",
+        "target": "texts" if texts else "numbers", "labels": "any number of labels",
         "tags": "tags of words", "mask": "a class a pixel", "boxes": "boxes",
     }  # fmt: skip
     given = next((unlike[role] for role in task.answer_roles if role in unlike), None)

@@ -178,6 +178,6 @@ def read_for_stage(artifacts: Artifacts, stage: str) -> RunConfig:
     except ConfigError as error:
         raise ConfigError([f"{problem}; {EDITED}" for problem in error.problems]) from error
     except ValidationError as error:
-        raise ConfigError([f"{artifacts.config}: {key}: {told}; {EDITED}" for key, told in problems_in(error)]) from error
+        raise ConfigError([f"{artifacts.config}: {key}: {problem}; {EDITED}" for key, problem in problems_in(error)]) from error
     sections = [*declared_sections(artifacts.pipeline, stage), "runtime"]
     return StageConfig.model_construct(_fields_set=set(sections), **{section: getattr(full, section) for section in sections})

@@ -29,6 +29,7 @@ Name = Annotated[str, Field(min_length=1)]
 Column = Annotated[str, BeforeValidator(lambda given: str(given) if type(given) is int else given)]  # of CoNLL, by position
 SPLIT_OF_PATH = "(split)"  # a column that is added to rows whose file or hub split says it
 KERAS = (".keras", ".h5")
+GGUF = ".gguf"
 Severity = Literal["error", "warn", "note", "drop"]
 Finding = Literal["error", "warn", "note"]  # of what is no single row's fault
 SplitBy = Literal["hash", "stratified", "group", "time", "given"]
@@ -110,7 +111,7 @@ class Limit(Section):
         return self
 
 
-Format = Literal["csv", "json", "jsonl", "parquet", "arrow", "conll", "images", "coco", "csv_of_boxes"]
+Format = Literal["csv", "json", "jsonl", "parquet", "arrow", "conll", "images", "coco", "voc", "yolo", "csv_of_boxes"]
 
 
 class DataConfig(Section):
@@ -234,6 +235,9 @@ class Target(BaseModel):
         return dict(self.model_extra or {})
 
 
+FROM_SCRATCH = "random"  # instead of a file of weights
+
+
 class ModelConfig(Section):
     """The pretrained model: a checkpoint, or weights from elsewhere and the architecture that they are for.
 
@@ -246,7 +250,7 @@ class ModelConfig(Section):
     revision: str | None = None
     config: dict[str, Any] | None = None
     module: Target | None = None
-    weights: Name | None = None  # a file, by path or package:// address
+    weights: Name | None = None  # a file, by path or package:// address; `random`: of a config, from scratch
     mapping: Literal["exact", "by_order"] | dict[str, str] = "exact"  # or {prefix in the file: prefix in the model}
     cut: Name | None = None  # of a module or a Keras file: the layer that the new head stands for; None: the last linear one
     tokenizer: Name | None = None  # where the weights bring none: a folder, a hub name, a package:// address
@@ -256,17 +260,29 @@ class ModelConfig(Section):
     trust_remote_code: bool = False
     head_dropout: Annotated[float, Field(ge=0, lt=1)] | None = None  # None: the checkpoint's own
 
+    @property
+    def from_scratch(self) -> bool:
+        """Whether all weights begin from random numbers, on purpose."""
+        return self.weights == FROM_SCRATCH
+
     @model_validator(mode="after")
     def _says_one_thing(self) -> Self:
         given = [name for name in ("checkpoint", "config", "module") if getattr(self, name) is not None]
-        keras = self.weights is not None and self.weights.endswith(KERAS)
-        if len(given) + keras != 1:
-            said = " and ".join([*given, *(["Keras weights"] if keras else [])]) or "none of them"
-            raise ValueError(f"say one of checkpoint, config or module, or weights that Keras saved; it says {said}")
+        whole = self.weights is not None and self.weights.endswith((*KERAS, GGUF))  # such files say their architecture
+        if len(given) + whole != 1:
+            said = " and ".join([*given, *([f"weights {self.weights}"] if whole else [])]) or "none of them"
+            raise ValueError(
+                f"say one of checkpoint, config or module, or weights that Keras saved or a GGUF file; it says {said}"
+            )
         if self.checkpoint and self.weights:
             raise ValueError("checkpoint has its own weights; leave weights out, or say the architecture as config")
         if not (self.checkpoint or self.weights):
-            raise ValueError(f"{given[0]} needs weights, or training would begin from random numbers; name their file")
+            raise ValueError(
+                f"{given[0]} needs weights, or training would begin from random numbers; name their file, or say weights:"
+                " random if that is meant (of a config)"
+            )
+        if self.from_scratch and not (self.config and (self.processor or self.tokenizer)):
+            raise ValueError("weights: random is for a config, and needs its processor or tokenizer; say both")
         if self.config is not None and not isinstance(self.config.get("model_type"), str):
             raise ValueError("config needs model_type, the name of an architecture of transformers, such as bert")
         return self
@@ -277,7 +293,7 @@ class ModelConfig(Section):
             raise ValueError("revision is that of a checkpoint on the hub; leave it out")
         if self.mapping != "exact" and not (self.config or self.module):
             raise ValueError("mapping is for weights of a config or a module; leave it out")
-        if self.cut and (self.checkpoint or self.config):
+        if self.cut and (self.checkpoint or self.config or str(self.weights).endswith(GGUF)):
             raise ValueError("cut is for a module or Keras weights; leave it out")
         if self.tokenizer and self.processor is not None:
             raise ValueError("say tokenizer for texts or processor for images, not both")
@@ -328,12 +344,23 @@ class TrainerConfig(Section):
     callbacks: Annotated[tuple[Target, ...], Field(strict=False)]
 
 
+class GateConfig(Section):
+    """When `finespun register` makes a candidate the champion: the interval of the difference lies above `margin`."""
+
+    model: Annotated[str, Field(pattern=r"^[^/:'\"]+$")] | None  # its name in MLflow's registry; None: that of the data
+    score: Name | None  # None: the task's first
+    margin: NonNegativeFloat
+
+
 class EvaluationConfig(Section):
     """How a fine-tuned model is measured."""
 
     bootstrap_resamples: Annotated[int, Field(ge=100)]
     confidence: Annotated[float, Field(gt=0, lt=1)]
     baselines: bool
+    zero_shot: bool
+    precision_goal: Annotated[float, Field(gt=0, le=1)] | None  # of each label: from which probability on it is reached
+    gate: GateConfig
 
 
 class ReportConfig(Section):

@@ -25,7 +25,7 @@ from finespun.data.sources.tables import Line, Row
 from finespun.data.splits import GIVEN, given_split, hashed, normalise, time_of
 from finespun.errors import DataError, did_you_mean, listed, visible
 from finespun.tasks.base import Problem as Found
-from finespun.tasks.base import Task, Values
+from finespun.tasks.base import Task, Values, main_role, roles_of
 
 LONG_NAME = 40  # characters; longer ones in a header are rather texts
 
@@ -40,14 +40,15 @@ def role_values(row: Row, columns: Mapping[str, str | Sequence[str]], task: Task
         role: as_text(row[column]) if isinstance(column, str) else [as_text(row[each]) for each in column]
         for role, column in columns.items()
     }
-    for role in task.indicator_roles:
+    roles = roles_of(task)
+    for role in (each for each, how in roles.items() if how.indicators):
         if role in found and not isinstance(columns[role], str):
             found[role] = _indicated(columns[role], found[role])
-    for role in task.list_roles:
+    for role in (each for each, how in roles.items() if how.lists):
         if isinstance(found.get(role), str) and is_list(found[role]):
             with suppress(ValueError):  # `problems_of` reports what cannot be read
                 found[role] = as_text(read_list(found[role]))
-    return found | {role: _spelt(found[role]) for role in task.answer_roles if role in found and role not in task.text_roles}
+    return found | {role: _spelt(found[role]) for role, how in task.answer_roles.items() if role in found and not how.verbatim}
 
 
 def _indicated(columns: Sequence[str], cells: Sequence[Any]) -> list[Any]:
@@ -75,15 +76,16 @@ def named_columns(columns: Mapping[str, str | Sequence[str]]) -> list[tuple[str,
 
 def problems_of(values: Values, task: Task, labels: Sequence[str] | None) -> Iterator[Found]:
     """Yields everything wrong with one row; a task is not asked about lists where it expects texts."""
+    roles = roles_of(task)
     nested = [
         (role, kind)
         for role, value in values.items()
-        if (kind := _unexpected(value, lists=role in task.list_roles)) is not None
+        if (kind := _unexpected(value, lists=role in roles and roles[role].lists)) is not None
     ]
     nested += [
         (role, 'is written as a list or an object, and is none that can be read; write it as JSON: ["first", "second"]')
-        for role in task.answer_roles
-        if role not in task.text_roles
+        for role, how in task.answer_roles.items()
+        if not how.verbatim
         if isinstance(values.get(role), str) and NOTATION.fullmatch(values[role]) and values[role] not in (labels or ())
         if role not in dict(nested) and not is_list(values[role])
     ]
@@ -141,7 +143,7 @@ def check_rows(
 def check_each(lines: Iterable[Line], data: DataConfig, task: Task) -> Iterator[Checked]:
     """Yields what each row says by itself: a function of the row alone, so that it does not matter who looks at which rows."""
     needed = _needed(data)
-    several = [data.columns[role] for role in task.indicator_roles if role in data.columns]
+    several = [data.columns[role] for role, how in roles_of(task).items() if how.indicators and role in data.columns]
     indicators = [column for given in several if not isinstance(given, str) for column in given]
     for line in lines:
         if not needed <= line.row.keys():
@@ -195,7 +197,7 @@ def _check_row(number: int, values: Values, data: DataConfig, task: Task) -> Che
     found = [_problem(number, values[role], kind, role, remedy, data) for kind, role, remedy in _problems(values, data, task)]
     if not all(each.severity in KEPT for each in found):
         return Checked(number, found)
-    role, seed = task.roles[0], data.split.seed
+    role, seed = main_role(task), data.split.seed
     return Checked(
         number,
         found,
@@ -230,7 +232,7 @@ def _collect(row: Checked, data: DataConfig, task: Task, report: Report) -> None
     """Adds what is wrong with a row to the report, and the row to those that are kept, if it is."""
     found = row.problems
     if row.content is not None:
-        role = task.roles[0]
+        role = main_role(task)
         repeats = [
             _problem(row.number, row.shown, kind, role, remedy, data)
             for kind, remedy in _repeats(row.content, row, task, report)
@@ -257,9 +259,9 @@ def _split_problems(values: Values, data: DataConfig) -> Iterator[Found]:
 
 def _unseen(values: Values, task: Task) -> Iterator[Found]:
     """Yields texts with control characters, or characters that nobody sees."""
-    for role in task.roles:
+    for role, how in task.input_roles.items():
         value = values.get(role)
-        if role not in task.answer_roles and isinstance(value, str) and not value.isprintable():
+        if how.needed and isinstance(value, str) and not value.isprintable():
             names = unseen_characters(value)
             if names:
                 yield (
@@ -323,7 +325,7 @@ def _repeats(content: int, row: Checked, task: Task, report: Report) -> Iterator
     first = report.kept.first(content)
     if first is None:
         return
-    role, line = task.roles[0], report.called(report.kept.numbers[first])
+    role, line = main_role(task), report.called(report.kept.numbers[first])
     if not report.kept.same_target(first, row.target):
         names = report.kept.answers[report.kept.kinds[first]]
         first_target = f", not {short(', '.join(names))!r}" if names else ""

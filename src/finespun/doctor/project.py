@@ -152,12 +152,14 @@ def _was_left(folder: Path) -> bool:
 
 
 def check_mlflow(artifacts: Artifacts) -> Iterator[Finding]:
-    """Looks into the embedded database, and for what MLflow is owed."""
-    owed = [
-        path for path in (artifacts.state / "outbox").glob("*") if any(True for each in journals(path) for _ in each.owed())
+    """Looks into the embedded database, and for what was not delivered to MLflow."""
+    waiting = [
+        path
+        for path in (artifacts.state / "outbox").glob("*")
+        if any(True for each in journals(path) for _ in each.undelivered())
     ]
-    if owed:
-        found = f"MLflow is owed something by {len(owed)} run{'s' if len(owed) > 1 else ''}"
+    if waiting:
+        found = f"{len(waiting)} run{'s have' if len(waiting) > 1 else ' has'} results that MLflow has not received"
         yield Finding(check="outbox", state="note", found=found, remedy="send it: `finespun sync`")
     database = artifacts.mlruns / "mlflow.db"
     if not database.is_file():

@@ -41,8 +41,7 @@ class Predictor:
         self.model: Any = loaded.to(self.device).eval()
         self.task, self.encoder = task.settled(self.model.config.to_dict()), task.encoder(folder)
         self.labels = [self.model.config.id2label[position] for position in range(self.model.config.num_labels)]
-        roles = [role for role in (*task.roles, *task.optional_roles) if role not in task.answer_roles]
-        self.columns = {role: record["columns"][role] for role in roles if role in record["columns"]}
+        self.columns = {role: record["columns"][role] for role in task.input_roles if role in record["columns"]}
         self.reading: dict[str, Any] = record.get("reading", {})  # how a CSV is read: the delimiter and encoding of training
         self.batch_tokens = BATCH_TOKENS
 

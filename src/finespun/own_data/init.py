@@ -23,6 +23,7 @@ from finespun.data.proposal.written import data_file, seen_lines, set_dials
 from finespun.errors import ConfigError, DataError, FinespunError, ModelError, did_you_mean, listed
 from finespun.kept import write_whole
 from finespun.models.addresses import resolve
+from finespun.tasks.base import roles_of
 
 MODELS = {"image": "mobilenet_v2", "text": "minilm"}  # of conf/model, for what a task reads
 TOKENS_A_WORD = 1.4
@@ -79,11 +80,11 @@ def _wished(columns: list[Column], seen: Seen, wishes: Wishes, artifacts: Artifa
     task = _chosen_task(found.task, wishes, choices(artifacts.conf)["task"])
     if task != found.task:
         found = Reading(task=task, columns=found.columns, reasons=["the task was said"], labels=found.labels)
-    roles = _task(artifacts, task)
-    known = {*roles.roles, *roles.optional_roles, "split"}
+    roles = roles_of(_task(artifacts, task))
+    known = {*roles, "split"}
     fixed = {role: column for role, column in found.columns.items() if role in known} | _split_up(wishes.columns)
     names = [column.name for column in columns]
-    for role in roles.roles:
+    for role in (each for each, how in roles.items() if how.needed):
         _choose_column(role, fixed, names, wishes)
     wrong = [each for given in fixed.values() for each in ([given] if isinstance(given, str) else given) if each not in names]
     if wrong:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +17,9 @@ from rich.table import Table
 from finespun.artifacts import Artifacts
 from finespun.errors import DataError
 from finespun.evaluation.analysis.comparison import mcnemar
-from finespun.evaluation.analysis.resampling import interval, resamples
+from finespun.evaluation.analysis.kept_predictions import compared, on_the_same_rows
 from finespun.report import words
-from finespun.report.facts import Facts, SplitFacts, read
+from finespun.report.facts import SplitFacts, read
 
 RESAMPLES, CONFIDENCE = 1000, 0.95
 STAGES = {"validation": "evaluate", "test": "test"}
@@ -28,88 +27,70 @@ STAGES = {"validation": "evaluate", "test": "test"}
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """One model beside the first: `difference` of the first score on the same rows (its interval), and McNemar's test."""
+    """One model beside the first: differences of scores on the same rows with intervals, and McNemar's test of right rows."""
 
     name: str
     place: Path
     scores: dict[str, float]
-    difference: dict[str, float] | None = None
+    differences: dict[str, dict[str, float]] = field(default_factory=dict)
     test: dict[str, float] | None = None
 
 
-def compared(places: Sequence[Artifacts], split: str) -> list[Compared]:
-    """Returns each model with its scores, and from the second on its difference to the first.
+def side_by_side(places: Sequence[Artifacts], split: str) -> list[Compared]:
+    """Returns each model with its scores, and from the second on its differences to the first.
 
     Raises:
         MachineError: one of them was not evaluated on the split.
         DataError: they were evaluated on other rows.
     """
     facts = [read(place, stages=(STAGES[split],)) for place in places]
-    first = facts[0].best
-    found = []
+    first, found = facts[0].best, []
     for place, each in zip(places, facts, strict=True):
         scores = {name: each.best.details["scores"][name]["value"] for name in each.best.details["shown"]}
-        beside = {} if each is facts[0] else _beside(first, each, place.out)
-        found.append(Compared(name=each.title, place=place.out, scores=scores, **beside))
+        differences, test = ({}, None) if each is facts[0] else _beside(first, each.best, place.out)
+        found.append(Compared(name=each.title, place=place.out, scores=scores, differences=differences, test=test))
     return found
 
 
-def _beside(first: SplitFacts, other: Facts, place: Path) -> dict[str, Any]:
-    ours, theirs = first.predictions, other.best.predictions
-    if ours["row"].to_pylist() != theirs["row"].to_pylist() or _actual(ours) != _actual(theirs):
-        raise DataError(f"{place}: was evaluated on other rows than the first; compare models of the same data and split")
-    gains = _quality(theirs) - _quality(ours)
-    drawn = np.concatenate([weights @ gains / weights.sum(axis=1) for weights in resamples(len(gains), RESAMPLES)])
-    found: dict[str, Any] = {"difference": {"value": float(gains.mean()), **interval(drawn, CONFIDENCE)}}
-    if not _is_numbers(ours):
-        found["test"] = mcnemar(_quality(theirs) > 0.5, _quality(ours) > 0.5)
-    return found
+def labels_of(*splits: SplitFacts) -> list[str]:
+    """Returns all labels of some models, the first's first."""
+    return list(dict.fromkeys(label for split in splits for label in split.details.get("labels", ())))
 
 
-def _names(predictions: pa.Table) -> list[str]:
-    return [name for name in predictions.column_names if f"predicted_{name}" in predictions.column_names]
+def _beside(
+    first: SplitFacts, other: SplitFacts, place: Path
+) -> tuple[dict[str, dict[str, float]], dict[str, float] | None]:  # fmt: skip
+    try:
+        theirs, ours = on_the_same_rows(other.predictions, first.predictions)
+    except DataError as error:
+        raise DataError(f"{place}: {error}") from error
+    found = compared(theirs, ours, labels_of(first, other), count=RESAMPLES, confidence=CONFIDENCE)
+    one, two = _right(theirs), _right(ours)
+    return found, None if one is None or two is None else mcnemar(one, two)
 
 
-def _is_numbers(predictions: pa.Table) -> bool:
-    return "predicted" not in predictions.column_names
-
-
-def _actual(predictions: pa.Table) -> list[Any]:
-    names = [name for name in ("label", "labels", "tags") if name in predictions.column_names] or _names(predictions)
-    return list(predictions.select(names).to_pylist())
-
-
-def _quality(predictions: pa.Table) -> NDArray[np.float64]:
-    """Returns what each row counts: 1 for a right prediction and 0 for a wrong one, or minus the absolute error."""
-    if _is_numbers(predictions):
-        errors = [
-            np.abs(predictions[name].to_numpy() - predictions[f"predicted_{name}"].to_numpy()) for name in _names(predictions)
-        ]
-        return -np.asarray(np.mean(errors, axis=0), dtype=np.float64)
-    actual = next(name for name in ("label", "labels", "tags") if name in predictions.column_names)
-    pairs = zip(predictions[actual].to_pylist(), predictions["predicted"].to_pylist(), strict=True)
-    return np.array([float(given == found) for given, found in pairs])
+def _right(predictions: pa.Table) -> NDArray[np.bool_] | None:
+    """Returns which rows are predicted exactly; None where predictions are not right or wrong."""
+    names = [name for name in ("label", "labels", "tags") if name in predictions.column_names]
+    if not names or "predicted" not in predictions.column_names:
+        return None
+    pairs = zip(predictions[names[0]].to_pylist(), predictions["predicted"].to_pylist(), strict=True)
+    return np.array([given == found for given, found in pairs])
 
 
 def show(found: Sequence[Compared]) -> None:
     """Prints a line a model."""
+    first = next(iter(found[0].scores))
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("model", overflow="fold")
     for name in found[0].scores:
         table.add_column(words.score_name(name), justify="right")
-    table.add_column("right rows, beside the first", justify="right")
+    table.add_column(f"{words.score_name(first)}, beside the first", justify="right")
     table.add_column("p (McNemar)", justify="right")
     for each in found:
         cells = [words.number(each.scores[name]) if name in each.scores else "" for name in found[0].scores]
-        table.add_row(f"{escape(each.name)}\n[dim]{escape(str(each.place))}[/]", *cells, *_difference(each))
+        name = first if first in each.differences else next(iter(each.differences), "")
+        gap = words.gap(name, each.differences[name]) if name else ""
+        chance = f"{each.test['p_value']:.3f}" if each.test else ""
+        table.add_row(f"{escape(each.name)}\n[dim]{escape(str(each.place))}[/]", *cells, gap, chance)
     Console().print(table)
-
-
-def _difference(each: Compared) -> tuple[str, str]:
-    if each.difference is None:
-        return "", ""
-    low, value, high = (100 * each.difference[name] for name in ("low", "value", "high"))
-    if each.test is None:
-        low, value, high = (each.difference[name] for name in ("low", "value", "high"))
-        return f"{value:+.3g} ({low:+.3g} to {high:+.3g})", ""
-    return f"{value:+.1f} points ({low:+.1f} to {high:+.1f})", f"{each.test['p_value']:.3f}"

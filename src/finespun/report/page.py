@@ -13,6 +13,7 @@ from markupsafe import Markup
 from finespun.evaluation.analysis.calibration import reaching
 from finespun.evaluation.analysis.slices import worst_first
 from finespun.report import charts, mistakes, words
+from finespun.report.champion import Contest
 from finespun.report.charts import Axis, Chart, Line
 from finespun.report.facts import Facts, SplitFacts
 
@@ -22,19 +23,24 @@ GOALS = (0.9, 0.95, 0.99)
 SUSPECTS = 100
 
 
-def render(facts: Facts) -> str:
-    """Returns the page. It needs no network and no script to be read; a script filters the tables."""
+def render(facts: Facts, contest: Contest | None = None) -> str:
+    """Returns the page, with how the model stands beside the champion if that is known.
+
+    It needs no network and no script to be read; a script filters the tables.
+    """
     environment = Environment(
         loader=PackageLoader("finespun.report"), autoescape=select_autoescape(default=True), undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {
-        "score": words.score_name, "method": words.method_name, "number": words.number, "size": size, "minutes": minutes,
+        "score": words.score_name, "gap": words.gap, "method": words.method_name, "number": words.number, "size": size,
+        "minutes": minutes,
     }  # fmt: skip
     best = facts.best
     return environment.get_template("report.html.j2").render(
         facts=facts,
         best=best,
+        contest=contest,
         verdict=words.verdict(best.details, rows=best.rows, split=best.split),
         standing=words.standing(best.details),
         tables=[scores_table(split) for split in facts.splits],

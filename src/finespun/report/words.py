@@ -22,6 +22,7 @@ METHODS = {
     "most_frequent_class": "most frequent class", "usual_class_of_place": "usual class of each place",
     "usual_box_of_label": "usual box of each label",
     "lead": "first words of the source", "source": "the source itself", "nearest_training_row": "nearest training row's target",
+    "zero_shot": "the model before fine-tuning",
 }  # fmt: skip
 SMALLER_IS_BETTER = ("loss", "rmse", "mse", "mae", "perplexity", "error", "wer", "cer")
 SHARES = (
@@ -57,6 +58,14 @@ def difference(name: str, value: float) -> str:
     if name.startswith(SHARES):
         return f"{abs(value) * 100:.1f} points"
     return number(abs(value))
+
+
+def gap(name: str, found: Mapping[str, float]) -> str:
+    """Returns a difference of scores with its sign and its interval: shares in points of a hundred."""
+    if name.startswith(SHARES):
+        value, low, high = (100 * found[key] for key in ("value", "low", "high"))
+        return f"{value:+.1f} points ({low:+.1f} to {high:+.1f})"
+    return "{value:+.3g} ({low:+.3g} to {high:+.3g})".format(**found)
 
 
 def best_baseline(details: Mapping[str, Any]) -> str | None:

@@ -34,7 +34,7 @@ from finespun.files import copy_or_link
 from finespun.kept import damage, file_digest, in_one_move, make_way
 from finespun.models.addresses import resolve
 from finespun.stages import finished
-from finespun.tasks.base import Encoder, Task
+from finespun.tasks.base import Encoder, Task, main_role
 from finespun.tracking.earlier import localised
 from finespun.tracking.lineage import path_digest, stage_digest
 
@@ -75,7 +75,7 @@ def _inputs(config: RunConfig, artifacts: Artifacts, source: Source) -> dict[str
     deps = [name for name in declared_dependencies(artifacts.pipeline, "prepare") if name != raw]
     found = {name: path_digest(artifacts.local(name)) for name in deps}
     task = targets.build("task", config.task)
-    if task.roles[0] != "text" and artifacts.raw[0].is_dir():
+    if main_role(task) != "text" and artifacts.raw[0].is_dir():
         found[raw] = path_digest(artifacts.raw[0])
     return found | {"source": source.digest()}
 
@@ -166,9 +166,11 @@ def _rows(source: Source, config: RunConfig) -> Rows:
 
 def task_and_encoder(config: RunConfig, artifacts: Artifacts) -> tuple[Task, Encoder]:
     """Returns the task, which reads files from where the data lie, and what it encodes with."""
-    path = artifacts.project / (config.data.path if isinstance(config.data.path, str) else "data/raw")
-    here = path if path.is_dir() else path.parent
-    inside = (Path(path.anchor),) if config.data.allow_outside else (here, *artifacts.raw)
+    given = [*config.data.path.values()] if isinstance(config.data.path, dict) else [config.data.path]
+    paths = [artifacts.project / path for each in given for path in ([each] if isinstance(each, str) else each)]
+    folders = {path if path.is_dir() else path.parent for path in paths}
+    here = folders.pop() if len(folders) == 1 else artifacts.raw[0]
+    inside = (Path(here.anchor),) if config.data.allow_outside else (here, *artifacts.raw)
     task: Task = targets.build("task", config.task).reading_from(here, artifacts.project, inside=inside)
     model = localised(config.model, config.runtime, artifacts)
     return task, task.encoder(resolve(model, artifacts.project, weights=False))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Features(Section):
-    """Fits what enters the last linear layer.
+    """Fits the last linear layer to its inputs.
 
     Linear heads are fitted to standardised features, and the standardisation is folded into the layer's weights: the result is
     a plain transformers model. Numbers are fitted by ridge regression or a linear support vector regression, sets of labels by

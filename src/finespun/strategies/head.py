@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Head(Section):
     """Trains what comes after the last block; `train_pooler` says whether the backbone's own pooler is part of it.
 
-    A final norm alone is no pooler: it stays frozen, so that what enters the head can be kept.
+    A final norm alone is no pooler: it stays frozen, so that the inputs of the head can be kept.
     """
 
     refuses: ClassVar[Mapping[str, str]] = {

@@ -26,6 +26,15 @@ Problem = tuple[str, str, str]  # a field of `data.checks`, a role, what to do
 Encoder = Any  # what a task needs of a checkpoint to make columns of rows and tensors of columns; the task alone knows it
 
 
+class Role(NamedTuple):
+    """What a task makes of a column of the user's data."""
+
+    needed: bool = True
+    lists: bool = False  # its values may be lists
+    indicators: bool = False  # several columns of 0 and 1 may make it up
+    verbatim: bool = False  # a text that is kept as it stands, whatever it looks like
+
+
 class Batch(NamedTuple):
     """What one forward pass is given.
 
@@ -85,12 +94,8 @@ class TargetScale(Section):
 class Task(Protocol):
     """One kind of task. A task is given plain options, checks them itself, and knows no trainer."""
 
-    roles: tuple[str, ...]  # columns of the user's data that it needs; the first is what the model reads
-    optional_roles: tuple[str, ...]  # those that it can also make use of
-    answer_roles: tuple[str, ...]  # those that hold the answer: not there when predicting
-    list_roles: tuple[str, ...]  # those whose values may be lists
-    indicator_roles: tuple[str, ...]  # those that several columns of 0 and 1 may make up
-    text_roles: tuple[str, ...]  # answers that are texts of their own: kept as they stand, whatever they look like
+    input_roles: Mapping[str, Role]  # columns of the user's data that the model reads, the most important first
+    answer_roles: Mapping[str, Role]  # those that hold the answer: not there when predicting
     model_columns: tuple[str, ...]  # columns of prepared data that a batch is made of, beside `target`
     headline: tuple[str, ...]  # the scores that a summary shows
     monitor: str  # the validation metric that decides early stopping and the best epoch
@@ -240,10 +245,6 @@ class Defaults(Section):
     In `problems`, `encode` and `collate` an input and an answer that are mixed together each add their part to `super()`'s.
     """
 
-    optional_roles: ClassVar[tuple[str, ...]] = ()
-    list_roles: ClassVar[tuple[str, ...]] = ()
-    indicator_roles: ClassVar[tuple[str, ...]] = ()
-    text_roles: ClassVar[tuple[str, ...]] = ()
     cannot_keep: ClassVar[tuple[str, ...]] = ()
     from_logits: ClassVar[bool] = True
     rows_at_once: ClassVar[int] = 4096
@@ -363,6 +364,16 @@ class Defaults(Section):
 
     def settled(self, config: Mapping[str, Any]) -> Self:
         return self
+
+
+def roles_of(task: Task) -> dict[str, Role]:
+    """Returns the roles of a task, those that the model reads first."""
+    return {**task.input_roles, **task.answer_roles}
+
+
+def main_role(task: Task) -> str:
+    """Returns the role that the model reads first: what a row is called by where it needs a name."""
+    return next(iter(task.input_roles))
 
 
 def first_rows(output: Any, count: int) -> Any:

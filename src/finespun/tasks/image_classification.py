@@ -12,4 +12,3 @@ class ImageClassification(ImageInput, OneLabel):
     """Binary and multi-class classification of images."""
 
     auto_class: ClassVar[str] = "AutoModelForImageClassification"
-    roles: ClassVar[tuple[str, ...]] = ("image", "label")

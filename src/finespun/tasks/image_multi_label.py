@@ -12,4 +12,3 @@ class ImageMultiLabel(ImageInput, SeveralLabels):
     """Multi-label classification of images."""
 
     auto_class: ClassVar[str] = "AutoModelForImageClassification"
-    roles: ClassVar[tuple[str, ...]] = ("image", "labels")

@@ -12,4 +12,3 @@ class ImageRegression(ImageInput, Numbers):
     """Regression on images."""
 
     auto_class: ClassVar[str] = "AutoModelForImageClassification"
-    roles: ClassVar[tuple[str, ...]] = ("image", "target")

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from finespun.tasks.answers.several_labels import SeveralLabels
 from finespun.tasks.inputs.text import TextInput
 
 
 class MultiLabel(TextInput, SeveralLabels):
     """Multi-label classification of texts."""
-
-    roles: ClassVar[tuple[str, ...]] = ("text", "labels")

@@ -21,7 +21,6 @@ class ObjectDetection(WholeImages, BoxList):
     """Detectors of transformers; the loss is the model's own, with its own matching of queries and boxes."""
 
     auto_class: ClassVar[str] = "AutoModelForObjectDetection"
-    roles: ClassVar[tuple[str, ...]] = ("image", "boxes")
 
     def _size_of(self, values: Values) -> tuple[int, int] | None:
         try:

@@ -21,7 +21,6 @@ class SemanticSegmentation(WholeImages, Masks):
     """Semantic segmentation; logits may be smaller than the image, and are scaled up as transformers does it."""
 
     auto_class: ClassVar[str] = "AutoModelForSemanticSegmentation"
-    roles: ClassVar[tuple[str, ...]] = ("image", "mask")
 
     def _size_of(self, values: Values) -> tuple[int, int] | None:
         try:

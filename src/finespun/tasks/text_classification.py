@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from finespun.tasks.answers.one_label import OneLabel
 from finespun.tasks.inputs.text import TextInput
 
 
 class TextClassification(TextInput, OneLabel):
     """Binary and multi-class classification of texts."""
-
-    roles: ClassVar[tuple[str, ...]] = ("text", "label")

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from finespun.tasks.answers.numbers import Numbers
 from finespun.tasks.inputs.text import TextInput
 
 
 class TextRegression(TextInput, Numbers):
     """Regression on texts."""
-
-    roles: ClassVar[tuple[str, ...]] = ("text", "target")

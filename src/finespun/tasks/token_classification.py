@@ -15,7 +15,7 @@ from finespun.errors import DataError, listed
 from finespun.tasks.answers import tag_schemes as tagging
 from finespun.tasks.answers.one_label import unknown_label
 from finespun.tasks.answers.word_tags import IGNORED, WordTags, strings
-from finespun.tasks.base import Columns, Problem, Values
+from finespun.tasks.base import Columns, Problem, Role, Values
 from finespun.tasks.inputs.text import TextEncoder, TextInput
 from finespun.tasks.inputs.words import Document, align, read
 
@@ -24,9 +24,7 @@ class TokenClassification(TextInput, WordTags):
     """Tags words by their first sub-words; long texts are cut into windows that overlap by `stride` tokens."""
 
     auto_class: ClassVar[str] = "AutoModelForTokenClassification"
-    roles: ClassVar[tuple[str, ...]] = ("text", "tags")
-    optional_roles: ClassVar[tuple[str, ...]] = ()
-    list_roles: ClassVar[tuple[str, ...]] = ("text", "tags")
+    input_roles: ClassVar[Mapping[str, Role]] = {"text": Role(lists=True)}
     model_columns: ClassVar[tuple[str, ...]] = ("input_ids",)
 
     max_length: Annotated[int, Field(ge=16)]

@@ -166,7 +166,7 @@ class Tracker:
     def resume(self, run_id: str) -> Run | None:
         """Goes on with a run; None if the store does not know it (another server, or it was deleted).
 
-        A store that does not answer costs nothing: what it is owed waits in the outbox.
+        A store that does not answer costs nothing: what it has not received waits in the outbox.
         """
         try:
             self.client.update_run(run_id, status="RUNNING")
@@ -179,7 +179,7 @@ class Tracker:
         return Run(self, run_id)
 
     def _say_absent(self, error: Exception) -> None:
-        print(f"warning: MLflow does not answer ({first_line(error)}); what it is owed waits for `finespun sync`")  # noqa: T201
+        print(f"warning: MLflow does not answer ({first_line(error)}); results wait on disk for `finespun sync`")  # noqa: T201
 
     def count_test_evaluations(self, test_digest: str, *, but: str = "") -> int | None:
         """Returns how often a test split has been evaluated, by all runs but one; None where the store does not answer."""

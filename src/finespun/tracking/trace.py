@@ -22,6 +22,7 @@ from finespun.tracking.client import Tracker, needed
 from finespun.tracking.lineage import git, path_digest
 
 RUN_ID = re.compile(r"[0-9a-f]{32}")
+ALIAS = re.compile(r"(?:models:/)?([^/]+)@(\w+)")
 COMMIT = re.compile(r"[0-9a-f]{7,40}")
 State = Literal["ok", "gone", "differs"]
 
@@ -37,7 +38,7 @@ class Link:
 
 
 def runs_of(given: str, tracker: Tracker, artifacts: Artifacts) -> list[mlflow.entities.Run]:
-    """Returns the runs that a run id, a model's folder, a commit or a data file belongs to, the newest first.
+    """Returns the runs of a run id, a model's folder, an alias of the registry, a commit or a data file, the newest first.
 
     Raises:
         MachineError: there is none.
@@ -47,6 +48,9 @@ def runs_of(given: str, tracker: Tracker, artifacts: Artifacts) -> list[mlflow.e
         return [_run(tracker, str(read_record(path)["run_id"]))]
     if RUN_ID.fullmatch(given):
         return [_run(tracker, given)]
+    if registered := ALIAS.fullmatch(given):
+        with needed(f"{given}: MLflow's registry has no such alias", "`finespun register` gives them"):
+            return [_run(tracker, str(tracker.client.get_model_version_by_alias(*registered.groups()).run_id))]
     if path.exists():
         digest = path_digest(path)
         found = _search(tracker, f"tags.data LIKE '%{digest[:12]}'")
@@ -56,7 +60,8 @@ def runs_of(given: str, tracker: Tracker, artifacts: Artifacts) -> list[mlflow.e
         found, what = _search(tracker, f"tags.`mlflow.source.git.commit` LIKE '{whole}%'"), f"the commit {given}"
     else:
         raise MachineError(
-            f"{given}: is no run id, folder of a model, commit or file; `finespun ui` shows the runs that there are"
+            f"{given}: is no run id, folder of a model, NAME@ALIAS of the registry, commit or file; `finespun ui` shows the"
+            " runs that there are"
         )
     if not found:
         raise MachineError(f"{given}: no run was made of {what}; `finespun ui` shows the runs that there are")
@@ -167,8 +172,9 @@ def _reports(run: mlflow.entities.Run, artifacts: Artifacts, *, ours: bool) -> I
 
 def _registry(run: mlflow.entities.Run, tracker: Tracker) -> Iterator[Link]:
     for version in tracker.client.search_model_versions(f"run_id = '{run.info.run_id}'"):
-        aliases = "".join(f" @{alias}" for alias in version.aliases)
-        yield Link("registry", f"models:/{version.name}/{version.version}{aliases}")
+        found = tracker.client.get_model_version(version.name, version.version)  # a search leaves the aliases out
+        aliases = "".join(f", @{alias}" for alias in sorted(found.aliases))
+        yield Link("registry", f"models:/{found.name}/{found.version}{aliases}")
 
 
 def lineage_of(run_id: str, artifacts: Artifacts, runtime: RuntimeConfig) -> dict[str, Any]:

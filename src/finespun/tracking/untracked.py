@@ -15,7 +15,7 @@ class Untracked(Run):
         self.outbox: Any = _Nowhere()
 
     def __exit__(self, *_: object) -> None:
-        """Nothing is owed."""
+        """Nothing is left to deliver."""
 
     def log_texts(self, texts: Any, to: str = "") -> None:
         """Drops them."""

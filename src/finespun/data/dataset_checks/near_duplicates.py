@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from finespun.config.sections import DataConfig
 from finespun.data.check_report import Problem, Report, short
 from finespun.data.splits import normalise
-from finespun.tasks.base import Task
+from finespun.tasks.base import Task, main_role
 
 if TYPE_CHECKING:
     from finespun.data.dataset_checks.examine import Sampled
@@ -26,7 +26,7 @@ BASE, SPREAD = np.uint64(1_000_003), np.uint64(0x9E3779B97F4A7C15)
 
 def check(sample: Sequence[Sampled], data: DataConfig, task: Task, report: Report) -> None:
     """Adds each held-out row of the sample that a row of another split is nearly the same as."""
-    if task.roles[0] != "text":
+    if main_role(task) != "text":
         return
     texts = {each.number: normalise(task.content(each.values)) for each in sample}
     long = [each for each in sample if len(texts[each.number]) >= SHORTEST]

@@ -10,7 +10,7 @@ import numpy as np
 
 from finespun.config.sections import DataConfig
 from finespun.data.check_report import Report
-from finespun.tasks.base import Encoder, Task
+from finespun.tasks.base import Encoder, Task, main_role
 
 if TYPE_CHECKING:
     from finespun.data.dataset_checks.examine import Sampled
@@ -23,7 +23,7 @@ UNKNOWN = 0.01  # share of tokens
 def check(sample: Sequence[Sampled], data: DataConfig, task: Task, encoder: Encoder | None, report: Report) -> None:
     """Adds what is remarkable about the tokens of the sample."""
     tokenizer, longest = getattr(encoder, "tokenizer", None), getattr(task, "max_length", None)
-    if tokenizer is None or longest is None or task.roles[0] != "text":
+    if tokenizer is None or longest is None or main_role(task) != "text":
         return
     texts = [task.content(each.values) for each in sample[:MOST]]
     tokenizer.no_truncation()

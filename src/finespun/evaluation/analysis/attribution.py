@@ -50,7 +50,7 @@ def explain(predictor: Predictor, row: dict[str, Any]) -> Explained:
         DataError: the row cannot be predicted.
     """
     task, model = predictor.task, predictor.model
-    if task.auto_class != "AutoModelForSequenceClassification" or task.answer_roles != ("label",):
+    if task.auto_class != "AutoModelForSequenceClassification" or [*task.answer_roles] != ["label"]:
         raise ModelError(f"explanations are of models that give one label to a text; this one is for {type(task).__name__}")
     values = role_values(row, predictor.columns, task)
     problem = next(problems_of(values, task, None), None)

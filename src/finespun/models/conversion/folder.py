@@ -19,11 +19,12 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from finespun.config.sections import KERAS, ModelConfig, Target
+from finespun.config.sections import GGUF, KERAS, ModelConfig, Target
 from finespun.errors import ModelError, did_you_mean, listed
 from finespun.failures import REFUSALS
 from finespun.kept import file_digest, in_one_move
 from finespun.masking import one_line
+from finespun.models import gguf
 from finespun.models.adapters import merged
 from finespun.models.addresses import (
     PICKLED,
@@ -37,6 +38,7 @@ from finespun.models.addresses import (
     weights_digest,
     weights_file,
 )
+from finespun.models.conversion import mobilenet_backbone as _backbone  # noqa: F401  (registers it with AutoBackbone)
 from finespun.models.conversion.module import AUTO_MAP, ModuleConfig, build
 from finespun.models.conversion.weights import Tensors, read, renamed, shards
 
@@ -62,6 +64,8 @@ def ready(model: ModelConfig, project: Path, *, auto_class: str) -> Path:
     if folder and list(folder.glob(SAFE)) and not (model.tokenizer or model.processor):
         _require_digest(model, sorted(folder.glob("model*.safetensors")))
         return folder
+    if model.from_scratch:
+        return _untrained(model, project, auto_class)
     path = _weights_in(folder) if folder else weights_file(model, project)
     files = sorted({path, *shards(path)})
     _require_digest(model, files)
@@ -69,6 +73,14 @@ def ready(model: ModelConfig, project: Path, *, auto_class: str) -> Path:
     read_too = [*files, *processor, *([folder / "config.json"] if folder else [])]
     made = store(project, "weights") / _name(model, read_too, auto_class)
     return in_one_move(made, lambda partial: _make(partial, model, path, processor, auto_class))
+
+
+def _untrained(model: ModelConfig, project: Path, auto_class: str) -> Path:
+    """Returns the folder of an architecture without a tensor: all are drawn when it is loaded, by the seed of the run."""
+    processor = processor_files(resolve(model, project, weights=False))
+    config = architecture(model.config or {})
+    made = store(project, "weights") / _name(model, processor, auto_class)
+    return in_one_move(made, lambda partial: _write(partial, config, {}, processor, []))
 
 
 def _with_base(model: ModelConfig, folder: Path, project: Path, auto_class: str) -> Path:
@@ -100,6 +112,8 @@ def _weights_in(folder: Path) -> Path:
 def _make(folder: Path, model: ModelConfig, path: Path, processor: list[Path], auto_class: str) -> None:
     if path.name.endswith(KERAS):
         config, tensors = _of_keras(path, model.cut)
+    elif path.suffix == GGUF:
+        config, tensors = gguf.read(path, auto_class)
     elif model.module:
         config, tensors = _of_module(model.module, path, model)
     else:

@@ -24,7 +24,7 @@ Tensors = dict[str, torch.Tensor]
 Shapes = Mapping[str, torch.Size]
 
 PICKLES = (".pth", ".pt", ".bin", ".ckpt")
-SUFFIXES = (".safetensors", *PICKLES, ".index.json", ".keras", ".h5")
+SUFFIXES = (".safetensors", *PICKLES, ".index.json", ".keras", ".h5", ".gguf")
 WRAPPED_IN = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "module", "net", "teacher")
 WRAPPERS = ("module", "_orig_mod", "model", "net", "network", "backbone", "encoder")  # what they put before every name
 INERT: list[Any] = [argparse.Namespace]  # the settings that training scripts keep beside their weights: data, not code
@@ -170,10 +170,18 @@ def _by_rules(tensors: Tensors, rules: Mapping[str, str], path: Path) -> Tensors
     return found
 
 
+INSIDE = ".backbone."  # in names of a net inside a larger one
+
+
 def _by_order(tensors: Tensors, expected: Shapes, base: str, path: Path) -> Tensors:
     given = {name: tensor for name, tensor in tensors.items() if not _counts(name)}
     whole = [name for name in expected if not _counts(name)]
     backbone = [name for name in whole if base and name.startswith(base)]
+    inside = [name for name in whole if INSIDE in f".{name}"]
+    if inside and len(inside) <= len(given) < len(
+        whole
+    ):  # of a detector: its head and necks are new, and so the file's head is left
+        given, backbone = dict(islice(given.items(), len(inside))), inside
     if len(given) != len(whole) and _ends_with_classifier(given, len(backbone)):  # the task's model has another kind of head
         given = dict(islice(given.items(), len(backbone)))
     names = backbone if len(given) == len(backbone) else whole

@@ -13,7 +13,7 @@ from pydantic import PositiveFloat
 
 from finespun.data.cells import number_problem
 from finespun.errors import DataError, listed
-from finespun.tasks.base import Columns, Defaults, Judgement, Outputs, Problem, TargetScale, Values
+from finespun.tasks.base import Columns, Defaults, Judgement, Outputs, Problem, Role, TargetScale, Values
 from finespun.tasks.metrics.scores import regression_scores
 
 if TYPE_CHECKING:
@@ -32,13 +32,12 @@ class Numbers(Defaults):
     interquartile range from the median apart): losses are in that unit.
     """
 
-    answer_roles: ClassVar[tuple[str, ...]] = ("target",)
-    list_roles: ClassVar[tuple[str, ...]] = ("target",)
+    answer_roles: ClassVar[Mapping[str, Role]] = {"target": Role(lists=True)}
     cannot_keep: ClassVar[tuple[str, ...]] = ("bad_target",)
     headline: ClassVar[tuple[str, ...]] = ("pearson", "spearman", "rmse", "r2")
     problem_type: ClassVar[str | None] = "regression"
 
-    roles: ClassVar[tuple[str, ...]]
+    input_roles: ClassVar[Mapping[str, Role]]
     shown: ClassVar[tuple[str, ...]]
     simple: ClassVar[tuple[str, float]]  # of the input: what a simple method sees
 
@@ -114,7 +113,7 @@ class Numbers(Defaults):
 
         if labels is None:
             return {}
-        given = [(str(row[self.roles[0]]), _as_list(row["target"])) for row in rows]
+        given = [(str(row[next(iter(self.input_roles))]), _as_list(row["target"])) for row in rows]
         _require_as_many(given, labels)
         return {"target": pa.array([[float(one) for one in each] for _, each in given], pa.list_(pa.float64()))}
 

@@ -13,7 +13,7 @@ from pydantic import Field, PositiveFloat
 
 from finespun.data.cells import is_list
 from finespun.errors import DataError, did_you_mean, listed
-from finespun.tasks.base import Columns, Defaults, Judgement, Outputs, Problem, Values, softmax
+from finespun.tasks.base import Columns, Defaults, Judgement, Outputs, Problem, Role, Values, softmax
 from finespun.tasks.metrics.scores import classification_scores
 from finespun.tasks.metrics.temperature import fit_temperature
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class OneLabel(Defaults):
     """Binary and multi-class answers."""
 
-    answer_roles: ClassVar[tuple[str, ...]] = ("label",)
+    answer_roles: ClassVar[Mapping[str, Role]] = {"label": Role()}
     cannot_keep: ClassVar[tuple[str, ...]] = ("unknown_label", "bad_image")
     headline: ClassVar[tuple[str, ...]] = ("accuracy", "f1_macro", "log_loss")
     problem_type: ClassVar[str | None] = "single_label_classification"

@@ -14,7 +14,7 @@ from pydantic import Field
 from finespun.data.cells import Unclear
 from finespun.errors import DataError
 from finespun.tasks.answers.one_label import unknown_label
-from finespun.tasks.base import Columns, Defaults, Judgement, Outputs, Problem, Values
+from finespun.tasks.base import Columns, Defaults, Judgement, Outputs, Problem, Role, Values
 from finespun.tasks.metrics.scores import best_thresholds, multi_label_scores
 
 if TYPE_CHECKING:
@@ -27,9 +27,7 @@ NONE = "(none)"  # in pictures: no label on one of the sides
 class SeveralLabels(Defaults):
     """Each label is given or not, from a threshold of its own on that is chosen on the validation split for the best F1."""
 
-    answer_roles: ClassVar[tuple[str, ...]] = ("labels",)
-    list_roles: ClassVar[tuple[str, ...]] = ("labels",)
-    indicator_roles: ClassVar[tuple[str, ...]] = ("labels",)
+    answer_roles: ClassVar[Mapping[str, Role]] = {"labels": Role(lists=True, indicators=True)}
     headline: ClassVar[tuple[str, ...]] = ("f1_macro", "f1_micro", "average_precision", "exact_match")
     problem_type: ClassVar[str | None] = "multi_label_classification"
     cannot_keep: ClassVar[tuple[str, ...]] = ("bad_target",)

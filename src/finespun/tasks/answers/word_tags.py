@@ -15,7 +15,7 @@ from finespun.errors import listed
 from finespun.tasks.answers import tag_schemes as tagging
 from finespun.tasks.answers.several_labels import NONE
 from finespun.tasks.answers.tag_schemes import Entity, Scheme
-from finespun.tasks.base import Defaults, Judgement, Outputs
+from finespun.tasks.base import Defaults, Judgement, Outputs, Role
 from finespun.tasks.inputs.text import pad
 from finespun.tasks.metrics.scores import tagging_scores
 
@@ -38,7 +38,7 @@ class Answered(NamedTuple):
 class WordTags(Defaults):
     """Entities in a scheme (BIO, BIOES, IO), or plain tags such as parts of speech."""
 
-    answer_roles: ClassVar[tuple[str, ...]] = ("tags",)
+    answer_roles: ClassVar[Mapping[str, Role]] = {"tags": Role(lists=True)}
 
     scheme: Scheme
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]

@@ -14,7 +14,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 
 from finespun.config.sections import Section
 from finespun.data.cells import is_blank
-from finespun.tasks.base import Batch, Columns, Judgement, Outputs, Problem, Values
+from finespun.tasks.base import Batch, Columns, Judgement, Outputs, Problem, Role, Values
 from finespun.tasks.inputs.prompts import PromptEncoder, PromptInput
 from finespun.tasks.inputs.text import pad
 from finespun.tasks.metrics.writing import Written, writing_scores, written
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 Score = Literal["rouge1", "rouge2", "rougeL", "bleu", "chrf", "exact_match"]
 IGNORED = -100  # transformers' word for a token without a target
+LEADS, ROWS_FOR_LEAD = (1, 0.5, 1.5, 2, 2.5, 3), 200  # lengths of a lead, in those of a target; rows that the best is found on
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "max_length")  # of a checkpoint's own settings: not used
 
 
@@ -51,8 +52,7 @@ class WrittenText(PromptInput):
     Outputs are one array a row: the sum of the target's losses (NaN where it is not known), then the generated tokens.
     """
 
-    answer_roles: ClassVar[tuple[str, ...]] = ("target",)
-    text_roles: ClassVar[tuple[str, ...]] = ("target",)
+    answer_roles: ClassVar[Mapping[str, Role]] = {"target": Role(verbatim=True)}
     from_logits: ClassVar[bool] = False
     rows_at_once: ClassVar[int] = 1024
 
@@ -62,10 +62,6 @@ class WrittenText(PromptInput):
     headline: Annotated[tuple[Score, ...], Field(strict=False, min_length=1)]
     monitor: Literal["val/loss", "val/token_accuracy", "val/perplexity"]
     monitor_mode: Literal["max", "min"]
-
-    @property
-    def roles(self) -> tuple[str, ...]:
-        return (*self.read_roles, "target")
 
     def answers(self, values: Values) -> Sequence[str]:
         return ()
@@ -197,7 +193,7 @@ class WrittenText(PromptInput):
     def judge(self, rows: pa.Table, outputs: Outputs, labels: Sequence[str]) -> Judgement:
         references, texts = rows["reference"].to_pylist(), self.texts(outputs)
         found: Written = written(references, texts, np.array([output[0] for output in outputs]), _tokens(rows))
-        table: dict[str, Any] = {name: rows[name] for name in ("row", *self.read_roles) if name in rows.column_names}
+        table: dict[str, Any] = {name: rows[name] for name in ("row", *self.input_roles) if name in rows.column_names}
         return Judgement(
             units=len(texts), scores=partial(writing_scores, found),
             table=table | {"target": references, "predicted": texts, "rougeL": found.rouge[:, 2]},
@@ -205,11 +201,11 @@ class WrittenText(PromptInput):
         )  # fmt: skip
 
     def baselines(self, train: pa.Table, split: pa.Table, labels: Sequence[str]) -> dict[str, Outputs]:
-        """Returns the source's first words (as many as targets have in the middle), the source, the nearest row's target."""
+        """Returns the source's first words (as many as suit the training rows best), the source, the nearest row's target."""
         from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415  (1.4 s that only reports need)
 
         seen, asked, targets = self.sources(train), self.sources(split), train["reference"].to_pylist()
-        words = round(float(np.median([len(target.split()) for target in targets])))
+        words = _best_lead(seen, targets)
         vectorizer = TfidfVectorizer(sublinear_tf=True)
         if not any(map(vectorizer.build_analyzer(), seen)):  # no word of two letters anywhere
             vectorizer.set_params(analyzer="char")
@@ -223,6 +219,20 @@ class WrittenText(PromptInput):
 
     def _as_output(self, text: str) -> NDArray[np.float64]:
         return np.array([np.nan, *self.reader.ids(text, special=False)], dtype=np.float64)
+
+
+def _best_lead(sources: Sequence[str], targets: Sequence[str]) -> int:
+    """Returns how many first words of a source have the highest ROUGE-L on some training rows."""
+    from rouge_score.rouge_scorer import RougeScorer  # noqa: PLC0415  (only written answers need it)
+
+    scorer, pairs = RougeScorer(["rougeL"]), list(zip(sources, targets, strict=True))[:ROWS_FOR_LEAD]
+    middle = float(np.median([len(target.split()) for target in targets]))
+
+    def mean(words: int) -> float:
+        found = [scorer.score(target, " ".join(text.split()[:words]))["rougeL"].fmeasure for text, target in pairs]
+        return float(np.mean(found))
+
+    return max(dict.fromkeys(max(1, round(middle * times)) for times in LEADS), key=mean)
 
 
 def _tokens(table: pa.Table) -> NDArray[np.float64]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field, PositiveInt, PrivateAttr
 
 from finespun.data import images
-from finespun.tasks.base import Batch, Columns, Defaults, Problem, Values
+from finespun.tasks.base import Batch, Columns, Defaults, Problem, Role, Values
 from finespun.tasks.inputs.augmentation import Augmentation
 from finespun.tasks.inputs.image_encoder import ImageEncoder
 
@@ -37,7 +37,8 @@ class ImageInput(Defaults):
 
     shown: ClassVar[tuple[str, ...]] = ("image",)
     simple: ClassVar[tuple[str, float]] = ("pixels", 1.0)
-    answer_roles: ClassVar[tuple[str, ...]]
+    input_roles: ClassVar[Mapping[str, Role]] = {"image": Role()}
+    answer_roles: ClassVar[Mapping[str, Role]]
 
     image_size: PositiveInt | None
     max_megapixels: Annotated[float, Field(gt=0, le=178)]  # Pillow itself decodes no more

@@ -14,7 +14,7 @@ from pydantic import Field, PositiveInt, PrivateAttr, field_validator
 from finespun.data.cells import is_blank
 from finespun.errors import DataError, ModelError
 from finespun.files import read_json
-from finespun.tasks.base import Columns, Defaults, Problem, Values
+from finespun.tasks.base import Columns, Defaults, Problem, Role, Values
 from finespun.tasks.inputs.text import TextEncoder, pad
 
 if TYPE_CHECKING:
@@ -165,15 +165,15 @@ class PromptInput(Defaults):
         return prompt
 
     @property
-    def read_roles(self) -> tuple[str, ...]:
-        """The roles that the template names, each once."""
-        return tuple(dict.fromkeys(name for _, name, _, _ in Formatter().parse(self.prompt) if name is not None))
+    def input_roles(self) -> dict[str, Role]:
+        """The roles that the template names."""
+        return {name: Role() for _, name, _, _ in Formatter().parse(self.prompt) if name is not None}
 
     def content(self, values: Values) -> str:
-        return "\n".join(values[role] for role in self.read_roles)
+        return "\n".join(values[role] for role in self.input_roles)
 
     def problems(self, values: Values, labels: Sequence[str] | None) -> Iterator[Problem]:
-        for role in self.read_roles:
+        for role in self.input_roles:
             if role in values and is_blank(values[role]):
                 yield "empty_text", role, "is empty; write the text, or set data.checks.empty_text: drop"
         yield from super().problems(values, labels)
@@ -193,7 +193,7 @@ class PromptInput(Defaults):
 
     def filled(self, values: Values, encoder: PromptEncoder) -> str:
         """Returns the prompt of a row, up to where the answer begins."""
-        text = self.prompt.format(**{role: values[role] for role in self.read_roles})
+        text = self.prompt.format(**{role: values[role] for role in self.input_roles})
         return encoder.chat([{"role": "user", "content": text}], ask=True) if self.chat else text
 
     def prompt_ids(self, values: Values, encoder: PromptEncoder) -> tuple[list[int], bool]:
@@ -202,7 +202,7 @@ class PromptInput(Defaults):
         Raises:
             DataError: the template alone is longer than `max_length`.
         """
-        given, cut = {role: values[role] for role in self.read_roles}, False
+        given, cut = {role: values[role] for role in self.input_roles}, False
         while True:
             ids = self.framed(encoder.ids(self.filled(given, encoder), special=not self.chat), encoder)
             over = len(ids) - self.max_length
@@ -228,7 +228,7 @@ class PromptInput(Defaults):
         import pyarrow as pa  # noqa: PLC0415  (configure checks this class's options and needs no Arrow)
 
         found = [self.prompt_ids(row, encoder) for row in rows]
-        columns: Columns = {role: pa.array([row[role] for row in rows], pa.string()) for role in self.read_roles}
+        columns: Columns = {role: pa.array([row[role] for row in rows], pa.string()) for role in self.input_roles}
         columns["input_ids"] = pa.array([ids for ids, _ in found], pa.list_(pa.int32()))
         columns["length"] = pa.array([len(ids) for ids, _ in found], pa.int32())
         columns["truncated"] = pa.array([cut for _, cut in found], pa.bool_())
@@ -249,11 +249,11 @@ class PromptInput(Defaults):
         return {"padding_side": "left" if self.left else "right", **padding}
 
     def given(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        return {role: row[role] for role in self.read_roles}
+        return {role: row[role] for role in self.input_roles}
 
     def for_processor(self, row: Mapping[str, Any]) -> dict[str, Any]:
         return {"text": self.filled(row, self.reader), "add_special_tokens": not self.chat}
 
     def sources(self, table: pa.Table) -> list[str]:
         """Returns what the rows of prepared data say, without the template's own words."""
-        return [self.content(row) for row in table.select(list(self.read_roles)).to_pylist()]
+        return [self.content(row) for row in table.select(list(self.input_roles)).to_pylist()]

@@ -13,7 +13,7 @@ from pydantic import PositiveInt
 from finespun.data.cells import is_blank
 from finespun.errors import ModelError
 from finespun.files import read_json
-from finespun.tasks.base import Columns, Defaults, Problem, Values
+from finespun.tasks.base import Columns, Defaults, Problem, Role, Values
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -67,7 +67,7 @@ class TextInput(Defaults):
 
     processor: ClassVar[str] = "AutoTokenizer"
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
-    optional_roles: ClassVar[tuple[str, ...]] = ("text_pair",)
+    input_roles: ClassVar[Mapping[str, Role]] = {"text": Role(), "text_pair": Role(needed=False)}
     model_columns: ClassVar[tuple[str, ...]] = ("input_ids", "token_type_ids")
 
     shown: ClassVar[tuple[str, ...]] = ("text", "text_pair")  # columns of prepared data that a person knows a row by

@@ -1,1 +1,1 @@
-"""What MLflow is owed, delivered exactly once."""
+"""What MLflow has not received yet, delivered exactly once."""

@@ -48,7 +48,7 @@ class Delivery:
             MlflowException, OSError, sqlite3.Error: the store does not answer now; what is delivered is marked.
             UnknownRunError: the run is not there.
         """
-        for entries in _grouped(journal.owed()):
+        for entries in _grouped(journal.undelivered()):
             if not self.is_there():
                 raise UnknownRunError("its database was deleted")
             try:

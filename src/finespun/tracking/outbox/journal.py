@@ -1,4 +1,4 @@
-"""What MLflow is owed by one run, in order: on disk before it is sent, until it is delivered.
+"""What one run sends to MLflow, in order: on disk before it is sent, until it is delivered.
 
 `.finespun/outbox/RUN/` has a journal (`*.jsonl`, an entry a line) for each process that added to the run, and beside it how
 much of it is delivered. A living process holds its journal's lock. Sending an entry twice changes nothing, so a kill at any
@@ -25,7 +25,7 @@ _numbers = count()
 
 
 class Entry(NamedTuple):
-    """One thing that is owed: what kind it is, its content, and where it ends in its journal."""
+    """One thing to be delivered: what kind it is, its content, and where it ends in its journal."""
 
     kind: str
     content: Any
@@ -55,7 +55,7 @@ class Journal:
         self.file.write(json.dumps([kind, content]).encode() + b"\n")
         self.file.flush()
 
-    def owed(self) -> Iterator[Entry]:
+    def undelivered(self) -> Iterator[Entry]:
         """Yields what is not delivered yet."""
         return self.entries(self.delivered)
 

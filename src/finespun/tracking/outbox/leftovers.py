@@ -23,13 +23,13 @@ KEPT_SECONDS = 30 * 24 * 3600  # journals of runs that were killed and never res
 
 
 def deliver(outbox: Path, uri: str, connect: Connect, *, but: str = "") -> dict[str, str]:
-    """Delivers what runs of this store are owed whose processes have ended, and ends those that say RUNNING as KILLED.
+    """Delivers what is left of runs of this store whose processes have ended, and ends those that say RUNNING as KILLED.
 
     Returns what is left, with the reason, by run.
 
     Args:
         outbox: the folder of all journals.
-        uri: of the store; what others are owed is left alone.
+        uri: of the store; what is for others is left alone.
         connect: is given a run and the file for what is refused.
         but: a run that this process goes on with.
     """
@@ -56,7 +56,7 @@ def deliver(outbox: Path, uri: str, connect: Connect, *, but: str = "") -> dict[
 
 def _owes(folder: Path, found: list[Journal]) -> bool:
     """Whether a run has something to be delivered, or to be ended; what is long past is removed."""
-    if any(True for journal in found for _ in journal.owed()) or _is_orphan(folder, found):
+    if any(True for journal in found for _ in journal.undelivered()) or _is_orphan(folder, found):
         return True
     if last_status(found) in {"FINISHED", None} or time.time() - folder.stat().st_mtime > KEPT_SECONDS:
         shutil.rmtree(folder, ignore_errors=True)

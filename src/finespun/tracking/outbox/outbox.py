@@ -1,4 +1,4 @@
-"""The outbox: everything that MLflow is owed goes through a journal on disk and a thread, so that no run waits for a server."""
+"""The outbox: everything for MLflow goes through a journal on disk and a thread, so that no run waits for a server."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Outbox:
         self.thread.start()
 
     def add(self, kind: str, content: Any) -> None:
-        """Adds what is owed."""
+        """Adds what is to be delivered."""
         self.journal.add(kind, content)
         if kind != "metrics":  # those may wait for others
             self.added.set()
@@ -79,7 +79,7 @@ class Outbox:
         return self.failure if self._owes() or self.thread.is_alive() else None
 
     def _owes(self) -> bool:
-        return any(True for journal in journals(self.folder) for _ in journal.owed())
+        return any(True for journal in journals(self.folder) for _ in journal.undelivered())
 
     def close(self) -> None:
         """Lets go; the journals stay until the run is finished and owes nothing: one that is resumed looks into them."""
@@ -89,7 +89,7 @@ class Outbox:
 
     def keep_files(self) -> None:
         """Keeps copies of files that still wait to be sent, for the next stage may write others in their place."""
-        left = list(self.journal.owed())
+        left = list(self.journal.undelivered())
         if not any(entry.kind in {"folder", "model"} for entry in left):
             return
         kept = Journal.begin(self.folder)

@@ -43,7 +43,7 @@ class _CapturedError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
-    """The modules that turn what enters the first of them into logits. `first_token`: only that of each row matters."""
+    """The modules that turn the inputs of the first of them into logits. `first_token`: only that of each row matters."""
 
     name: str
     modules: nn.Sequential
@@ -112,7 +112,7 @@ def _calls(model: nn.Module, example: Batch) -> tuple[torch.Tensor, list[_Call]]
             calls.append(_Call(name, module, given[0], output))
 
     handles = [
-        module.register_forward_hook(lambda *told, name=name: keep(name, *told), with_kwargs=True)
+        module.register_forward_hook(lambda *call, name=name: keep(name, *call), with_kwargs=True)
         for name, module in model.named_modules()
         if name
     ]

@@ -1,4 +1,4 @@
-"""Training a head on what enters it: a bare loop, for a step takes less time than a trainer's hooks around it.
+"""Training a head on its inputs: a bare loop, for a step takes less time than a trainer's hooks around it.
 
 Order, dropout, gradients, schedule, validation and early stopping are those of Lightning's loop: both end in the same weights.
 The head computes in float32, whatever the frozen part did. Checkpoints hold everything and may be taken at any step.

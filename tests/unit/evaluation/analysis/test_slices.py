@@ -7,11 +7,11 @@ import pyarrow as pa
 import pytest
 from sklearn.metrics import accuracy_score
 
-from finespun.config.sections import EvaluationConfig
 from finespun.evaluation.analysis.slices import slices, worst_first
 from finespun.tasks.base import Judgement
+from small_run import small_config
 
-CONFIG = EvaluationConfig(bootstrap_resamples=100, confidence=0.95, baselines=False)
+CONFIG = small_config().evaluation
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Everything that MLflow is owed arrives exactly once and in order, whatever the store and the process do."""
+"""Everything for MLflow arrives exactly once and in order, whatever the store and the process do."""
 
 from __future__ import annotations
 
@@ -275,7 +275,7 @@ def test_logging_never_waits(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) 
     for step in range(1000):
         run.log({"train/loss": 1.0}, step)
     assert not held.is_set(), "all are on disk while the store holds the first"
-    assert sum(len(entry.content) for entry in run.outbox.journal.owed() if entry.kind == "metrics") == 1000
+    assert sum(len(entry.content) for entry in run.outbox.journal.undelivered() if entry.kind == "metrics") == 1000
     held.set()
     run.outbox.wait()
     run.outbox.close()
