@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,10 @@ def headline(scores: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in scores.items() if "/" not in name}
 
 
-def measure(*, task: Task, prepared: PreparedData, split: str, outputs: Outputs, config: EvaluationConfig) -> Measured:
+def measure(
+    *, task: Task, prepared: PreparedData, split: str, outputs: Outputs, config: EvaluationConfig,
+    others: Mapping[str, tuple[Task, Outputs]] = MappingProxyType({}),
+) -> Measured:  # fmt: skip
     """Scores a model's outputs on a split.
 
     Args:
@@ -53,17 +57,19 @@ def measure(*, task: Task, prepared: PreparedData, split: str, outputs: Outputs,
         split: val or test.
         outputs: one array a row, in the split's order.
         config: the section `evaluation`.
+        others: outputs of other models for the same rows, each with the task that reads them: compared with as baselines are.
     """
     table, labels = prepared.open(split), prepared.labels
     simple = task.baselines(prepared.open("train"), table, labels) if config.baselines else {}
     judged = task.judge(table, outputs, labels)
-    others = {name: task.judge(table, found, labels) for name, found in simple.items()}
+    beside = {name: task.judge(table, found, labels) for name, found in simple.items()}
+    beside |= {name: each.judge(table, found, labels) for name, (each, found) in others.items()}
     known = one_label_chances(judged)
     return Measured(
         scores=score(judged),
         intervals=bootstrap(judged, config),
-        baselines={name: score(other) for name, other in others.items()},
-        comparison={name: _compared(judged, other, task.headline, config) for name, other in others.items()},
+        baselines={name: score(other) for name, other in beside.items()},
+        comparison={name: _compared(judged, other, task.headline, config) for name, other in beside.items()},
         calibration=calibration(*known) if known else None,
         slices=slices(judged, table, by=task.headline[0], config=config),
         worst=worst(judged, task=task, prepared=prepared, split=split) if config.baselines else [],

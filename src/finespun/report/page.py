@@ -10,6 +10,7 @@ import pyarrow as pa
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
+from finespun.evaluation import pictures
 from finespun.evaluation.analysis.calibration import reaching
 from finespun.evaluation.analysis.slices import worst_first
 from finespun.evaluation.analysis.thresholds import at_thresholds
@@ -56,9 +57,10 @@ def render(facts: Facts, contest: Contest | None = None) -> str:
         thresholds=thresholds_table(facts),
         confusions=examples.confusions(best.predictions),
         slices=slices_table(best.details),
+        pictures=pictures.shown(best.predictions, best.details["labels"]),
         mistakes=found,
         worst=examples.worst(best.details, found.shown),
-        pictures=examples.pictures(best.details),
+        thumbnails=examples.pictures(best.details),
         suspects=facts.label_errors[:SUSPECTS]
         if words.standing(best.details) != "worse"
         else [],  # a bad model suspects the good labels

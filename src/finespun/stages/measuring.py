@@ -18,8 +18,10 @@ from finespun.config.compose import read_for_stage
 from finespun.config.sections import RunConfig
 from finespun.data.prepared import PreparedData
 from finespun.errors import first_of
+from finespun.evaluation import zero_shot
 from finespun.evaluation.analysis.worst import explained
 from finespun.evaluation.measure import Measured, headline, measure
+from finespun.evaluation.pictures import with_pictures
 from finespun.evaluation.predict import predict_split
 from finespun.evaluation.record import read_record
 from finespun.failures import while_writing
@@ -27,8 +29,9 @@ from finespun.models.pretrained import load_model
 from finespun.stages import finished
 from finespun.stages.launching import on_devices
 from finespun.stages.slurm import hand_over
-from finespun.tasks.base import Encoder, Judgement, Task
+from finespun.tasks.base import Encoder, Judgement, Outputs, Task
 from finespun.tracking.client import Run
+from finespun.tracking.earlier import localised
 from finespun.tracking.lineage import input_digests, stage_digest
 from finespun.tracking.names import changed
 from finespun.training.lightning.devices import choose
@@ -63,12 +66,28 @@ def predict_and_measure(config: RunConfig, artifacts: Artifacts, split: str) -> 
     outputs = predict_split(
         model=model, task=task, encoder=encoder, prepared=prepared, split=split, runtime=config.runtime
     )  # fmt: skip
+    seconds = time.perf_counter() - began
+    untuned = _untuned(config, artifacts, prepared, split)
     if outputs is None:
         return None
-    seconds = time.perf_counter() - began
-    measured = measure(task=task, prepared=prepared, split=split, outputs=outputs, config=config.evaluation)
+    others = {} if untuned is None else {zero_shot.NAME: untuned}
+    measured = measure(task=task, prepared=prepared, split=split, outputs=outputs, others=others, config=config.evaluation)
+    pictured = with_pictures(
+        measured.predictions, prepared.open(split), model=model, task=task, encoder=encoder, labels=prepared.labels
+    )  # fmt: skip
     told = explained(measured.worst, folder=artifacts.finetuned, prepared=prepared, split=split, config=config)
-    return replace(measured, seconds=seconds, worst=told)
+    return replace(measured, seconds=seconds, predictions=pictured, worst=told)
+
+
+def _untuned(config: RunConfig, artifacts: Artifacts, prepared: PreparedData, split: str) -> tuple[Task, Outputs] | None:
+    """Returns the outputs of the model that training began with, where they are asked for, and the task that reads them."""
+    task = targets.build("task", config.task)
+    if not (config.evaluation.zero_shot or (config.evaluation.baselines and task.answers_untrained)):
+        return None
+    model = localised(config.model, config.runtime, artifacts)
+    return zero_shot.zero_shot(
+        task=config.task, model=model, project=artifacts.project, prepared=prepared, split=split, runtime=config.runtime
+    )  # fmt: skip
 
 
 def _read(config: RunConfig, artifacts: Artifacts) -> tuple[Any, Task, Encoder]:
