@@ -1,13 +1,13 @@
-"""`sweep=auto` on 500 movie reviews beside finespun's defaults and a random grid over `transformers.Trainer` at equal CPU time.
+"""`sweep=auto` on 500 movie reviews beside the defaults and a random grid over `transformers.Trainer` at equal CPU time.
 
     python benchmarks/auto.py auto --seed 0 --minutes 20   # the search, its winner on the test split
     python benchmarks/auto.py grid --seed 0                # Trainer: random settings for as many CPU seconds as auto took
     python benchmarks/auto.py defaults --seed 0
     python benchmarks/auto.py table                        # means and standard errors over the seeds
 
-Each seed splits the reviews anew: 500 rows train, about 420 validate, about 1,060 test; all sides see the same rows. The grid is
-what people try: rates from 1e-5 to 1e-4, batches of 8 to 32, 2 to 10 epochs; it looks at the test split once, with its winner.
-Costs are CPU seconds of whole processes. Arms can be run one at a time; `.jsonl` keeps what was found.
+Each seed splits the reviews anew: 500 rows train, about 420 validate, about 1,060 test; all sides see the same rows. The grid
+is what people try: rates from 1e-5 to 1e-4, batches of 8 to 32, 2 to 10 epochs; it looks at the test split once, with its winner.
+Costs are CPU seconds of whole processes. Arms are run one at a time; `.jsonl` keeps what was found.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
+import transformers
 from accuracy import ROOT, timed
+from against_trainer import fresh_model, weights
+from trainer_alone import rows_of
 
 FOLDER, RESULTS = ROOT / "multirun" / "auto", ROOT / "benchmarks" / "auto.jsonl"
 ROWS = ["data.split.train=0.86", "data.split.val=0.04", "+data.limit.rows=500"]
@@ -67,10 +70,6 @@ def defaults(seed: int) -> dict[str, Any]:
 
 def grid(seed: int, seconds: float) -> dict[str, Any]:
     """Draws settings of Trainer until so many CPU seconds are spent; returns the best by validation."""
-    import transformers
-    from against_trainer import fresh_model, weights
-    from trainer_alone import rows_of
-
     prepared = FOLDER / f"defaults-{seed}" / "data" / "prepared"
     splits = {split: rows_of(prepared, split) for split in ("train", "val", "test")}
     tokenizer, random, found = transformers.AutoTokenizer.from_pretrained(weights()), np.random.default_rng(seed), []
@@ -84,7 +83,8 @@ def grid(seed: int, seconds: float) -> dict[str, Any]:
         drawn = {name: random.choice(values).item() for name, values in GRID.items()}
         transformers.set_seed(seed)
         settings = transformers.TrainingArguments(
-            output_dir=str(FOLDER / "trainer"), seed=seed, save_strategy="no", report_to="none", disable_tqdm=True, use_cpu=True, **drawn
+            output_dir=str(FOLDER / "trainer"), seed=seed, save_strategy="no", report_to="none", disable_tqdm=True,
+            use_cpu=True, **drawn,
         )  # fmt: skip
         trainer = transformers.Trainer(
             model=fresh_model(seed), args=settings, train_dataset=splits["train"], processing_class=tokenizer
