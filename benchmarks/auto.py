@@ -6,7 +6,7 @@
     python benchmarks/auto.py table                        # means and standard errors over the seeds
 
 Each seed splits the reviews anew: 500 rows train, about 420 validate, about 1,060 test; all sides see the same rows. The grid
-is what people try: rates from 1e-5 to 1e-4, batches of 8 to 32, 2 to 10 epochs; it looks at the test split once, with its winner.
+is what people try: rates from 1e-5 to 1e-4, batches of 8 to 32, 2 to 10 epochs; it looks at the test split once, at the end.
 Costs are CPU seconds of whole processes. Arms are run one at a time; `.jsonl` keeps what was found.
 """
 

@@ -1,7 +1,7 @@
 """What a trial of a sweep costs beside its steps, and the same grid by plain processes; what pruners save.
 
 python benchmarks/sweeps.py [--trials 8] [--plain 2]
-python benchmarks/sweeps.py --trials 16 --pruners none median hyperband   # the same 16 random settings, 20 epochs each unless they are pruned
+python benchmarks/sweeps.py --trials 16 --pruners none median hyperband   # 16 random settings, of 20 epochs unless pruned
 
 CPU seconds, one thread, a tiny BERT of random weights on 200 of the movie reviews: what is left is overhead. Ratios of the
 two hold anywhere; the seconds are of the machine that stands in README.md.
@@ -78,7 +78,8 @@ def pruned(project: Project, pruner: str, trials: int) -> str:
     with closing(sqlite3.connect(project.folder / ".finespun" / "sweeps" / pruner / "study.db")) as study:
         [ended] = study.execute("SELECT count(*) FROM trials WHERE state = 'COMPLETE'").fetchone()
         [best] = study.execute("SELECT min(value) FROM trial_values").fetchone()
-        [epochs] = study.execute("SELECT count(*) FROM trial_intermediate_values").fetchone()
+    kept = (project.folder / "multirun" / pruner).glob("*/validations.json")
+    epochs = sum(len(json.loads(path.read_text())["found"]) for path in kept)
     return f"{pruner}: {cpu:.0f} CPU s, {epochs} epochs, {ended} of {trials} trials to their end, best val/loss {best:.4f}"
 
 
