@@ -20,7 +20,7 @@ from transformers.utils import logging as transformers_logging
 from finespun.errors import ModelError, listed
 from finespun.failures import REFUSALS
 from finespun.masking import one_line
-from finespun.models import heads
+from finespun.models import heads, positions
 from finespun.models.conversion import module as _module  # noqa: F401  (registers modules of the user's own with the Auto classes)
 from finespun.models.conversion.forest import ForestForLabels
 
@@ -131,7 +131,8 @@ def load(
             f"{folder}: is a random forest on a model and cannot be trained further; take the checkpoint that it was grown on"
         )
     tensors = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith(COUNTER)}
-    shapes = {name: (ours, theirs) for name, theirs, ours in report["mismatched_keys"]}
+    unlike = {name: (ours, theirs) for name, theirs, ours in report["mismatched_keys"]}
+    shapes = positions.without_cut(folder, tensors, unlike)
     new = [name for name in tensors if name in shapes or name in report["missing_keys"]]
     if new and not new_head:
         raise ModelError(f"{folder}: is no fine-tuned {auto_class}: it lacks {listed(new)[:200]}; name a fine-tuned model")
