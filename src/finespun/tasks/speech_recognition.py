@@ -82,11 +82,8 @@ class SpeechRecognition(WrittenText, AudioInput):
             raise ModelError(
                 f"{encoder.folder}: its tokenizer has no {unknown[0]}; set task.language to one it has, or to null"
             )
-        return [
-            *(number for number in begin.values() if number is not None),
-            *encoder.ids(values["target"].strip(), special=False),
-            encoder.end,
-        ]
+        text = encoder.ids(f" {values['target'].strip()}", special=False)  # Whisper writes a blank before the first word
+        return [*(number for number in begin.values() if number is not None), *text, encoder.end]
 
     def equip(self, model: Any, encoder: PromptEncoder, folder: Path) -> None:
         limit = getattr(model.config, "max_target_positions", None)
