@@ -17,7 +17,7 @@ from pydantic import PositiveInt, PrivateAttr
 from finespun.data import audio, images
 from finespun.errors import ModelError
 from finespun.files import read_json
-from finespun.models.features import feature_extractor
+from finespun.models.features import feature_extractor, features
 from finespun.tasks.base import Columns, Defaults, Judgement, Outputs, Problem, Role, Values
 
 if TYPE_CHECKING:
@@ -183,9 +183,8 @@ class AudioInput(_Answer):
         """Returns what the checkpoint's feature extractor makes of the windows: `input_features` or `input_values`."""
         heard = self.sound(encoder)
         given = [np.frombuffer(each, np.int16).astype(np.float32) / audio.FULL for each in columns["samples"]]
-        padding = {"padding": "max_length"} if heard.fixed else {"padding": True}
-        found = heard.extractor(given, sampling_rate=heard.rate, return_tensors="pt", **padding)
-        return dict(found), super().collate(columns, encoder)[1]
+        found = features(heard.extractor, given, rate=heard.rate, fixed=heard.fixed)
+        return found, super().collate(columns, encoder)[1]
 
     def positions(self) -> dict[str, int]:
         """Changes to the configuration of a model that hears windows of one length alone: as many positions as they need."""
