@@ -28,7 +28,7 @@ VERSIONS = (5, 6)
 SPECIFICATION = "WhisperSpec"
 TYPES: dict[int, Any] = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}  # as CTranslate2 numbers them
 MADE_BY = 1  # to be raised with every change that makes other files of the same model
-RATE, HOP, WINDOW, SECONDS = 16_000, 160, 400, 30  # of all Whisper models: hertz, samples, samples, of one input
+RATE, HOP, WINDOW, POSITIONS = 16_000, 160, 400, 50  # of all Whisper models: hertz, samples, samples, those of a second
 REMEDY = "fetch the file again, or take the model's transformers checkpoint"
 
 Variables = dict[str, NDArray[Any]]
@@ -64,7 +64,8 @@ def processor_folder(folder: Path, store: Path) -> Path:
     def fill(partial: Path) -> None:
         found, numbers = variables(folder / FILE), _numbers(tokenizer)
         said = read_json(folder / "config.json", error=ModelError, remedy=REMEDY)
-        bands = int(found["encoder/conv1/weight"].shape[1])
+        bands, places = int(found["encoder/conv1/weight"].shape[1]), len(found["encoder/position_encodings/encodings"])
+        seconds = places // POSITIONS
         shutil.copyfile(tokenizer, partial / tokenizer.name)
         made = {
             "tokenizer_config.json": {
@@ -73,8 +74,8 @@ def processor_folder(folder: Path, store: Path) -> Path:
             },
             "preprocessor_config.json": {
                 "feature_extractor_type": "WhisperFeatureExtractor", "feature_size": bands,
-                "sampling_rate": RATE, "hop_length": HOP, "n_fft": WINDOW, "chunk_length": SECONDS,
-                "n_samples": SECONDS * RATE, "nb_max_frames": SECONDS * RATE // HOP, "padding_side": "right",
+                "sampling_rate": RATE, "hop_length": HOP, "n_fft": WINDOW, "chunk_length": seconds,
+                "n_samples": seconds * RATE, "nb_max_frames": seconds * RATE // HOP, "padding_side": "right",
                 "padding_value": 0.0, "return_attention_mask": False, "processor_class": "WhisperProcessor",
             },
             "generation_config.json": _generation(said, numbers, found),
@@ -184,8 +185,8 @@ def _generation(said: Mapping[str, Any], numbers: Mapping[str, int], found: Vari
         "alignment_heads": said.get("alignment_heads"), "suppress_tokens": said.get("suppress_ids", []),
         "begin_suppress_tokens": said.get("suppress_ids_begin", []), "bos_token_id": end, "eos_token_id": end,
         "pad_token_id": end, "decoder_start_token_id": start, "no_timestamps_token_id": numbers["<|notimestamps|>"],
-        "is_multilingual": multilingual, "prev_sot_token_id": numbers["<|startofprev|>"], "return_timestamps": False, "max_length": 448,
-        **(tasks if multilingual else {}),
+        "is_multilingual": multilingual, "prev_sot_token_id": numbers["<|startofprev|>"], "return_timestamps": False,
+        "max_length": len(found["decoder/position_encodings/encodings"]), **(tasks if multilingual else {}),
     }  # fmt: skip
 
 

@@ -210,7 +210,10 @@ class AudioInput(_Answer):
         return super().decide(*_whole(rows, outputs), labels)
 
     def features(self, train: pa.Table, split: pa.Table) -> tuple[Any, Any]:
-        return _spectra(train), _spectra(split)
+        """Returns the spectra of both, (rows, 64), as deviations from those of `train`."""
+        seen, asked = _spectra(train), _spectra(split)
+        mean, deviation = seen.mean(axis=0), seen.std(axis=0) + 1e-6
+        return (seen - mean) / deviation, (asked - mean) / deviation
 
 
 def _whole(rows: pa.Table, outputs: Outputs) -> tuple[pa.Table, Outputs]:
