@@ -46,7 +46,7 @@ def small_config(**changes: Any) -> RunConfig:
             "gradient_checkpointing": False, "cpu_kernels": True,
             "feature_cache_gb": 1.0, "num_workers": 0, "progress_bar": False,
             "checkpoint_seconds": 0.0, "stall_minutes": 1.0,
-            "tracking": True, "tracking_uri": None, "system_metrics": False, "mlflow_experiment": "x",
+            "tracking": True, "tracking_uri": None, "system_metrics": False, "prepare_with": "local", "mlflow_experiment": "x",
             "lightning": {}, "allow_targets": [],
         },
     }  # fmt: skip

@@ -12,7 +12,7 @@ from finespun.artifacts import this_project
 @click.command()
 @click.argument("source", metavar="INPUT", type=click.Path(path_type=Path, allow_dash=True))
 @click.option("--output", "-o", type=click.Path(path_type=Path, allow_dash=True), default="-", show_default=True,
-              help="CSV, JSON Lines or Parquet, by its ending; - is CSV on standard output.")  # fmt: skip
+              help="CSV, JSON Lines, Parquet, COCO's .json, by its ending; - is CSV on standard output.")  # fmt: skip
 @click.option(
     "--model", type=click.Path(path_type=Path, file_okay=False), help="A fine-tuned folder [default: models/finetuned]."
 )
@@ -21,7 +21,7 @@ from finespun.artifacts import this_project
 @click.option(
     "--format",
     "file_format",
-    type=click.Choice(["csv", "json", "jsonl", "parquet", "arrow"]),
+    type=click.Choice(["csv", "json", "jsonl", "parquet", "arrow", "coco", "voc", "yolo", "csv_of_boxes"]),
     help="Of INPUT [default: by its ending].",
 )
 @click.option("--delimiter", metavar="CHARACTER", help="Between the fields of a CSV [default: as in training].")

@@ -112,7 +112,7 @@ class Limit(Section):
         return self
 
 
-Format = Literal["csv", "json", "jsonl", "parquet", "arrow", "conll", "images", "coco", "csv_of_boxes"]
+Format = Literal["csv", "json", "jsonl", "parquet", "arrow", "conll", "images", "coco", "voc", "yolo", "csv_of_boxes"]
 
 
 class DataConfig(Section):
@@ -236,6 +236,9 @@ class Target(BaseModel):
         return dict(self.model_extra or {})
 
 
+FROM_SCRATCH = "random"  # instead of a file of weights
+
+
 class ModelConfig(Section):
     """The pretrained model: a checkpoint, or weights from elsewhere and the architecture that they are for.
 
@@ -248,7 +251,7 @@ class ModelConfig(Section):
     revision: str | None = None
     config: dict[str, Any] | None = None
     module: Target | None = None
-    weights: Name | None = None  # a file, by path or package:// address
+    weights: Name | None = None  # a file, by path or package:// address; `random`: of a config, from scratch
     mapping: Literal["exact", "by_order"] | dict[str, str] = "exact"  # or {prefix in the file: prefix in the model}
     cut: Name | None = None  # of a module or a Keras file: the layer that the new head stands for; None: the last linear one
     tokenizer: Name | None = None  # where the weights bring none: a folder, a hub name, a package:// address
@@ -257,6 +260,11 @@ class ModelConfig(Section):
     allow_partial: bool = False
     trust_remote_code: bool = False
     head_dropout: Annotated[float, Field(ge=0, lt=1)] | None = None  # None: the checkpoint's own
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether all weights begin from random numbers, on purpose."""
+        return self.weights == FROM_SCRATCH
 
     @model_validator(mode="after")
     def _says_one_thing(self) -> Self:
@@ -270,7 +278,12 @@ class ModelConfig(Section):
         if self.checkpoint and self.weights:
             raise ValueError("checkpoint has its own weights; leave weights out, or say the architecture as config")
         if not (self.checkpoint or self.weights):
-            raise ValueError(f"{given[0]} needs weights, or training would begin from random numbers; name their file")
+            raise ValueError(
+                f"{given[0]} needs weights, or training would begin from random numbers; name their file, or say weights:"
+                " random if that is meant (of a config)"
+            )
+        if self.from_scratch and not (self.config and (self.processor or self.tokenizer)):
+            raise ValueError("weights: random is for a config, and needs its processor or tokenizer; say both")
         if self.config is not None and not isinstance(self.config.get("model_type"), str):
             raise ValueError("config needs model_type, the name of an architecture of transformers, such as bert")
         return self
@@ -386,6 +399,7 @@ class RuntimeConfig(Section):
     cpu_kernels: bool
     feature_cache_gb: NonNegativeFloat
     num_workers: NonNegativeInt
+    prepare_with: Literal["local", "ray"]
     progress_bar: bool
     checkpoint_seconds: NonNegativeFloat
     stall_minutes: PositiveFloat  # without progress on several devices

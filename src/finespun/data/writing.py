@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -57,7 +57,7 @@ def _as_cell(value: Any) -> Any:
     return f"'{value}" if starts_formula else value
 
 
-def require_writable(path: Path, *, source: Path) -> None:
+def require_writable(path: Path, *, source: Path, also: Sequence[str] = ()) -> None:
     """Checks what can be known before rows are read and predicted.
 
     Raises:
@@ -67,7 +67,8 @@ def require_writable(path: Path, *, source: Path) -> None:
         return
     if path.is_dir():
         raise DataError(f"{path}: is a folder; name a file, such as {path / 'predictions.csv'}")
-    format_of(path, writing=True)
+    if path.suffix not in also:
+        format_of(path, writing=True)
     if path.exists() and source.exists() and path.samefile(source):
         raise DataError(f"{path}: is the input itself; name another file for the output")
     place = next(parent for parent in path.absolute().parents if parent.exists())
@@ -90,6 +91,23 @@ def write(rows: Iterable[Row], path: Path, *, like: Sequence[Row] = ()) -> int:
         return _write_text(_alike(rows, path, like), sys.stdout, "csv")
     kind = format_of(path, writing=True)
     rows = rows if kind == "jsonl" else _alike(rows, path, like)
+    with _whole(path) as partial:
+        return _write(rows, partial, kind, path, like)
+
+
+def write_json(value: Any, path: Path) -> None:
+    """Writes one JSON value; the file appears whole or not at all.
+
+    Raises:
+        BusyError: another process writes the same file.
+    """
+    with _whole(path) as partial:
+        partial.write_text(_as_json(value) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """Gives a path to write to that becomes `path` at the end, unless that fails."""
     target = Path(os.path.realpath(path))  # a link stays one
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.partial")  # no data to whoever lists the folder
@@ -100,11 +118,10 @@ def write(rows: Iterable[Row], path: Path, *, like: Sequence[Row] = ()) -> int:
             raise BusyError(f"{path}: another process is writing it; wait for its end, or name another file") from error
         try:
             with while_writing(path):
-                count = _write(rows, partial, kind, path, like)
+                yield partial
                 partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)
-    return count
 
 
 def _write(rows: Iterable[Row], partial: Path, kind: str, path: Path, like: Sequence[Row]) -> int:

@@ -12,9 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from finespun.data import images
-from finespun.errors import DataError
 from finespun.tasks.answers.masks import palette
-from finespun.tasks.base import Task
 
 MOST_PIXELS = 178_000_000  # the image was decoded before, within the task's own limit
 DRAWN = ("boxes", "mask")
@@ -23,19 +21,8 @@ DRAWN = ("boxes", "mask")
 class Drawer:
     """Writes a picture a row into a folder."""
 
-    def __init__(
-        self, folder: Path, *, task: Task, labels: Sequence[str], columns: Sequence[str], places: images.Places
-    ) -> None:
-        """Takes the columns, of which a row has one, of paths of images, and where these are looked for.
-
-        Raises:
-            DataError: the model's answers are no boxes or masks.
-        """
-        if not set(DRAWN) & set(task.answer_roles):
-            raise DataError(
-                f"--draw: {type(task).__name__} answers {', '.join(task.answer_roles)}, and what can be drawn on an image are"
-                " boxes and masks; leave it out"
-            )
+    def __init__(self, folder: Path, *, labels: Sequence[str], columns: Sequence[str], places: images.Places) -> None:
+        """Takes the columns, of which a row has one, of paths of images, and where these are looked for."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.labels, self.columns, self.places = folder, labels, columns, places
         self.colours = np.array(palette()).reshape(-1, 3)

@@ -12,15 +12,18 @@ from typing import Any
 from finespun.data import images, writing
 from finespun.data.checks import named_columns
 from finespun.data.sources import image_folder, tables
+from finespun.data.sources.annotations import coco
 from finespun.data.sources.tables import Row, chunks
 from finespun.errors import DataError, did_you_mean, listed, visible
+from finespun.evaluation import coco_output
 from finespun.evaluation.devices import help_rank_zero, release, shared
-from finespun.evaluation.drawing import Drawer
+from finespun.evaluation.drawing import DRAWN, Drawer
 from finespun.evaluation.predictor import Predictor
 from finespun.models.addresses import require_consent
 from finespun.tasks.base import main_role
 from finespun.training.lightning.launching import rank
 
+COCO = ".json"  # the ending of what is written as COCO's JSON
 ROWS_AT_ONCE = 1024  # are answered together, at most: each device is given as many at a time
 
 
@@ -60,7 +63,7 @@ def predict_file(
     """
     if not source.is_dir() and str(source) != "-":
         tables.format_of(source, reading.get("file_format"))  # before a model is loaded and rows are read
-    writing.require_writable(output, source=source)
+    writing.require_writable(output, source=source, also=(COCO,))
     require_consent(folder, trusted=trust_remote_code, remedy="say --trust-remote-code")
     predictor = Predictor(folder, trust_remote_code=trust_remote_code)
     unknown = set(columns) - set(predictor.columns)
@@ -70,8 +73,8 @@ def predict_file(
     here = source if source.is_dir() else source.parent
     inside = (Path(Path.cwd().anchor),) if allow_outside else (here, Path())
     job = _Job(predictor=predictor, name=str(source), top_k=top_k, strict=strict)
-    job.drawer = _drawer(draw, predictor, images.Places((here, Path()), inside)) if draw and rank() == 0 else None
-    if str(source) == "-" or source.is_dir():
+    job.show(draw, output, images.Places((here, Path()), inside))
+    if str(source) == "-" or (source.is_dir() and reading.get("file_format") not in tables.ANNOTATED):
         predictor.task = predictor.task.reading_from(Path(), inside=inside)
         lines = _bare_lines(source, predictor)
     else:
@@ -84,16 +87,31 @@ def predict_file(
         help_rank_zero(job.answers)
         return 0, 0
     try:
+        if output.suffix == COCO:
+            return job.write_coco(lines, output, _categories(source, reading)), job.failed
         return writing.write(job.answered(lines), output, like=job.like), job.failed
     finally:
         release()
 
 
-def _drawer(folder: str, predictor: Predictor, places: images.Places) -> Drawer:
-    role = main_role(predictor.task)  # rows of bare lines are called by it
-    return Drawer(
-        Path(folder), task=predictor.task, labels=predictor.labels, columns=(str(predictor.columns[role]), role), places=places
-    )
+def _require_places(option: str, predictor: Predictor) -> None:
+    """Raises a DataError where answers are no boxes or masks."""
+    if not set(DRAWN) & set(predictor.task.answer_roles):
+        raise DataError(
+            f"{option}: {type(predictor.task).__name__} answers {', '.join(predictor.task.answer_roles)}, and it is for boxes"
+            " and masks; leave it out, or name another kind of file"
+        )
+
+
+def _image_columns(predictor: Predictor) -> tuple[str, str]:
+    """The columns, of which a row has one, of paths of images; rows of bare lines are called by the role."""
+    role = main_role(predictor.task)
+    return str(predictor.columns[role]), role
+
+
+def _categories(source: Path, reading: Mapping[str, str]) -> dict[str, int]:
+    """Numbers of labels in what is read, if it is COCO's JSON."""
+    return coco.categories(source.read_text(encoding="utf-8")) if reading.get("file_format") == "coco" else {}
 
 
 def _columns(lines: Iterator[tables.Line]) -> Row:
@@ -132,6 +150,7 @@ class _Job:
         self.predictor, self.name, self.top_k, self.strict = predictor, name, top_k, strict
         self.failed = 0
         self.drawer: Drawer | None = None
+        self.places = images.Places((), ())  # of images, where answers have places in them
         self.columns: Row = {}  # of all rows, with a value of each; if empty, each row has those of the first
         self.like: list[Row] = []  # a row as it will be written
 
@@ -155,6 +174,25 @@ class _Job:
         self.like.append({**self.columns, **_called(empty | self._widest(line, answer), names)})
         for line, answer in chain(waiting, pairs):
             yield {**line.row, **_called(empty | answer, names)}
+
+    def show(self, draw: str | None, output: Path, places: images.Places) -> None:
+        """Takes the folder for pictures; output as COCO's JSON and pictures are of answers that have places in images."""
+        self.places = places
+        for option in [*(["--draw"] if draw else []), *([f"--output {output}"] if output.suffix == COCO else [])]:
+            _require_places(option, self.predictor)
+        if draw and rank() == 0:
+            columns = _image_columns(self.predictor)
+            self.drawer = Drawer(Path(draw), labels=self.predictor.labels, columns=columns, places=places)
+
+    def write_coco(self, lines: Iterator[tables.Line], output: Path, categories: Mapping[str, int]) -> int:
+        """Writes COCO's JSON and returns the number of its images."""
+        answered = ((line.row, answer) for line, answer in self._pairs(lines))
+        found = coco_output.document(
+            answered, labels=self.predictor.labels, columns=_image_columns(self.predictor), places=self.places,
+            categories=categories,
+        )  # fmt: skip
+        writing.write_json(found, output)
+        return len(found["images"])
 
     def _widest(self, line: tables.Line, answer: Row) -> Row:
         """The answer as it would be if all labels were asked for: a later one may have any of them in a column."""

@@ -21,6 +21,7 @@ from finespun.errors import ModelError, listed
 from finespun.failures import REFUSALS
 from finespun.masking import one_line
 from finespun.models import heads, positions
+from finespun.models.conversion import mobilenet_backbone as _backbone  # noqa: F401  (registers it with AutoBackbone)
 from finespun.models.conversion import module as _module  # noqa: F401  (registers modules of the user's own with the Auto classes)
 from finespun.models.conversion.forest import ForestForLabels
 

@@ -62,7 +62,7 @@ def _ready(
     dropout = with_head_dropout(folder, config.model.head_dropout, trust_remote_code=trust)
     model, loaded = load(
         folder, auto_class=task.auto_class, options=task.model_options(prepared.labels) | dropout, new_head=True,
-        allow_partial=config.model.allow_partial, trust_remote_code=trust,
+        allow_partial=config.model.allow_partial or config.model.from_scratch, trust_remote_code=trust,
     )  # fmt: skip
     tokens = task.processor == "AutoTokenizer"
     changes, grown = add_embeddings(model, processor, folder) if tokens else ([], [])

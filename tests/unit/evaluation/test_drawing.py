@@ -6,24 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
-import yaml
 from PIL import Image
 
-from finespun.config.sections import Target
-from finespun.config.targets import build
 from finespun.data.images import Places
-from finespun.errors import DataError
 from finespun.evaluation.drawing import Drawer
 from finespun.tasks.answers.masks import as_png
-from helpers import ROOT
 
 
-def drawer(folder: Path, task: str) -> Drawer:
-    said = yaml.safe_load((ROOT / "conf" / "task" / f"{task}.yaml").read_text())
+def drawer(folder: Path) -> Drawer:
     places = Places((folder,), (folder,))
-    made = build("task", Target.model_validate(said))
-    return Drawer(folder / "drawn", task=made, labels=["cat", "dog"], columns=("file", "image"), places=places)
+    return Drawer(folder / "drawn", labels=["cat", "dog"], columns=("file", "image"), places=places)
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -35,7 +27,7 @@ def test_boxes_are_drawn_at_their_edges(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     Image.new("RGB", (60, 40), "white").save(tmp_path / "deep" / "a.png")
     box: dict[str, Any] = {"label": "dog", "score": 0.9, "x_min": 10.0, "y_min": 5.0, "x_max": 50.0, "y_max": 30.0}
-    pen = drawer(tmp_path, "object_detection")
+    pen = drawer(tmp_path)
     pen.draw({"file": "a.png"}, {"boxes": [box]})
     pen.draw({"file": "deep/a.png"}, {"boxes": []})
     pen.draw({"file": "gone.png"}, {"error": "is not there"})
@@ -51,13 +43,8 @@ def test_masks_are_written_and_laid_over(tmp_path: Path) -> None:
     Image.new("RGB", (60, 40), "white").save(tmp_path / "a.png")
     mask = np.zeros((40, 60), np.uint8)
     mask[:10] = 1
-    drawer(tmp_path, "semantic_segmentation").draw({"image": "a.png"}, {"mask": as_png(mask)})
+    drawer(tmp_path).draw({"image": "a.png"}, {"mask": as_png(mask)})
     assert np.array_equal(np.asarray(Image.open(tmp_path / "drawn" / "a_mask.png")), mask)
     found = pixels(tmp_path / "drawn" / "a.png")
     assert len(np.unique(found.reshape(-1, 3), axis=0)) == 2
     assert (found[:10] == found[0, 0]).all()
-
-
-def test_what_says_no_place_cannot_be_drawn(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="--draw: ImageClassification answers label, and what can be drawn on an image"):
-        drawer(tmp_path, "image_classification")

@@ -316,7 +316,7 @@ BAD_FILES = {
     ),
     "no box": (
         json.dumps({"images": [PICTURE], "categories": [], "annotations": [BARE]}),
-        "annotation 1: lacks image_id, category_id or bbox ('bbox')",
+        "annotation 1: lacks image_id, category_id, or both bbox and segmentation ('segmentation')",
     ),
 }
 

@@ -18,6 +18,7 @@ from finespun.kept import file_digest, folder_digest
 
 TEXTS = {"csv", "jsonl", "json", "conll"}
 IMAGE = {"file", "folder"}  # columns of a folder of images
+ANNOTATIONS = {"coco", "voc", "yolo"}  # formats whose rows have a column `image`, relative to where the annotations lie
 Part = tuple[Any, str]  # a file, or what else rows come from; the split that the configuration says it is
 
 
@@ -76,27 +77,33 @@ class Source:
         Raises:
             DataError: they cannot be read.
         """
-        parts, starts, start = self.parts, [], 0
-        alone = len(parts) == 1 and SPLIT_OF_PATH not in self.data.columns.values()
-        for part, split in parts:
-            starts.append(start)
+        starts, last = [], 0
+        for place in range(len(self.parts)):
+            starts.append(last)
             self.starts = starts
-            last = 0
-            for line in self._lines(part):
+            for line in self.part(place, last):
                 last = line.number
-                if alone:
-                    yield line
-                else:
-                    row = {**line.row, SPLIT_OF_PATH: split} if split else line.row
-                    row = self._from_project(row, part) if {*line.row} == IMAGE else row
-                    yield Line(start + last, row, line.error)
-            start += last
+                yield line
+
+    def part(self, place: int, start: int) -> Iterator[Line]:
+        """Yields the rows of one of the parts, numbered on from `start`."""
+        part, split = self.parts[place]
+        if len(self.parts) == 1 and SPLIT_OF_PATH not in self.data.columns.values():
+            yield from self._lines(part)
+            return
+        for line in self._lines(part):
+            row = {**line.row, SPLIT_OF_PATH: split} if split else line.row
+            row = self._from_project(row, part)
+            yield Line(start + line.number, row, line.error)
 
     def _from_project(self, row: tables.Row, part: str) -> tables.Row:
-        """Returns a row of one of several folders of images, its file relative to the project."""
-        folder = Path(part)
+        """Returns a row of one of several folders of images or files of annotations, its image relative to the project."""
+        column = "file" if {*row} - {SPLIT_OF_PATH} == IMAGE else "image" if self.data.format in ANNOTATIONS else None
+        if column is None:
+            return row
+        folder = Path(part) if self.data.format not in ANNOTATIONS or Path(part).is_dir() else Path(part).parent
         folder = folder.relative_to(self.project) if folder.is_relative_to(self.project) else folder
-        return {**row, "file": (folder / row["file"]).as_posix()}
+        return {**row, column: (folder / row[column]).as_posix()}
 
     def _lines(self, part: Any) -> Iterator[Line]:
         data = self.data

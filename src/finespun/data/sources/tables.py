@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import io
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice, starmap
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from finespun.data.sources import arrow, boxes, delimited, image_folder, json_file, json_lines, parquet
+from finespun.data.sources import arrow, delimited, image_folder, json_file, json_lines, parquet
+from finespun.data.sources.annotations import coco, csv_of_boxes, voc, yolo
 from finespun.data.sources.conll import sentences
 from finespun.data.sources.opening import beginning, is_remote, known_endings, opened, require_there, suffix
 from finespun.errors import DataError, listed
@@ -41,6 +42,7 @@ BEGINNINGS = {  # of files that are no text, whatever they are called
     b"SQLite format 3": "an SQLite database; set data.path: sqlite:///FILE and data.sql: SELECT ...",
 }
 READ_ONLY = {".conll": "conll", ".conllu": "conll", ".bio": "conll", ".json": "json", ".arrow": "arrow", ".feather": "arrow"}
+ANNOTATED: dict[str, Callable[[Path], Iterator[Row]]] = {"voc": voc.rows, "yolo": yolo.rows}  # folders
 BINARY = {"parquet", "arrow"}
 OTHER_TABLES = {*FORMATS, *READ_ONLY, ".xlsx"} - {".json"}  # of none is read where a folder is named; notes lie beside images
 
@@ -89,6 +91,9 @@ def read(
         DataError: the file is missing, empty, in another encoding, or a row does not fit the header.
     """
     if not is_remote(str(path)) and Path(path).is_dir():
+        if file_format in ANNOTATED:
+            yield from starmap(Line, enumerate(ANNOTATED[file_format](Path(path)), 1))
+            return
         if file_format not in (None, "parquet", "images", "arrow"):
             raise DataError(f"{path}: is a folder; data.format: {file_format} is one file; name it in data.path")
         yield from _read_folder(Path(path), file_format)
@@ -113,18 +118,16 @@ def read(
 
 def _text_rows(file: IO[str], name: str, kind: str, *, lenient: bool, **options: Any) -> Iterator[tuple[Any, ...]]:
     if kind == "coco":
-        return boxes.coco(file.read(), name)
+        return coco.rows(file.read(), name)
     if kind == "json":
         return json_file.rows(file, name)
     lines = _without_nul(file, name)
-    if kind == "coco":
-        return boxes.coco("".join(lines), name)
     if kind == "conll":
         return sentences(lines, name)
     if kind == "jsonl":
         return json_lines.rows(lines, name, lenient=lenient)
     rows = delimited.rows(lines, name, lenient=lenient, **options)
-    return boxes.grouped(rows, name) if kind == "csv_of_boxes" else rows
+    return csv_of_boxes.grouped(rows, name) if kind == "csv_of_boxes" else rows
 
 
 def shown(path: Path | str) -> str:
@@ -186,8 +189,8 @@ def _is_odd(path: Path, *, beside_tables: bool) -> bool:
 def _require_table(name: str, file_format: str | None) -> str:
     kind = format_of(name, file_format)
     require_there(name)
-    if kind == "images":
-        raise DataError(f"{name}: is a file; data.format: images is a folder of images; leave it out for a table of paths")
+    if kind == "images" or kind in ANNOTATED:
+        raise DataError(f"{name}: is a file; data.format: {kind} is a folder of images; leave it out for a table of paths")
     if kind not in BINARY:
         begins, _ = beginning(name, 16)
         binary = next((what for start, what in BEGINNINGS.items() if begins.startswith(start)), None)

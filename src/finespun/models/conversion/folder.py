@@ -38,6 +38,7 @@ from finespun.models.addresses import (
     weights_digest,
     weights_file,
 )
+from finespun.models.conversion import mobilenet_backbone as _backbone  # noqa: F401  (registers it with AutoBackbone)
 from finespun.models.conversion.module import AUTO_MAP, ModuleConfig, build
 from finespun.models.conversion.weights import Tensors, read, renamed, shards
 
@@ -63,6 +64,8 @@ def ready(model: ModelConfig, project: Path, *, auto_class: str) -> Path:
     if folder and list(folder.glob(SAFE)) and not (model.tokenizer or model.processor):
         _require_digest(model, sorted(folder.glob("model*.safetensors")))
         return folder
+    if model.from_scratch:
+        return _untrained(model, project, auto_class)
     path = _weights_in(folder) if folder else weights_file(model, project)
     files = sorted({path, *shards(path)})
     _require_digest(model, files)
@@ -71,6 +74,14 @@ def ready(model: ModelConfig, project: Path, *, auto_class: str) -> Path:
     read_too = [*files, *processor, *([folder / "config.json"] if folder else [])]
     made = store(project, "weights") / _name(model, read_too, auto_class)
     return in_one_move(made, lambda partial: _make(partial, model, path, processor, auto_class))
+
+
+def _untrained(model: ModelConfig, project: Path, auto_class: str) -> Path:
+    """Returns the folder of an architecture without a tensor: all are drawn when it is loaded, by the seed of the run."""
+    processor = processor_files(resolve(model, project, weights=False))
+    config = architecture(model.config or {})
+    made = store(project, "weights") / _name(model, processor, auto_class)
+    return in_one_move(made, lambda partial: _write(partial, config, {}, processor, []))
 
 
 def _with_base(model: ModelConfig, folder: Path, project: Path, auto_class: str) -> Path:

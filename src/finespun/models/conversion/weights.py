@@ -170,10 +170,18 @@ def _by_rules(tensors: Tensors, rules: Mapping[str, str], path: Path) -> Tensors
     return found
 
 
+INSIDE = ".backbone."  # in names of a net inside a larger one
+
+
 def _by_order(tensors: Tensors, expected: Shapes, base: str, path: Path) -> Tensors:
     given = {name: tensor for name, tensor in tensors.items() if not _counts(name)}
     whole = [name for name in expected if not _counts(name)]
     backbone = [name for name in whole if base and name.startswith(base)]
+    inside = [name for name in whole if INSIDE in f".{name}"]
+    if inside and len(inside) <= len(given) < len(
+        whole
+    ):  # of a detector: its head and necks are new, and so the file's head is left
+        given, backbone = dict(islice(given.items(), len(inside))), inside
     if len(given) != len(whole) and _ends_with_classifier(given, len(backbone)):  # the task's model has another kind of head
         given = dict(islice(given.items(), len(backbone)))
     names = backbone if len(given) == len(backbone) else whole

@@ -81,22 +81,27 @@ class BoxList(Defaults):
             return
         size = self._size_of(values)
         width, height = size or (math.inf, math.inf)
-        scale = (1, 1) if self.coordinates == "pixels" else (width, height)
         seen: dict[Box, str] = {}
         for number, given in enumerate(_as_list(values["boxes"]), 1):
-            line = given.get("line") if isinstance(given, Mapping) else None
-            named = f"box {number}" + (f" (line {line})" if line is not None else "")
-            box = as_box(given, *(scale if size else (1, 1)))
+            where = given.get("where") if isinstance(given, Mapping) else None
+            named = f"box {number}" + (f" ({where})" if where else "")
+            box = as_box(given, *(self._scale(given, size) if size else (1, 1)))
             if isinstance(box, str):
                 yield "bad_target", "boxes", f"{named} {box}"
                 continue
+            shares = size is not None and self._scale(given, size) == size
             remedy = unknown_label(box.label, labels)
             if remedy:
                 yield "unknown_label", "boxes", f"{named}: label {box.label!r} {remedy}"
-            yield from (("bad_target", "boxes", f"{named} {wrong}") for wrong in _wrong(box, width, height, self.coordinates))
+            yield from (("bad_target", "boxes", f"{named} {wrong}") for wrong in _wrong(box, width, height, shares=shares))
             if box in seen:
                 yield "bad_target", "boxes", f"{named} is the same as {seen[box]}; remove one of them"
             seen[box] = named
+
+    def _scale(self, given: Any, size: tuple[int, int]) -> tuple[int, int]:
+        """Returns what a box's numbers are shares of, 1 where they are pixels; boxes may say of themselves that they are."""
+        shares = self.coordinates == "shares" or (isinstance(given, Mapping) and given.get("shares"))
+        return size if shares else (1, 1)
 
     def encode(self, rows: Sequence[Values], encoder: Any, labels: Sequence[str] | None) -> Columns:
         """Returns `target`, six numbers a box (label, centre and size as shares of the image, crowd), where labels are given.
@@ -111,7 +116,7 @@ class BoxList(Defaults):
         for row in rows:
             size = self._size_of(row)
             assert size is not None, "checked before"
-            boxes = (as_box(each, *(size if self.coordinates == "shares" else (1, 1))) for each in _as_list(row["boxes"]))
+            boxes = (as_box(each, *self._scale(each, size)) for each in _as_list(row["boxes"]))
             kept = [_shares(box, size, labels) for box in boxes if isinstance(box, Box) and box.label in labels]
             found.append([number for each in kept if each is not None for number in each])
         return {"target": pa.array(found, pa.list_(pa.float32()))}
@@ -253,7 +258,7 @@ def as_box(given: Any, width: float, height: float) -> Box | str:
     return Box(left * width, top * height, right * width, bottom * height, label_name(label), crowd)
 
 
-def _wrong(box: Box, width: float, height: float, coordinates: str) -> Iterator[str]:
+def _wrong(box: Box, width: float, height: float, *, shares: bool) -> Iterator[str]:
     """Yields what is wrong with a box in pixels, as remedies."""
     told = f"({', '.join(f'{each:g}' for each in box[:4])})"
     clip = "or set data.checks.bad_target: warn to clip such boxes"
@@ -265,7 +270,7 @@ def _wrong(box: Box, width: float, height: float, coordinates: str) -> Iterator[
         yield f"{told} lies outside the image of {width:g} x {height:g} pixels; correct or remove it"
     elif box.x_min < -SLACK or box.y_min < -SLACK or box.x_max > width + SLACK or box.y_max > height + SLACK:
         yield f"{told} reaches outside the image of {width:g} x {height:g} pixels; correct it, {clip}"
-    if coordinates == "pixels" and max(map(abs, box[:4])) <= 1 and math.isfinite(width):
+    if not shares and max(map(abs, box[:4])) <= 1 and math.isfinite(width):
         yield f"{told} has no pixel; where numbers are shares of the image's sides, set task.coordinates: shares"
 
 

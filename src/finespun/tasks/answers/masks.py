@@ -6,13 +6,14 @@ import base64
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, PrivateAttr, field_validator
 
 from finespun.data import images
+from finespun.data.sources.annotations.regions import Mask, RegionError, bounds, drawn
 from finespun.errors import DataError, listed
 from finespun.tasks.base import Columns, Defaults, Judgement, Outputs, Problem, Role, Values
 from finespun.tasks.metrics.scores import segmentation_scores
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
     from finespun.tasks.inputs.image_encoder import ImageEncoder
 
+BACKGROUND = "background"  # the class of what no segment covers, where `classes` does not name one
+SEGMENT = '{"label": "cat", "segmentation": [[x, y, x, y, x, y]]}'
 IGNORED = 255  # of a target: transformers' `semantic_loss_ignore_index`; a pixel that losses and scores skip
 PAIRS = 1000  # that a confusion matrix is drawn from
 SMOOTH = 1.0  # pixels that are added to both sides of Dice's fraction
@@ -33,10 +36,21 @@ FOCUS = 2.0  # gamma of the focal loss (Lin et al., 2017)
 Classes = Annotated[dict[int, str], BeforeValidator(lambda given: given and {int(k): v for k, v in dict(given).items()})]
 
 
-class Masks(Defaults):
-    """Reads `mask`, the path of a PNG with a palette or greys, in which each value is a class."""
+class Drawn(NamedTuple):
+    """The value of each pixel, (height, width), and what the values are called that are classes."""
 
-    answer_roles: ClassVar[Mapping[str, Role]] = {"mask": Role()}
+    pixels: NDArray[np.uint16]
+    names: Mapping[int, str]
+
+
+class Masks(Defaults):
+    """Reads `mask`: the path of a PNG with a palette or greys, in which each value is a class; or a list of segments.
+
+    A segment is {label, segmentation}, with polygons or run lengths as COCO writes them. Where segments overlap, the smaller
+    one lies on top. What none covers is the class of the value 0, or unlabelled where `classes` has others and no 0.
+    """
+
+    answer_roles: ClassVar[Mapping[str, Role]] = {"mask": Role(lists=True)}
     cannot_keep: ClassVar[tuple[str, ...]] = ("bad_target",)
     headline: ClassVar[tuple[str, ...]] = ("mean_iou", "pixel_accuracy", "mean_accuracy")
     from_logits: ClassVar[bool] = False
@@ -75,22 +89,47 @@ class Masks(Defaults):
         return str(value) if self.classes is None else self.classes.get(value)
 
     def answers(self, values: Values) -> Sequence[str]:
-        name = str(values["mask"])
-        if name not in self._names:
-            found = [int(each) for each in np.unique(self._mask(name)) if each != self.ignore_value]
-            self._names[name] = tuple(called for each in found if (called := self._called(each)) is not None)
-        return self._names[name]
+        given = values["mask"]
+        if isinstance(given, list):
+            background = [self._background] if self._background is not None else []
+            return [*dict.fromkeys([*background, *(str(each["label"]) for each in given if isinstance(each, Mapping))])]
+        if given not in self._names:
+            self._names[given] = tuple(self._of_file(given).names.values())
+        return self._names[given]
+
+    @property
+    def _background(self) -> str | None:
+        """What pixels are called that no segment covers."""
+        return BACKGROUND if self.classes is None else self.classes.get(0)
+
+    def _of_file(self, name: str) -> Drawn:
+        pixels = self._mask(name)
+        values = (int(each) for each in np.unique(pixels) if each != self.ignore_value)
+        return Drawn(pixels, {value: called for value in values if (called := self._called(value)) is not None})
+
+    def _of_segments(self, segments: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> Drawn:
+        """Returns segments on an image of (width, height): the value of the first label is 1, that of the background 0."""
+        labels = [*dict.fromkeys(str(each["label"]) for each in segments)]
+        found = np.zeros((size[1], size[0]), dtype=np.uint16)
+        regions = [(region_of(each, size), labels.index(str(each["label"])) + 1) for each in segments]
+        for region, value in sorted(regions, key=lambda pair: -int(pair[0].sum())):
+            found[region] = value
+        named = {0: self._background} if self._background is not None else {}
+        return Drawn(found, named | dict(enumerate(labels, 1)))
 
     def problems(self, values: Values, labels: Sequence[str] | None) -> Iterator[Problem]:
         yield from super().problems(values, labels)
         if "mask" not in values:
+            return
+        size = self._size_of(values)
+        if isinstance(values["mask"], list):
+            yield from self._problems_of_segments(values["mask"], size)
             return
         try:
             mask = self._mask(values["mask"])
         except images.UnreadableError as error:
             yield "bad_target", "mask", str(error)
             return
-        size = self._size_of(values)
         height, width = mask.shape
         if size is not None and size != (width, height):
             yield "bad_target", "mask", f"is {width} x {height} pixels and its image {size[0]} x {size[1]}; make them the same"
@@ -107,6 +146,24 @@ class Masks(Defaults):
         elif not known:
             yield "bad_target", "mask", f"has nothing but the value {self.ignore_value}, which task.ignore_value leaves out"
 
+    def _problems_of_segments(self, segments: Sequence[Any], size: tuple[int, int] | None) -> Iterator[Problem]:
+        for number, each in enumerate(segments, 1):
+            where = each.get("where") if isinstance(each, Mapping) else None
+            named = f"segment {number}" + (f" ({where})" if where else "")
+            if not isinstance(each, Mapping) or not isinstance(each.get("label"), str) or "segmentation" not in each:
+                yield "bad_target", "mask", f"{named} has no label or no segmentation ({str(each)[:80]}); write {SEGMENT}"
+                continue
+            if self.classes is not None and each["label"] not in self.classes.values():
+                known = listed(f"{value}: {name}" for value, name in self.classes.items())
+                wrong = (
+                    f"{named}: label {each['label']!r} is none of task.classes ({known}); name it there, or correct the label"
+                )
+                yield "unknown_label", "mask", wrong
+            try:
+                region_of(each, size or (None, None))
+            except RegionError as error:
+                yield "bad_target", "mask", f"{named} {error}"
+
     def _size_of(self, values: Values) -> tuple[int, int] | None:
         """Returns width and height of a row's image, or None where it cannot be read: the input's."""
         raise NotImplementedError
@@ -114,7 +171,9 @@ class Masks(Defaults):
     def label_names(self, found: Iterable[str], columns: Mapping[str, Any]) -> list[str]:
         """Returns the classes in the order of their values."""
         names = {*found}
-        ordered = sorted(names, key=int) if self.classes is None else [each for _, each in sorted(self.classes.items())]
+        plain = all(name.isdecimal() for name in names)
+        numbers = sorted(names, key=int) if plain else sorted(names, key=lambda name: (name != BACKGROUND, name))
+        ordered = numbers if self.classes is None else [each for _, each in sorted(self.classes.items())]
         kept = [name for name in ordered if name in names]
         if not 2 <= len(kept) <= IGNORED:
             raise DataError(
@@ -130,17 +189,26 @@ class Masks(Defaults):
         if labels is None:
             return {}
         height, width = encoder.size
-        positions = np.full(65536, IGNORED, dtype=np.uint8)
-        values = {int(name): name for name in labels} if self.classes is None else self.classes
-        for value, name in values.items():
-            if name in labels and value != self.ignore_value:
-                positions[value] = labels.index(name)
-        found = [_nearest(positions[self._mask(row["mask"])], (width, height)) for row in rows]
+        found = []
+        for row in rows:
+            mask = self._drawn(row)
+            positions = np.full(65536, IGNORED, dtype=np.uint8)
+            for value, name in mask.names.items():
+                if name in labels:
+                    positions[value] = labels.index(name)
+            found.append(_nearest(positions[mask.pixels], (width, height)))
         return {
             "mask": pa.array([str(row["mask"])[:1000] for row in rows], pa.string()),
             "target": pa.array([each.tobytes() for each in found], pa.binary(height * width)),
             "labelled": pa.array([int((each != IGNORED).sum()) for each in found], pa.int64()),
         }
+
+    def _drawn(self, values: Values) -> Drawn:
+        if not isinstance(values["mask"], list):
+            return self._of_file(values["mask"])
+        size = self._size_of(values)
+        assert size is not None, "checked before"
+        return self._of_segments(values["mask"], size)
 
     def collate(
         self, columns: Mapping[str, Sequence[Any]], encoder: ImageEncoder
@@ -240,6 +308,20 @@ class Masks(Defaults):
         most = np.full(at_place.shape[1], at_place.sum(axis=1).argmax())
         simple = {"most_frequent_class": most, "usual_class_of_place": at_place.argmax(axis=0)}
         return {name: [_pairs(target, mask, count) for target in _targets(split)] for name, mask in simple.items()}
+
+
+def region_of(segment: Mapping[str, Any], size: tuple[int, int] | tuple[None, None]) -> Mask:
+    """Returns the pixels of a segment in an image of (width, height); of an unknown size, nothing, once its form is checked.
+
+    Raises:
+        RegionError: it is none in such an image.
+    """
+    given = segment["segmentation"]
+    width, height = size
+    if width is None or height is None:
+        bounds(given)
+        return np.zeros((0, 0), dtype=bool)
+    return drawn(given, width, height, shares=bool(segment.get("shares")))
 
 
 def _targets(table: pa.Table) -> Iterator[NDArray[np.uint8]]:

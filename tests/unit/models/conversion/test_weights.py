@@ -572,6 +572,8 @@ def test_the_digest_that_is_asked_for_is_that_of_sha256sum(files: Files) -> None
         ({"weights": "w.pth"}, "it says none of them"),
         ({"config": {"model_type": "bert"}}, "config needs weights, or training would begin from random numbers"),
         ({"module": {"_target_": "a.B"}}, "module needs weights"),
+        ({"config": {"model_type": "bert"}, "weights": "random"}, "random is for a config, and needs its processor or tok"),
+        ({"module": {"_target_": "a.B"}, "weights": "random"}, "weights: random is for a config"),
         ({"config": {"hidden_size": 3}, "weights": "w.pth"}, "config needs model_type"),
         ({"config": {"model_type": "bert"}, "weights": "w.h5"}, "it says config and weights w.h5"),
         ({"checkpoint": "a", "mapping": "by_order"}, "mapping is for weights of a config or a module"),
@@ -588,3 +590,22 @@ def test_a_section_that_makes_no_sense_is_refused_by_configure(said: dict[str, A
     with pytest.raises(ConfigError, match=message) as caught:
         validate(plain, Origin(conf=Path("conf"), choices={}))
     assert caught.value.exit_code == 2
+
+
+def test_a_configuration_from_scratch_is_drawn_by_the_seed(tmp_path: Path) -> None:
+    """The folder that is made holds no tensor, so each run draws all of them."""
+    config = {"model_type": "mobilenet_v2", "depth_multiplier": 0.1, "min_depth": 4}
+    processor = {"image_processor_type": "MobileNetV2ImageProcessor"}
+    section = ModelConfig.model_validate({"config": config, "weights": "random", "processor": processor})
+    folder = ready(section, tmp_path, auto_class="AutoModelForImageClassification")
+    found = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        options = {"id2label": {0: "a", 1: "b"}, "label2id": {"a": 0, "b": 1}}
+        model, loaded = load(
+            folder, auto_class="AutoModelForImageClassification", options=options, new_head=True, allow_partial=True
+        )
+        assert loaded.matched == 0
+        found.append(model.state_dict()["mobilenet_v2.conv_stem.first_conv.convolution.weight"])
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
