@@ -31,7 +31,9 @@ def feature_extractor(folder: Path, changes: Mapping[str, Any]) -> Any:
         raise ModelError(f"{folder}: none of transformers' feature extractors can be made of it ({one_line(error)})") from error
 
 
-def features(extractor: Any, samples: Sequence[NDArray[np.float32]], *, rate: int, fixed: bool) -> dict[str, torch.Tensor]:
+def features(
+    extractor: Any, samples: Sequence[NDArray[np.floating[Any]]], *, rate: int, fixed: bool
+) -> dict[str, torch.Tensor]:
     """Returns a model's inputs, (rows, ...) each, in full precision also where the model computes in half of it.
 
     Args:
