@@ -95,7 +95,7 @@ class SpeechRecognition(WrittenText, AudioInput):
             )
         super().equip(model, encoder, folder)
         if self.language:
-            model.generation_config.update(language=self.language, task="transcribe")
+            model.generation_config.language, model.generation_config.task = self.language, "transcribe"
 
     def forward(self, model: Any, batch: Batch) -> Any:
         """Returns the losses of the target's tokens; the decoder is given those before each."""
