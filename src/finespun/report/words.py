@@ -12,11 +12,12 @@ NAMES = {
     "mean_iou": "Mean IoU", "pixel_accuracy": "Pixel accuracy", "mean_accuracy": "Mean accuracy", "iou": "IoU",
     "map": "mAP", "map_50": "AP50", "map_75": "AP75", "recall_100": "Recall at 100 boxes", "map_small": "mAP, small",
     "map_medium": "mAP, medium", "map_large": "mAP, large",
-    "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "bleu": "BLEU", "chrf": "chrF",
+    "wer": "Word error rate", "cer": "Character error rate", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "bleu": "BLEU", "chrf": "chrF",
 }  # fmt: skip
 METHODS = {
     "majority_class": "majority class", "tfidf_logistic": "TF-IDF + logistic regression", "tfidf_ridge": "TF-IDF + ridge",
     "pixels_logistic": "pixels + logistic regression", "pixels_ridge": "pixels + ridge",
+    "spectrum_logistic": "spectrum + logistic regression", "most_frequent_target": "most frequent target",
     "label_shares": "label shares", "mean": "mean",
     "most_frequent_tag": "most frequent tag", "usual_tag_of_word": "usual tag of each word",
     "most_frequent_class": "most frequent class", "usual_class_of_place": "usual class of each place",
