@@ -24,6 +24,10 @@ def served(project: Project, paths: list[str]) -> pd.DataFrame:
         "import mlflow, pandas as pd; mlflow.set_tracking_uri('sqlite:///mlruns/mlflow.db');"
         f"model = mlflow.pyfunc.load_model('runs:/{run}/model'); rows = pd.DataFrame({{'file': {paths!r}}});"
         "model.predict(rows).to_json('answers.json', orient='records');"
+        f"import base64, pathlib; data = pathlib.Path({paths[0]!r}).read_bytes();"
+        "given = [data, base64.b64encode(data).decode() if len(data) > 200 else data];"
+        "found = model.predict(pd.DataFrame({'file': given}))['probability'];"
+        "assert abs(found - model.predict(rows)['probability'][0]).max() < 1e-5, found;"
         "model.predict(model.input_example).to_json('example.json', orient='records')"
     )
     project.run("python", "-c", code)

@@ -1,4 +1,4 @@
-"""Commands that use a model: `finespun predict`, `explain`."""
+"""Commands that use a model: `finespun predict`, `embed`, `explain`."""
 
 from __future__ import annotations
 
@@ -51,12 +51,9 @@ def predict(
     """
     from finespun.evaluation.predict_devices import predict_on  # noqa: PLC0415
 
-    wrong = [each for each in columns if "=" not in each]
-    if wrong:
-        raise click.BadParameter(f"{wrong[0]!r} is not ROLE=COLUMN", param_hint="--column")
+    chosen = _chosen(columns)
     if len(reading["delimiter"] or ",") != 1:
         raise click.BadParameter(f"{reading['delimiter']!r} is not one character", param_hint="--delimiter")
-    chosen = dict(each.split("=", 1) for each in columns)
     said = {name: value for name, value in reading.items() if value is not None}
     folder = model or this_project().finetuned
     count, failed = predict_on(
@@ -65,6 +62,38 @@ def predict(
     )  # fmt: skip
     bad = f", {failed:,} of them could not be predicted (column error)" if failed else ""
     click.echo(f"{count:,} row{'s' if count != 1 else ''} -> {output}{bad}", err=True)
+
+
+@click.command()
+@click.argument("source", metavar="INPUT", type=click.Path(path_type=Path, allow_dash=True))
+@click.option("--output", "-o", type=click.Path(path_type=Path), required=True,
+              help="Parquet, JSON Lines or CSV, by its ending, with a column `vector`.")  # fmt: skip
+@click.option(
+    "--model", type=click.Path(path_type=Path, file_okay=False), help="A fine-tuned folder [default: models/finetuned]."
+)
+@click.option("--column", "columns", multiple=True, metavar="ROLE=COLUMN",
+              help="A column to read, if it is called other than in training, such as text=title.")  # fmt: skip
+@click.option("--devices", type=click.IntRange(min=1), default=1, show_default=True, help="GPUs, or processes on CPUs.")
+@click.option("--trust-remote-code", is_flag=True, help="Run code that lies in the model's folder.")
+def embed(
+    source: Path, output: Path, model: Path | None, columns: tuple[str, ...], devices: int, *, trust_remote_code: bool
+) -> None:
+    """Write the vector of each row of INPUT (CSV, JSON Lines, Parquet; - reads one text a line), of length 1."""
+    from finespun.evaluation.predict_devices import predict_on  # noqa: PLC0415
+
+    count, failed = predict_on(
+        devices, source, output, folder=model or this_project().finetuned, columns=_chosen(columns), top_k=0,
+        trust_remote_code=trust_remote_code,
+    )  # fmt: skip
+    bad = f", {failed:,} of them have none (column error)" if failed else ""
+    click.echo(f"{count:,} vector{'s' if count != 1 else ''} -> {output}{bad}", err=True)
+
+
+def _chosen(columns: tuple[str, ...]) -> dict[str, str]:
+    wrong = [each for each in columns if "=" not in each]
+    if wrong:
+        raise click.BadParameter(f"{wrong[0]!r} is not ROLE=COLUMN", param_hint="--column")
+    return dict(each.split("=", 1) for each in columns)
 
 
 @click.command()

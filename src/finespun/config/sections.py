@@ -115,6 +115,16 @@ class Limit(Section):
 Format = Literal["csv", "json", "jsonl", "parquet", "arrow", "conll", "images", "coco", "voc", "yolo", "csv_of_boxes"]
 
 
+class ItemsConfig(Section):
+    """A table of items, for tasks that rank them: what they are called and what is known of them."""
+
+    path: Name
+    columns: dict[str, Column | Strings]  # role -> column, or several, whose texts are joined
+    format: Format | None = None
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    encoding: str | None = None
+
+
 class DataConfig(Section):
     """Where rows come from, what the columns mean, how rows are split and checked."""
 
@@ -137,6 +147,7 @@ class DataConfig(Section):
     folds: Annotated[int, Field(ge=2)] = 5
     fold: NonNegativeInt | None = None  # cross-validation: the part, of `folds`, of all but the test split that validates
     limit: Limit | None = None
+    items: ItemsConfig | None = None  # of tasks that rank: items beside those that rows name
     slices: Annotated[tuple[Name, ...], Field(strict=False)] = ()  # columns by whose values scores are reported, too
     checks: Checks = Checks()
 

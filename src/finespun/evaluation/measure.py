@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ def headline(scores: Mapping[str, float]) -> dict[str, float]:
 
 def measure(
     *, task: Task, prepared: PreparedData, split: str, outputs: Outputs, config: EvaluationConfig,
-    others: Mapping[str, Outputs] | None = None,
+    others: Mapping[str, tuple[Task, Outputs]] = MappingProxyType({}),
 ) -> Measured:  # fmt: skip
     """Scores a model's outputs on a split.
 
@@ -52,13 +53,13 @@ def measure(
         split: val or test.
         outputs: one array a row, in the split's order.
         config: the section `evaluation`.
-        others: outputs of other models for the same rows, to be compared with as baselines are.
+        others: outputs of other models for the same rows, each with the task that reads them: compared with as baselines are.
     """
     table, labels = prepared.open(split), prepared.labels
     simple = task.baselines(prepared.open("train"), table, labels) if config.baselines else {}
-    simple |= others or {}
     judged = task.judge(table, outputs, labels)
     beside = {name: task.judge(table, found, labels) for name, found in simple.items()}
+    beside |= {name: each.judge(table, found, labels) for name, (each, found) in others.items()}
     known = one_label_chances(judged)
     return Measured(
         scores=score(judged),

@@ -131,6 +131,7 @@ def load(
         raise ModelError(
             f"{folder}: is a random forest on a model and cannot be trained further; take the checkpoint that it was grown on"
         )
+    model = _without_pooler(model) if auto_class == "AutoModel" else model
     tensors = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith(COUNTER)}
     unlike = {name: (ours, theirs) for name, theirs, ours in report["mismatched_keys"]}
     shapes = positions.without_cut(folder, tensors, unlike)
@@ -154,6 +155,13 @@ def load(
     return model, loaded
 
 
+def _without_pooler(model: Any) -> Any:
+    """Takes off a bare backbone what BERT's pretraining had above the first token: no task reads it, nothing would train it."""
+    if getattr(model, "pooler", None) is not None:
+        model.pooler = None
+    return model
+
+
 def _undisturbed(read: Callable[[], Any]) -> Any:
     """Loads a model without drawing any of the random numbers that the one before it drew from."""
     with torch.random.fork_rng(devices=[]):
@@ -161,7 +169,7 @@ def _undisturbed(read: Callable[[], Any]) -> Any:
 
 
 def _refuse_random_backbone(folder: Path, model: Any, loaded: Loaded, shapes: Mapping[str, Any]) -> None:
-    prefix = model.base_model_prefix + "."
+    prefix = "" if model.base_model is model else model.base_model_prefix + "."
     backbone = {name: tensor.numel() for name, tensor in model.state_dict().items() if name.startswith(prefix)}
     lost = [name for name in loaded.new if name in backbone and "pooler" not in name]
     share = sum(backbone[name] for name in lost) / max(1, sum(backbone.values()))

@@ -10,6 +10,7 @@ import pyarrow as pa
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
+from finespun.evaluation import pictures
 from finespun.evaluation.analysis.calibration import reaching
 from finespun.evaluation.analysis.slices import worst_first
 from finespun.report import charts, mistakes, words
@@ -51,6 +52,7 @@ def render(facts: Facts, contest: Contest | None = None) -> str:
         calibration=calibration_charts(best.details.get("calibration")),
         goals=goals(best.details.get("calibration")),
         slices=slices_table(best.details),
+        pictures=pictures.shown(best.predictions, best.details["labels"]),
         mistakes=mistakes.found(best.predictions, best.details["labels"]),
         suspects=facts.label_errors[:SUSPECTS]
         if words.standing(best.details) != "worse"

@@ -23,7 +23,8 @@ from finespun.data.dataset_checks.left_out import write_dropped
 from finespun.data.encode import Profile, beyond_limit, encode_each, write_splits
 from finespun.data.passes.here import Rows, RowsHere
 from finespun.data.passes.on_ray import RowsOnRay
-from finespun.data.prepared import PreparedData
+from finespun.data.prepared import ITEMS, PreparedData
+from finespun.data.related.items import source_of, write_items
 from finespun.data.sources import tables
 from finespun.data.sources.source import Source
 from finespun.data.splits import SPLITS, Assigned
@@ -77,6 +78,8 @@ def _inputs(config: RunConfig, artifacts: Artifacts, source: Source) -> dict[str
     task = targets.build("task", config.task)
     if main_role(task) != "text" and artifacts.raw[0].is_dir():
         found[raw] = path_digest(artifacts.raw[0])
+    items = source.declared.items
+    found |= {"items": source_of(items, artifacts.project).digest()} if items else {}
     return found | {"source": source.digest()}
 
 
@@ -134,6 +137,9 @@ def prepare(config: RunConfig, artifacts: Artifacts, folder: Path, source: Sourc
     _require_trained(known.trained, profile, data)
     written = PreparedData(folder)
     task.fitted(written.open("train"), labels)
+    write_items(
+        task, encoder, data, artifacts.project, [written.open(split) for split in SPLITS], written.path(ITEMS)
+    )  # fmt: skip
     for split, missing in profile.without_rows().items():
         remarks = [*task.remarks(written.open(split), labels)]
         if missing:

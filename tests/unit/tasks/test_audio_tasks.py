@@ -21,7 +21,7 @@ from finespun.errors import ModelError
 from finespun.models.conversion.folder import ready
 from finespun.models.pretrained import load
 from finespun.tasks.base import Batch
-from finespun.tasks.metrics.transcripts import plain, transcript_scores, transcripts
+from finespun.tasks.sound.transcripts import plain, transcript_scores, transcripts
 from helpers import ROOT, real_rows
 from speakers import SECONDS, make_tiny_whisper, tone, tone_files
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from finespun.tasks.answers.one_label import OneLabel
-from finespun.tasks.inputs.audio import AudioInput
+from finespun.tasks.sound.audio import AudioInput
 
 
 class AudioClassification(AudioInput, OneLabel):

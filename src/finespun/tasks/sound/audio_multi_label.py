@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from finespun.tasks.answers.several_labels import SeveralLabels
-from finespun.tasks.inputs.audio import AudioInput
+from finespun.tasks.sound.audio import AudioInput
 
 
 class AudioMultiLabel(AudioInput, SeveralLabels):

@@ -15,9 +15,9 @@ from pydantic import Field, PrivateAttr
 from finespun.errors import ModelError
 from finespun.tasks.answers.written_text import IGNORED, WrittenText
 from finespun.tasks.base import Batch, Judgement, Outputs, Problem, Role, Values
-from finespun.tasks.inputs.audio import AudioEncoder, AudioInput
+from finespun.tasks.sound.audio import AudioEncoder, AudioInput
 from finespun.tasks.inputs.prompts import PromptEncoder
-from finespun.tasks.metrics.transcripts import transcript_scores, transcripts
+from finespun.tasks.sound.transcripts import transcript_scores, transcripts
 
 if TYPE_CHECKING:
     import pyarrow as pa
