@@ -15,8 +15,8 @@ from pydantic import Field, PrivateAttr
 from finespun.errors import ModelError
 from finespun.tasks.answers.written_text import IGNORED, WrittenText
 from finespun.tasks.base import Batch, Judgement, Outputs, Problem, Role, Values
-from finespun.tasks.sound.audio import AudioEncoder, AudioInput
 from finespun.tasks.inputs.prompts import PromptEncoder
+from finespun.tasks.sound.audio import AudioEncoder, AudioInput
 from finespun.tasks.sound.transcripts import transcript_scores, transcripts
 
 if TYPE_CHECKING:
