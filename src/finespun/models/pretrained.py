@@ -37,6 +37,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 UNREADABLE = (*REFUSALS, ArithmeticError, ImportError, OSError, SafetensorError, StrictDataclassError)
 COUNTER = "num_batches_tracked"  # of batch norms: no weight, and old files have none
+HEADS = ("classifier.", "projector.")  # of Whisper that classifies: it has its encoder and these, and no base model
 LOST_SHARE = 0.01  # of the backbone's numbers that may be new
 TRUST = "if you trust it, set model.trust_remote_code: true (finespun predict: --trust-remote-code)"
 HEAD_DROPOUTS = ("classifier_dropout", "seq_classif_dropout", "classifier_dropout_prob")  # by architecture
@@ -169,9 +170,11 @@ def _undisturbed(read: Callable[[], Any]) -> Any:
 
 
 def _refuse_random_backbone(folder: Path, model: Any, loaded: Loaded, shapes: Mapping[str, Any]) -> None:
-    prefix = "" if model.base_model is model else model.base_model_prefix + "."
+    alone = model.base_model is model  # it is a backbone, or a backbone in pieces beside a head
+    prefix = "" if alone else model.base_model_prefix + "."
     backbone = {name: tensor.numel() for name, tensor in model.state_dict().items() if name.startswith(prefix)}
     lost = [name for name in loaded.new if name in backbone and "pooler" not in name]
+    lost = [name for name in lost if not (alone and name.startswith(HEADS))]
     share = sum(backbone[name] for name in lost) / max(1, sum(backbone.values()))
     if share <= LOST_SHARE:
         return
