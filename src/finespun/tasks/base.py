@@ -115,6 +115,9 @@ class Task(Protocol):
         Only files inside `inside` (by default `folders`) are read, wherever a path or a link leads.
         """
 
+    def files(self, values: Values) -> Iterator[Path]:
+        """Yields the files that a row names: they are read, too."""
+
     def content(self, values: Values) -> str:
         """What makes two rows the same row."""
 
@@ -262,6 +265,9 @@ class Defaults(Section):
 
     def reading_from(self, *folders: Path, inside: Sequence[Path] | None = None) -> Self:
         return self
+
+    def files(self, values: Values) -> Iterator[Path]:
+        return iter(())
 
     def label_names(self, found: Iterable[str], columns: Mapping[str, Any]) -> list[str]:
         return list(found)

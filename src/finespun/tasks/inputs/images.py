@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
@@ -55,6 +56,13 @@ class ImageInput(Defaults):
         found = self.model_copy()
         found._places, found._contents = images.Places(folders, inside or folders), {}  # noqa: SLF001  (a copy of this very class)
         return found
+
+    def files(self, values: Values) -> Iterator[Path]:
+        for role in ("image", "mask"):
+            name = values.get(role)
+            if isinstance(name, str) and not name.startswith(images.INLINE):
+                with suppress(images.UnreadableError):  # the checks say why
+                    yield images.locate(name, self._places)
 
     def _read(self, name: str) -> tuple[Image.Image, bool]:
         return images.read(name, self._places, max_pixels=int(self.max_megapixels * 1e6))
