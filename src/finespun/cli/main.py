@@ -13,7 +13,7 @@ from finespun.cli.data import check, init
 from finespun.cli.lineage import plan, reproduce, trace
 from finespun.cli.run import promote, register, run, sweeps
 from finespun.cli.see import compare, report, summary, ui
-from finespun.cli.use import explain, predict
+from finespun.cli.use import embed, explain, predict
 from finespun.errors import FinespunError
 from finespun.masking import mask_streams
 
@@ -22,7 +22,7 @@ class Commands(click.Group):
     """Shows the user's mistakes as messages with their exit codes."""
 
     def invoke(self, ctx: click.Context) -> object:
-        mask_streams(output=ctx.invoked_subcommand != "predict")  # its output is data
+        mask_streams(output=ctx.invoked_subcommand not in {"predict", "embed"})  # its output is data
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
@@ -62,6 +62,7 @@ for command in (
     promote,
     register,
     predict,
+    embed,
     explain,
     summary,
     report,

@@ -203,7 +203,8 @@ def named_classes(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple
 
 def _check_zero_shot(config: RunConfig) -> Iterator[tuple[str, str]]:
     task = targets.build("task", config.task)
-    if config.evaluation.zero_shot and not any(how.verbatim for how in task.answer_roles.values()):
+    answers = task.answers_untrained or any(how.verbatim for how in task.answer_roles.values())
+    if config.evaluation.zero_shot and not answers:
         why = f"is for tasks that write; before training {type(task).__name__} says nothing: set it to false"
         yield "evaluation.zero_shot", why
 
@@ -218,6 +219,7 @@ def _check_roles(config: RunConfig) -> Iterator[tuple[str, str]]:
     known = [*roles, *SPLIT_ROLES]
     for role in set(config.data.columns) - {*known}:
         yield f"data.columns.{role}", f"unknown role; the task {type(task).__name__} has {listed(known)}"
+    yield from _check_items(config, task)
     if config.data.split_by == "stratified" and not {"label", "labels", "tags"} & task.answer_roles.keys():
         yield "data.split.by", f"stratified needs labels, and {type(task).__name__} has none; say hash"
     texts = any(how.verbatim for how in task.answer_roles.values())
@@ -238,3 +240,15 @@ def _check_roles(config: RunConfig) -> Iterator[tuple[str, str]]:
                 f"data.checks.{kind}",
                 f"{said} would keep rows that {type(task).__name__} cannot learn from; say error or drop",
             )
+
+
+def _check_items(config: RunConfig, task: Any) -> Iterator[tuple[str, str]]:
+    if config.data.items is None:
+        return
+    if not task.ranks:
+        yield "data.items", f"is for tasks that rank items, and {type(task).__name__} ranks none; leave it out"
+        return
+    given = config.data.items.columns
+    for role in sorted({*task.item_roles} ^ {*given}):
+        said = "is missing" if role not in given else "unknown role"
+        yield f"data.items.columns.{role}", f"{said}; items of {type(task).__name__} have {listed(task.item_roles)}"

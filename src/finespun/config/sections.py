@@ -80,6 +80,7 @@ class Checks(Section):
     bad_transition: Severity = "warn"  # tags that go on with an entity that has not begun
     bad_image: Literal["error", "drop"] = "error"  # what cannot be decoded cannot be kept
     animated_image: Severity = "warn"
+    bad_audio: Literal["error", "drop"] = "error"
     bytes_as_text: Severity = "error"  # a text or label that is Python's way to write bytes: b'...'
     no_value: Severity = "warn"  # a text or label that is how programs write that there is no value: nan, NULL, #REF!
     rare_label: Severity = "error"  # that no training row has
@@ -114,6 +115,16 @@ class Limit(Section):
 Format = Literal["csv", "json", "jsonl", "parquet", "arrow", "conll", "images", "coco", "voc", "yolo", "csv_of_boxes"]
 
 
+class ItemsConfig(Section):
+    """A table of items, for tasks that rank them: what they are called and what is known of them."""
+
+    path: Name
+    columns: dict[str, Column | Strings]  # role -> column, or several, whose texts are joined
+    format: Format | None = None
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    encoding: str | None = None
+
+
 class DataConfig(Section):
     """Where rows come from, what the columns mean, how rows are split and checked."""
 
@@ -136,6 +147,7 @@ class DataConfig(Section):
     folds: Annotated[int, Field(ge=2)] = 5
     fold: NonNegativeInt | None = None  # cross-validation: the part, of `folds`, of all but the test split that validates
     limit: Limit | None = None
+    items: ItemsConfig | None = None  # of tasks that rank: items beside those that rows name
     slices: Annotated[tuple[Name, ...], Field(strict=False)] = ()  # columns by whose values scores are reported, too
     checks: Checks = Checks()
 
@@ -358,6 +370,7 @@ class EvaluationConfig(Section):
     bootstrap_resamples: Annotated[int, Field(ge=100)]
     confidence: Annotated[float, Field(gt=0, lt=1)]
     baselines: bool
+    explain: NonNegativeInt  # of the worst mistakes, so many are explained in the report
     zero_shot: bool
     precision_goal: Annotated[float, Field(gt=0, le=1)] | None  # of each label: from which probability on it is reached
     gate: GateConfig

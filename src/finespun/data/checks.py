@@ -326,6 +326,8 @@ def _repeats(content: int, row: Checked, task: Task, report: Report) -> Iterator
     if first is None:
         return
     role, line = main_role(task), report.called(report.kept.numbers[first])
+    if task.several_answers and not report.kept.same_target(first, row.target):
+        return
     if not report.kept.same_target(first, row.target):
         names = report.kept.answers[report.kept.kinds[first]]
         first_target = f", not {short(', '.join(names))!r}" if names else ""

@@ -7,11 +7,12 @@ import binascii
 import io
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 INLINE = "data:image/"  # an image as text: data:image/png;base64,...
+BASE64 = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "Qk", "SUkq", "TU0A")  # of JPEG, PNG, GIF, WebP, BMP, TIFF
+SHORTEST = 256  # characters of an image as base64; a path that begins so is shorter
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # no others: some start programs
 BYTES_A_PIXEL = 8  # of the largest files: four channels of 16 bits, not compressed
 METADATA = 64_000_000  # bytes that a file may have beside its pixels
@@ -56,14 +59,14 @@ class Places:
         return [os.path.realpath(folder) for folder in self.inside]
 
 
-def locate(name: str, places: Places) -> Path:
+def locate(name: str, places: Places, *, what: str = "image") -> Path:
     """Returns where a file lies: at its own path, or relative to the first folder that has it.
 
     Raises:
         UnreadableError: nowhere, outside the folders that may be read, or it is no file.
     """
     if not name.strip():
-        raise UnreadableError("is empty; write the path of an image")
+        raise UnreadableError(f"is empty; write the path of an {what}")
     try:
         found = [folder / Path(name).expanduser() for folder in places.folders]
         inside = [path for path in found if places.allow(path)]
@@ -75,19 +78,27 @@ def locate(name: str, places: Places) -> Path:
                 f"lies outside {_named(places.inside)}, and data.allow_outside (predict --allow-outside) is not set; copy it"
                 " there, or set that if you trust the table"
             )
-        raise UnreadableError(_no_file(inside, places.folders))
+        raise UnreadableError(_no_file(inside, places.folders, what))
     except (OSError, ValueError, RuntimeError) as error:  # too long, a null character, an unknown user, no permission
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise UnreadableError(f"is no path that can be opened ({reason}); correct it") from error
 
 
-def _no_file(places: Sequence[Path], folders: Sequence[Path]) -> str:
+def named_files(names: Iterable[Any], places: Places) -> Iterator[Path]:
+    """Yields the files that cells of a row name; why others name none, the checks say."""
+    for name in names:
+        if isinstance(name, str) and not name.startswith(INLINE):
+            with suppress(UnreadableError):
+                yield locate(name, places)
+
+
+def _no_file(places: Sequence[Path], folders: Sequence[Path], what: str) -> str:
     if any(place.is_symlink() and not place.exists() for place in places):
         return "is a link that leads nowhere; restore what it leads to, or remove it"
     if any(place.is_dir() for place in places):
-        return "is a folder; name one image, or set data.path to the folder itself"
+        return f"is a folder; name one {what}, or set data.path to the folder itself"
     if any(place.exists() for place in places):
-        return f"is a device or a pipe, not a file; {_REMEDY}"
+        return "is a device or a pipe, not a file; name a file, or remove the row"
     return f"is not there (looked in {_named(folders)}); put it there, or correct the path"
 
 
@@ -174,6 +185,14 @@ def _require_values(image: Image.Image) -> None:
             f"has pixels of mode {image.mode}, and a mask has one value a pixel; save it with a palette or as greys of 8 or 16"
             " bits"
         )
+
+
+def inline(given: Any) -> Any:
+    """Returns the bytes of an image file, or their base64 alone, as an image in text; what is neither, as it is."""
+    if isinstance(given, bytes | bytearray | memoryview):
+        return f"{INLINE}any;base64,{base64.b64encode(given).decode()}"
+    plain = isinstance(given, str) and given.startswith(BASE64) and len(given) > SHORTEST
+    return f"{INLINE}any;base64,{given}" if plain else given
 
 
 _REMEDY = "convert it to PNG or JPEG, remove it, or set data.checks.bad_image: drop"

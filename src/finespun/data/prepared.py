@@ -14,6 +14,7 @@ from finespun.errors import DataError
 from finespun.files import read_json
 from finespun.kept import damage
 
+ITEMS = "items"  # what a ranking is of, prepared beside the splits; without rows where a task ranks nothing
 REMEDY = "run `dvc repro --force prepare`"
 
 

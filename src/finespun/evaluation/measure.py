@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from finespun.evaluation.analysis.calibration import calibration, one_label_chan
 from finespun.evaluation.analysis.comparison import differences, mcnemar
 from finespun.evaluation.analysis.resampling import interval, resamples
 from finespun.evaluation.analysis.slices import slices
+from finespun.evaluation.analysis.thresholds import reaching_precision
+from finespun.evaluation.analysis.worst import worst
 from finespun.tasks.base import Judgement, Outputs, Task
 
 
@@ -32,6 +35,8 @@ class Measured:
     comparison: dict[str, Any] = field(default_factory=dict)  # with each baseline, on the same rows
     calibration: dict[str, Any] | None = None  # None where a task has no probability a row
     slices: list[dict[str, Any]] = field(default_factory=list)
+    worst: list[dict[str, Any]] = field(default_factory=list)  # mistakes, with training rows like them
+    thresholds: list[dict[str, Any]] = field(default_factory=list)  # of labels, for `evaluation.precision_goal`
     seconds: float = 0.0  # that predicting took
 
 
@@ -42,7 +47,7 @@ def headline(scores: Mapping[str, float]) -> dict[str, float]:
 
 def measure(
     *, task: Task, prepared: PreparedData, split: str, outputs: Outputs, config: EvaluationConfig,
-    others: Mapping[str, Outputs] | None = None,
+    others: Mapping[str, tuple[Task, Outputs]] = MappingProxyType({}),
 ) -> Measured:  # fmt: skip
     """Scores a model's outputs on a split.
 
@@ -52,13 +57,13 @@ def measure(
         split: val or test.
         outputs: one array a row, in the split's order.
         config: the section `evaluation`.
-        others: outputs of other models for the same rows, to be compared with as baselines are.
+        others: outputs of other models for the same rows, each with the task that reads them: compared with as baselines are.
     """
     table, labels = prepared.open(split), prepared.labels
     simple = task.baselines(prepared.open("train"), table, labels) if config.baselines else {}
-    simple |= others or {}
     judged = task.judge(table, outputs, labels)
     beside = {name: task.judge(table, found, labels) for name, found in simple.items()}
+    beside |= {name: each.judge(table, found, labels) for name, (each, found) in others.items()}
     known = one_label_chances(judged)
     return Measured(
         scores=score(judged),
@@ -67,6 +72,8 @@ def measure(
         comparison={name: _compared(judged, other, task.headline, config) for name, other in beside.items()},
         calibration=calibration(*known) if known else None,
         slices=slices(judged, table, by=task.headline[0], config=config),
+        worst=worst(judged, task=task, prepared=prepared, split=split) if config.baselines else [],
+        thresholds=reaching_precision(pa.table(judged.table), config.precision_goal) if config.precision_goal else [],
         predictions=pa.table(judged.table),
         judgement=judged,
         shown=task.headline,

@@ -14,13 +14,13 @@ from finespun.data.checks import named_columns
 from finespun.data.sources import image_folder, tables
 from finespun.data.sources.annotations import coco
 from finespun.data.sources.tables import Row, chunks
-from finespun.errors import DataError, did_you_mean, listed, visible
+from finespun.errors import DataError, ModelError, did_you_mean, listed, visible
 from finespun.evaluation import coco_output
 from finespun.evaluation.devices import help_rank_zero, release, shared
 from finespun.evaluation.drawing import DRAWN, Drawer
 from finespun.evaluation.predictor import Predictor
 from finespun.models.addresses import require_consent
-from finespun.tasks.base import main_role
+from finespun.tasks.base import Task, main_role
 from finespun.training.lightning.launching import rank
 
 COCO = ".json"  # the ending of what is written as COCO's JSON
@@ -50,7 +50,7 @@ def predict_file(
         folder: of a fine-tuned model.
         columns: role -> column of `source`, where they are called other than in training.
         reading: `file_format`, delimiter, encoding and quoting of `source`, where they are others than in training.
-        top_k: how many answers a row is given, where there are several.
+        top_k: how many answers a row is given, where there are several; 0: its vector, where there is one.
         draw: a folder for pictures of boxes or masks.
         strict: a row that cannot be predicted ends the job.
         allow_outside: read files that `source` names wherever they lie, not only beside it and below the working folder.
@@ -66,10 +66,9 @@ def predict_file(
     writing.require_writable(output, source=source, also=(COCO,))
     require_consent(folder, trusted=trust_remote_code, remedy="say --trust-remote-code")
     predictor = Predictor(folder, trust_remote_code=trust_remote_code)
-    unknown = set(columns) - set(predictor.columns)
-    if unknown:
-        raise DataError(f"--column: {listed(unknown)} is none of what this model reads: {listed(predictor.columns)}")
-    predictor.columns |= columns
+    if not top_k:
+        predictor.task = _of_vectors(predictor.task)
+    _call(predictor, columns)
     here = source if source.is_dir() else source.parent
     inside = (Path(Path.cwd().anchor),) if allow_outside else (here, Path())
     job = _Job(predictor=predictor, name=str(source), top_k=top_k, strict=strict)
@@ -92,6 +91,20 @@ def predict_file(
         return writing.write(job.answered(lines), output, like=job.like), job.failed
     finally:
         release()
+
+
+def _call(predictor: Predictor, columns: Mapping[str, str]) -> None:
+    """Lets a predictor read columns that are called other than in training."""
+    unknown = set(columns) - set(predictor.columns)
+    if unknown:
+        raise DataError(f"--column: {listed(unknown)} is none of what this model reads: {listed(predictor.columns)}")
+    predictor.columns |= columns
+
+
+def _of_vectors(task: Task) -> Task:
+    if not task.ranks:
+        raise ModelError(f"{type(task).__name__} makes no vectors; fine-tune one with task: text_embedding, or use `predict`")
+    return task.of_items()
 
 
 def _require_places(option: str, predictor: Predictor) -> None:
@@ -198,7 +211,7 @@ class _Job:
         """The answer as it would be if all labels were asked for: a later one may have any of them in a column."""
         if "error" in answer:
             return answer
-        (whole,) = self.predictor.predict([line.row], top_k=len(self.predictor.labels))
+        (whole,) = self.predictor.predict([line.row], top_k=max(self.top_k, len(self.predictor.labels)))
         return {name: whole[name] for name in answer}
 
     def _pairs(self, lines: Iterator[tables.Line]) -> Iterator[tuple[tables.Line, dict[str, Any]]]:

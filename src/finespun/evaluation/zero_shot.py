@@ -9,7 +9,7 @@ from typing import Any
 from finespun.config import targets
 from finespun.config.sections import ModelConfig, RuntimeConfig, Target
 from finespun.data.prepared import PreparedData
-from finespun.evaluation.predict import predict_split
+from finespun.evaluation.predict import predict_split, with_items
 from finespun.models.compatibility import add_embeddings
 from finespun.models.conversion.folder import ready
 from finespun.models.pretrained import load_model, load_processor
@@ -22,15 +22,21 @@ NAME = "zero_shot"
 
 def zero_shot(
     *, task: Target, model: ModelConfig, project: Path, prepared: PreparedData, split: str, runtime: RuntimeConfig
-) -> Outputs | None:
-    """Returns the pretrained model's outputs for a split, prompted and generated just as the fine-tuned model's are.
+) -> tuple[Task, Outputs] | None:
+    """Returns the pretrained model's outputs for a split, made just as the fine-tuned one's are, and the task that reads them.
+
+    None on other ranks than zero.
 
     Raises:
         ModelError: the pretrained model is not there, or lacks weights that it must have to write.
     """
     read = partial(_pretrained, task, model, project)
     pretrained, built, encoder = from_rank_zero(read, choose(runtime, "32-true"))
-    return predict_split(model=pretrained, task=built, encoder=encoder, prepared=prepared, split=split, runtime=runtime)
+    common: dict[str, Any] = {"model": pretrained, "encoder": encoder, "prepared": prepared, "runtime": runtime}
+    if built.ranks:
+        built = with_items(built, **common)
+    outputs = predict_split(task=built, split=split, **common)
+    return None if outputs is None else (built, outputs)
 
 
 def _pretrained(task: Target, model: ModelConfig, project: Path) -> tuple[Any, Task, Encoder]:

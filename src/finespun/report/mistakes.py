@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any
@@ -11,7 +11,7 @@ import pyarrow as pa
 
 LONGEST = 600  # characters of a text that are shown
 MOST = 500  # rows on a page
-TEXTS = ("text", "text_pair", "image")
+TEXTS = ("text", "text_pair", "image", "audio")
 Marked = tuple[str, str, str]  # a word, what it is, what it was taken for
 Parts = tuple[tuple[str, bool], ...]  # pieces of a text, and whether the other text has them too
 
@@ -44,14 +44,9 @@ def found(predictions: pa.Table, labels: Sequence[str]) -> Mistakes:
     """Returns the mistakes in a table of predictions, of whichever task it is."""
     names = set(predictions.column_names)
     numbers = [name for name in predictions.column_names if f"predicted_{name}" in names]
-    if {"tags", "predicted", "words"} <= names:
-        return _ranked(predictions, _tags(predictions), "words that are wrong")
-    if {"label", "predicted"} <= names:
-        return _ranked(predictions, _one_label(predictions), "the probability of the wrong label")
-    if {"target", "predicted", "rougeL"} <= names:
-        return _ranked(predictions, _texts(predictions), "how little the texts share (ROUGE-L)")
-    if {"labels", "predicted"} <= names:
-        return _ranked(predictions, _several(predictions), "labels that are wrong")
+    for columns, kind, weighed in KINDS:
+        if columns <= names:
+            return _ranked(predictions, kind(predictions), weighed)
     if numbers and not labels_are_classes(labels, numbers):
         return _ranked(predictions, _numbers(predictions, numbers), "the size of the error")
     return Mistakes(count=0, rows=predictions.num_rows, shown=(), weighed="")
@@ -136,6 +131,23 @@ def side_by_side(one: str, other: str) -> tuple[Parts, Parts]:
     return tuple(found[0]), tuple(found[1])
 
 
+def _rankings(predictions: pa.Table) -> Iterator[Mistake]:
+    """Yields queries whose first item is not the expected one, the hardest first: nothing expected was found at all."""
+    for place, row in enumerate(predictions.to_pylist()):
+        if row["place"] == 1:
+            continue
+        said = f"expected came {row['place']:,}." if row["place"] else "expected was not found"
+        expected, found = (_cut(" | ".join(names)) for names in (row["expected"], row["found"][:3]))
+        yield Mistake(
+            row=row.get("row", place), text=_cut(row["query"]), actual=expected, predicted=found,
+            weight=float(row["place"] or 1e9), said=said, sides=(((expected, True),), ((found, True),)),
+        )  # fmt: skip
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
 def _tags(predictions: pa.Table) -> Iterator[Mistake]:
     for place, row in _rows(predictions, "words", "tags", "predicted"):
         words = tuple(zip(row["words"], row["tags"], row["predicted"], strict=True))
@@ -146,3 +158,12 @@ def _tags(predictions: pa.Table) -> Iterator[Mistake]:
                 predicted=", ".join(dict.fromkeys(tag for _, _, tag in wrong)), weight=len(wrong),
                 said=f"{len(wrong)} of {len(words)} words", words=words[:200],
             )  # fmt: skip
+
+
+KINDS: tuple[tuple[set[str], Callable[[pa.Table], Iterator[Mistake]], str], ...] = (
+    ({"tags", "predicted", "words"}, _tags, "words that are wrong"),
+    ({"label", "predicted"}, _one_label, "the probability of the wrong label"),
+    ({"target", "predicted", "rougeL"}, _texts, "how little the texts share (ROUGE-L)"),
+    ({"query", "expected", "found", "place"}, _rankings, "how late the expected item came"),
+    ({"labels", "predicted"}, _several, "labels that are wrong"),
+)

@@ -10,24 +10,32 @@ NAMES = {
     "log_loss": "Log loss", "r2": "R²", "rmse": "RMSE", "mse": "MSE", "mae": "MAE", "pearson": "Pearson's r",
     "spearman": "Spearman's rank correlation", "average_precision": "Average precision", "exact_match": "Exact match",
     "mean_iou": "Mean IoU", "pixel_accuracy": "Pixel accuracy", "mean_accuracy": "Mean accuracy", "iou": "IoU",
+    "boundary_f1": "Boundary F1",
     "map": "mAP", "map_50": "AP50", "map_75": "AP75", "recall_100": "Recall at 100 boxes", "map_small": "mAP, small",
     "map_medium": "mAP, medium", "map_large": "mAP, large",
+    "wer": "Word error rate", "cer": "Character error rate",
+    "recall_at_1": "Recall at 1", "recall_at_10": "Recall at 10", "recall_at_100": "Recall at 100", "mrr_at_10": "MRR at 10",
+    "ndcg_at_10": "nDCG at 10", "coverage_at_10": "Coverage at 10", "popularity_at_10": "Popularity at 10",
     "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "bleu": "BLEU", "chrf": "chrF",
 }  # fmt: skip
 METHODS = {
     "majority_class": "majority class", "tfidf_logistic": "TF-IDF + logistic regression", "tfidf_ridge": "TF-IDF + ridge",
     "pixels_logistic": "pixels + logistic regression", "pixels_ridge": "pixels + ridge",
+    "spectrum_logistic": "spectrum + logistic regression", "most_frequent_target": "most frequent target",
     "label_shares": "label shares", "mean": "mean",
     "most_frequent_tag": "most frequent tag", "usual_tag_of_word": "usual tag of each word",
     "most_frequent_class": "most frequent class", "usual_class_of_place": "usual class of each place",
     "usual_box_of_label": "usual box of each label",
+    "bm25": "BM25", "popularity": "most popular items", "ease": "EASE",
+    "item_knn": "item-kNN",
     "lead": "first words of the source", "source": "the source itself", "nearest_training_row": "nearest training row's target",
     "zero_shot": "the model before fine-tuning",
 }  # fmt: skip
 SMALLER_IS_BETTER = ("loss", "rmse", "mse", "mae", "perplexity", "error", "wer", "cer")
 SHARES = (
     "accuracy", "f1", "precision", "recall", "exact_match", "average_precision", "mean_iou", "iou", "pixel_accuracy",
-    "mean_accuracy", "map", "map_50", "map_75", "recall_100",
+    "mean_accuracy", "boundary_f1", "map", "map_50", "map_75", "recall_100",
+    "recall_at_1", "recall_at_10", "recall_at_100", "mrr_at_10", "ndcg_at_10",
 )  # fmt: skip
 
 

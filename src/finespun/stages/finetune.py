@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,9 @@ from finespun.artifacts import Artifacts
 from finespun.config import targets
 from finespun.config.compose import declared_sections, read_for_stage, to_plain
 from finespun.config.sections import RunConfig
-from finespun.data.prepared import PreparedData
+from finespun.data.prepared import ITEMS, PreparedData
 from finespun.errors import DivergedError, PrunedError
-from finespun.evaluation.predict import predict_split
+from finespun.evaluation.predict import predict_split, with_items
 from finespun.failures import require_writable
 from finespun.masking import recorded
 from finespun.models.addresses import weights_digest
@@ -67,7 +68,7 @@ def finetune(config: RunConfig, artifacts: Artifacts, hardware: Hardware) -> Non
     """Does the stage in one of its processes; rank zero holds the lock, writes, and talks to MLflow."""
     folder, inputs = _inputs(config, artifacts)
     require_same_inputs(inputs, hardware)
-    prepared = PreparedData(artifacts.prepared).verified("train", "val")
+    prepared = PreparedData(artifacts.prepared).verified("train", "val", ITEMS)
     store = Store(artifacts.state / "checkpoints" / stage_digest(artifacts, "finetune", config, inputs, **hardware.arithmetic))
     train = partial(_train, config, folder, prepared, hardware, store, features=_features(artifacts, inputs, hardware))
     if rank():
@@ -162,6 +163,9 @@ def _train(
     if task.decides:
         _decide(task, fitted, prepared, encoder, config)
     tried = make_loader(prepared, "val", task=task, encoder=encoder, step_rows=EVALUATION_ROWS, runtime=config.runtime)
+    if task.ranks:
+        task = with_items(task, model=fitted.tuning.model, encoder=encoder, prepared=prepared, runtime=config.runtime)
+    fitted = replace(fitted, beside=task.write_beside)
     return fitted, begun.processor, begun.loaded, partial(target_units.fold, task, tried=few_rows(tried).inputs)
 
 

@@ -25,7 +25,8 @@ from finespun.data.dataset_checks.left_out import write_dropped
 from finespun.data.encode import Profile, beyond_limit, encode_each, write_splits
 from finespun.data.passes.here import Rows, RowsHere
 from finespun.data.passes.on_ray import RowsOnRay
-from finespun.data.prepared import PreparedData
+from finespun.data.prepared import ITEMS, PreparedData
+from finespun.data.related.items import source_of, write_items
 from finespun.data.sources import tables
 from finespun.data.sources.source import Source
 from finespun.data.splits import SPLITS, Assigned
@@ -80,6 +81,9 @@ def _inputs(config: RunConfig, artifacts: Artifacts, source: Source) -> dict[str
     found["source"] = source.digest()
     files = _named_files(source, task_of(config, artifacts))
     named = {os.path.relpath(path, artifacts.project): digests(path) for path in files}
+    items = source.declared.items
+    if items:
+        found["items"] = source_of(items, artifacts.project).digest()
     if named:
         found["files that rows name"] = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
     digests.save()
@@ -151,6 +155,9 @@ def prepare(config: RunConfig, artifacts: Artifacts, folder: Path, source: Sourc
     _require_trained(known.trained, profile, data)
     written = PreparedData(folder)
     task.fitted(written.open("train"), labels)
+    write_items(
+        task, encoder, data, artifacts.project, [written.open(split) for split in SPLITS], written.path(ITEMS)
+    )  # fmt: skip
     for split, missing in profile.without_rows().items():
         remarks = [*task.remarks(written.open(split), labels)]
         if missing:
@@ -210,7 +217,8 @@ def _print_warnings(profile: Profile) -> None:
         for remark in remarks:
             print(f"warning: {split}: {remark}")  # noqa: T201
     if profile.truncated:
-        share = f"{profile.truncated:,} of {sum(profile.rows.values()):,} rows are longer than task.max_length"
+        limit = "task.seconds" if profile.unit == "frames_of_20ms" else "task.max_length"
+        share = f"{profile.truncated:,} of {sum(profile.rows.values()):,} rows are longer than {limit}"
         print(f"warning: {share}: their ends are cut off; raise it where the model allows more")  # noqa: T201
 
 

@@ -31,6 +31,8 @@ def save(
         temperature.fold(model)
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
+        if fitted.beside:
+            fitted.beside(folder)
         shutil.copyfile(store.folder / "history.csv", folder / "history.csv")
         best = {"best_epoch": fitted.best_epoch, "best_score": fitted.best_score, "steps": fitted.steps}
         weights = {path.name: file_digest(path) for path in sorted(folder.glob("*.safetensors"))}

@@ -51,7 +51,8 @@ def dissect(model: nn.Module) -> Anatomy:
         for name, module in backbone.named_modules()
         if type(module).__name__ in {"ModuleList", "Sequential"} and len(module) > 1 and _size(module)
     ]
-    if not lists or backbone is model:
+    bare = backbone is model and hasattr(model, "base_model")  # as a text's vector is read off: blocks without a head
+    if not lists or (backbone is model and not bare):
         raise ModelError(
             f"strategy: {type(model).__name__} has no backbone with a list of blocks; take strategy: full, which needs none"
         )

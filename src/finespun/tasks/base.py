@@ -96,6 +96,7 @@ class Task(Protocol):
 
     input_roles: Mapping[str, Role]  # columns of the user's data that the model reads, the most important first
     answer_roles: Mapping[str, Role]  # those that hold the answer: not there when predicting
+    item_roles: tuple[str, ...]  # columns of `data.items`, where it `ranks`
     model_columns: tuple[str, ...]  # columns of prepared data that a batch is made of, beside `target`
     headline: tuple[str, ...]  # the scores that a summary shows
     monitor: str  # the validation metric that decides early stopping and the best epoch
@@ -106,6 +107,10 @@ class Task(Protocol):
     decides: bool  # whether `decide` chooses anything
     from_logits: bool  # loss and outputs are functions of logits: frozen parts may be replayed, a head trained alone
     deterministic: bool  # a row's inputs are the same in each epoch: what a frozen part makes of them may be kept
+    whole_steps: bool  # a row's loss depends on the others of its optimizer step, which is computed as one (`in_passes`)
+    several_answers: bool  # rows of the same content may have different answers, and stay in one split
+    answers_untrained: bool  # the pretrained model, as it comes, has answers too: a baseline
+    ranks: bool  # its answers are items of a catalogue, which is prepared beside the rows and kept beside the model
     rows_at_once: int  # as many are encoded, written and answered together: what memory is asked to hold
     unit: str  # what `length` counts
 
@@ -172,6 +177,25 @@ class Task(Protocol):
 
         None: the loss is a mean over rows.
         """
+
+    def in_passes(self, passes: int) -> Self:
+        """The task that computes a whole step in so many passes itself; for those that want `whole_steps`."""
+
+    def items(self, splits: Sequence[pa.Table], more: Iterable[Values], encoder: Any) -> pa.Table:
+        """The items of prepared splits and of the rows of `data.items`, where it `ranks`; the column `item` names them.
+
+        Raises:
+            DataError: they are none that can be ranked.
+        """
+
+    def of_items(self) -> Self:
+        """The task whose inputs are items and whose outputs are their vectors, where it `ranks`."""
+
+    def with_items(self, items: pa.Table, vectors: Outputs) -> Self:
+        """The task that ranks these items by these vectors."""
+
+    def write_beside(self, folder: Path) -> None:
+        """Writes into a model's folder what is needed beside weights and processor: the items, how vectors are pooled."""
 
     def processor_options(self, encoder: Any) -> dict[str, Any]:
         """Changes to the processor that is saved beside the model."""
@@ -248,8 +272,12 @@ class Defaults(Section):
     In `problems`, `encode` and `collate` an input and an answer that are mixed together each add their part to `super()`'s.
     """
 
+    item_roles: ClassVar[tuple[str, ...]] = ()
     cannot_keep: ClassVar[tuple[str, ...]] = ()
     from_logits: ClassVar[bool] = True
+    whole_steps: ClassVar[bool] = False
+    several_answers: ClassVar[bool] = False
+    answers_untrained: ClassVar[bool] = False
     rows_at_once: ClassVar[int] = 4096
     unit: ClassVar[str] = "tokens"
 
@@ -263,11 +291,30 @@ class Defaults(Section):
     def deterministic(self) -> bool:
         return True
 
+    @property
+    def ranks(self) -> bool:
+        return False
+
     def reading_from(self, *folders: Path, inside: Sequence[Path] | None = None) -> Self:
         return self
 
     def files(self, values: Values) -> Iterator[Path]:
         return iter(())
+
+    def in_passes(self, passes: int) -> Self:
+        raise NotImplementedError  # of a task whose rows' losses are their own
+
+    def items(self, splits: Sequence[pa.Table], more: Iterable[Values], encoder: Any) -> pa.Table:
+        raise NotImplementedError  # of a task that ranks nothing
+
+    def of_items(self) -> Self:
+        raise NotImplementedError
+
+    def with_items(self, items: pa.Table, vectors: Outputs) -> Self:
+        raise NotImplementedError
+
+    def write_beside(self, folder: Path) -> None:
+        return
 
     def label_names(self, found: Iterable[str], columns: Mapping[str, Any]) -> list[str]:
         return list(found)

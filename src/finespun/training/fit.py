@@ -5,6 +5,7 @@ Lightning is imported only where its loop is taken.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -45,6 +46,7 @@ class Fitted:
     best_epoch: int
     best_score: float
     steps: int
+    beside: Callable[[Path], None] | None = None  # writes what else belongs into the model's folder
 
 
 def fit(
@@ -82,6 +84,8 @@ def fit(
     if runtime.gradient_checkpointing:
         _checkpoint_activations(model)
     passes = passes_of_step(config.trainer.batch_size, world_size(), runtime.device_batch_size)
+    if task.whole_steps:
+        task, passes = task.in_passes(passes), 1
     common: dict[str, Any] = {"task": task, "encoder": encoder, "runtime": runtime}
     train = make_loader(
         prepared, "train", step_rows=config.trainer.batch_size, seed=config.seed, passes=passes,

@@ -163,7 +163,7 @@ def test_baselines_are_measured_on_the_same_rows(prepared: PreparedData) -> None
 def test_outputs_of_another_model_are_compared_as_baselines_are(prepared: PreparedData) -> None:
     rows = prepared.open("val").num_rows
     _, outputs = drawn(rows)
-    others = {"zero_shot": [np.full(2, 0.5)] * rows}
+    others = {"zero_shot": (TASK, [np.full(2, 0.5)] * rows)}
     found = measure(task=TASK, prepared=prepared, split="val", outputs=outputs, config=config(resamples=100), others=others)
     assert set(found.baselines) == {"zero_shot"}
     difference = found.comparison["zero_shot"]["differences"]["accuracy"]

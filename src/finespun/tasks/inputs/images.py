@@ -6,7 +6,6 @@ import base64
 import hashlib
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
@@ -58,11 +57,7 @@ class ImageInput(Defaults):
         return found
 
     def files(self, values: Values) -> Iterator[Path]:
-        for role in ("image", "mask"):
-            name = values.get(role)
-            if isinstance(name, str) and not name.startswith(images.INLINE):
-                with suppress(images.UnreadableError):  # the checks say why
-                    yield images.locate(name, self._places)
+        return images.named_files([values.get(role) for role in ("image", "mask")], self._places)
 
     def _read(self, name: str) -> tuple[Image.Image, bool]:
         return images.read(name, self._places, max_pixels=int(self.max_megapixels * 1e6))

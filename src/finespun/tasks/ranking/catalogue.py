@@ -1,0 +1,89 @@
+"""The items that a model ranks, with their vectors: written beside the model, opened memory-mapped."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finespun.errors import ModelError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import torch
+
+FILE = "items.arrow"
+VECTOR = "vector"
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Items in a fixed order: what they are called, and their vectors, (items, width)."""
+
+    table: pa.Table  # `item`, what a person calls it, and what else is known of it
+    vectors: NDArray[np.float32]
+
+    @cached_property
+    def names(self) -> list[str]:
+        return [str(name) for name in self.table["item"].to_pylist()]
+
+    @cached_property
+    def places(self) -> Mapping[str, int]:
+        """Item -> its position."""
+        return {name: place for place, name in enumerate(self.names)}
+
+    @cached_property
+    def tensor(self) -> torch.Tensor:
+        """The vectors as torch sees them, not copied: nobody writes into the mapped file."""
+        import torch  # noqa: PLC0415  (prepare imports this module and no torch)
+
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*NumPy array is not writable.*")
+            return torch.from_numpy(self.vectors)
+
+    def nearest(self, queries: torch.Tensor, count: int, *, without: list[torch.Tensor] | None = None) -> list[Any]:
+        """Returns positions and scores of the nearest items, (2, count) a query."""
+        from finespun.tasks.ranking.nearest import nearest  # noqa: PLC0415  (imports torch)
+
+        scores, places = nearest(queries, self.tensor, count, without=without)
+        return [*np.stack([places.cpu().numpy().astype(np.float64), scores.double().cpu().numpy()], axis=1)]
+
+    def write(self, folder: Path) -> None:
+        """Writes the items into a model's folder."""
+        import pyarrow as pa  # noqa: PLC0415  (configure imports this module and no Arrow)
+
+        values = pa.array(self.vectors.reshape(-1), pa.float32())
+        whole = self.table.append_column(VECTOR, pa.FixedSizeListArray.from_arrays(values, self.vectors.shape[1]))
+        with pa.OSFile(str(folder / FILE), "wb") as sink, pa.ipc.new_file(sink, whole.schema) as writer:
+            writer.write_table(whole.combine_chunks())
+
+    @classmethod
+    def read(cls, folder: Path) -> Catalogue | None:
+        """Opens the items of a model's folder; None where it has none.
+
+        Raises:
+            ModelError: the file is damaged.
+        """
+        import pyarrow as pa  # noqa: PLC0415
+
+        path = folder / FILE
+        if not path.is_file():
+            return None
+        try:
+            whole = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+            column = whole[VECTOR].combine_chunks()
+            vectors = column.flatten().to_numpy().reshape(len(column), column.type.list_size)
+        except (OSError, pa.ArrowInvalid, KeyError, AttributeError, ValueError) as error:
+            raise ModelError(f"{path}: holds no items that can be read ({error}); run `dvc repro --force finetune`") from error
+        return cls(whole.drop_columns([VECTOR]), vectors)
+
+
+def stacked(vectors: Sequence[NDArray[np.float64]]) -> NDArray[np.float32]:
+    """Returns vectors of single items as one array, (items, width)."""
+    return np.stack(vectors).astype(np.float32)

@@ -1,0 +1,61 @@
+"""Tasks that rank, through the real pipeline: prepare to report, prediction, vectors, the MLflow model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from embedders import pairs
+from helpers import Project, make_project, write_csv
+
+
+def embedding_project(folder: Path, model: Path) -> Project:
+    project = make_project(folder, model)
+    rows = [{"Query": row["text"], "Document": row["positive"]} for row in pairs(90)]
+    write_csv(project.folder / "data" / "raw" / "pairs.csv", rows)
+    write_csv(project.folder / "data" / "raw" / "more.csv", [{"Body": f"another text of number {n}"} for n in range(20)])
+    (project.folder / "conf" / "data" / "pairs.yaml").write_text(
+        "path: data/raw/pairs.csv\ncolumns: {text: Query, positive: Document}\n"
+        "split: {train: 0.7, val: 0.15, test: 0.15, seed: 1}\n"
+        "items: {path: data/raw/more.csv, columns: {text: Body}}\n"
+    )
+    project.edit("params.yaml", data="pairs", task="text_embedding")
+    project.edit("conf/task/text_embedding.yaml", max_length=48)
+    return project
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["full", "lora"])
+def test_texts_are_embedded_ranked_and_found(strategy: str, tmp_path: Path, tiny_bert: Path) -> None:
+    project = embedding_project(tmp_path / "project", tiny_bert)
+    project.edit("params.yaml", strategy=strategy)
+    project.run("dvc", "repro")
+    reports = project.folder / "reports"
+    details = json.loads((reports / "test" / "details.json").read_text())
+    assert set(details["baselines"]) == {"bm25", "zero_shot"}
+    assert details["shown"][0] == "ndcg_at_10"
+    told = pq.read_table(reports / "test" / "predictions.parquet").to_pydict()
+    metrics = json.loads((reports / "test" / "metrics.json").read_text())
+    assert metrics["recall_at_1"] == pytest.approx(np.mean(np.array(told["place"]) == 1))
+    write_csv(project.folder / "in.csv", [{"Query": query} for query in [*told["query"], " "]])
+    project.run("finespun", "predict", "in.csv", "--output", "out.jsonl", "--top-k", "5")
+    answers = [json.loads(line) for line in (project.folder / "out.jsonl").read_text().splitlines()]
+    assert answers.pop()["error"] == "Query is empty"
+    ranked = [[answer["item"], *(answer[f"item_{place}"] for place in range(2, 6))] for answer in answers]
+    assert ranked == told["found"]
+    project.run("finespun", "embed", "in.csv", "--output", "vectors.parquet")
+    vectors = pq.read_table(project.folder / "vectors.parquet")["vector"].to_pylist()[:-1]
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert "ndcg_at_10" in project.run("finespun", "summary").stdout
+    assert "BM25" in (reports / "index.html").read_text()
+    run = json.loads((project.folder / "models" / "finetuned" / "run.json").read_text())["run_id"]
+    code = (
+        "import mlflow, pandas as pd; mlflow.set_tracking_uri('sqlite:///mlruns/mlflow.db');"
+        f"model = mlflow.pyfunc.load_model('runs:/{run}/model');"
+        "print(list(model.predict(pd.read_csv('in.csv').head(4)).item))"
+    )
+    assert project.run("python", "-c", code).stdout.strip().splitlines()[-1] == str([row[0] for row in ranked[:4]])
