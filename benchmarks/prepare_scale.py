@@ -44,10 +44,11 @@ config = check(composed, Origin(conf=conf, choices={}))
 artifacts = Artifacts(project=folder, out=folder)
 if parts == "checks":
     from finespun.data.dataset_checks.examine import examine
+    from finespun.data.passes.here import RowsHere
     from finespun.data.sources.source import Source
     source = Source(config.data, folder)
     task, encoder = stage.task_and_encoder(config, artifacts)
-    examine(source, source.data, task, encoder)
+    examine(RowsHere(source), source.data, task, encoder)
 else:
     stage.prepare(config, artifacts, folder / "prepared")
 """
@@ -98,6 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rows", type=int, nargs="*", default=[50_000, 100_000, 200_000])
     parser.add_argument("--against-datasets", action="store_true")
+    parser.add_argument("--only", nargs="*", help="arms: prepare, 'checks alone', datasets")
     arguments = parser.parse_args()
     found = []
     for rows in arguments.rows:
@@ -107,7 +109,8 @@ def main() -> None:
             size = (folder / "rows.csv").stat().st_size
             arms = {"prepare": (OURS, ""), "checks alone": (OURS, "checks")}
             arms |= {"datasets": (THEIRS, "")} if arguments.against_datasets else {}
-            for name, (code, parts) in arms.items():
+            chosen = {name: arm for name, arm in arms.items() if name in (arguments.only or arms)}
+            for name, (code, parts) in chosen.items():
                 result = {"rows": rows, "mb": size / 1e6, "arm": name, **measured(code, folder, parts)}
                 found.append(result)
                 print(

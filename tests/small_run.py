@@ -37,8 +37,8 @@ def small_config(**changes: Any) -> RunConfig:
             "early_stopping_patience": None, "precision": "32-true", "compile": False,
             "lightning": {}, "callbacks": [],
         },
-        "evaluation": {"bootstrap_resamples": 100, "confidence": 0.95, "baselines": False, "precision_goal": None,
-                       "gate": {"model": None, "score": None, "margin": 0.0}},
+        "evaluation": {"bootstrap_resamples": 100, "confidence": 0.95, "baselines": False, "zero_shot": False,
+                       "precision_goal": None, "gate": {"model": None, "score": None, "margin": 0.0}},
         "report": {"confusion_title": "c", "training_title": "t"},
         "runtime": {
             "accelerator": "cpu", "devices": 1, "nodes": 1, "rendezvous": None, "slurm": None,
@@ -46,7 +46,7 @@ def small_config(**changes: Any) -> RunConfig:
             "gradient_checkpointing": False, "cpu_kernels": True,
             "feature_cache_gb": 1.0, "num_workers": 0, "progress_bar": False,
             "checkpoint_seconds": 0.0, "stall_minutes": 1.0,
-            "tracking": True, "tracking_uri": None, "system_metrics": False, "mlflow_experiment": "x",
+            "tracking": True, "tracking_uri": None, "system_metrics": False, "prepare_with": "local", "mlflow_experiment": "x",
             "lightning": {}, "allow_targets": [],
         },
     }  # fmt: skip

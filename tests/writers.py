@@ -20,6 +20,12 @@ TASK: dict[str, Any] = {
     "monitor": "val/loss", "monitor_mode": "min",
 }  # fmt: skip
 
+GGUF_NAMES = {
+    "embed_tokens": "token_embd", "layers.": "blk.", "self_attn.o_proj": "attn_output", "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
+}  # fmt: skip
+
 
 def pairs(count: int) -> list[dict[str, str]]:
     """Real texts, and their three longest words in order as what is to be written."""
@@ -98,3 +104,55 @@ def make_tiny_t5(folder: Path) -> Path:
     )  # fmt: skip
     T5ForConditionalGeneration(config).save_pretrained(folder)
     return folder
+
+
+def make_gguf(path: Path, llama: Path) -> Path:
+    """A tiny Llama and its tokenizer as a GGUF file in half precision, as llama.cpp's converter writes one."""
+    from gguf import GGUFWriter
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(llama)
+    config, writer = model.config, GGUFWriter(path, "llama")
+    said = {
+        "context_length": config.max_position_embeddings, "embedding_length": config.hidden_size,
+        "block_count": config.num_hidden_layers, "feed_forward_length": config.intermediate_size,
+        "head_count": config.num_attention_heads, "head_count_kv": config.num_key_value_heads,
+        "layer_norm_rms_eps": config.rms_norm_eps, "rope_freq_base": config.rope_parameters["rope_theta"],
+        "vocab_size": config.vocab_size, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
+    }  # fmt: skip
+    for name, value in said.items():
+        getattr(writer, f"add_{name}")(value)
+    _add_tokenizer(writer, llama)
+    for name, tensor in model.model.state_dict().items():
+        _add_tensor(writer, name, tensor.numpy(), config.num_attention_heads)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def _add_tokenizer(writer: Any, llama: Path) -> None:
+    import json
+
+    from gguf import TokenType
+
+    said = json.loads((llama / "tokenizer.json").read_text(encoding="utf-8"))
+    tokens = sorted(said["model"]["vocab"], key=said["model"]["vocab"].__getitem__)
+    special = {token["content"] for token in said["added_tokens"]}
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([TokenType.CONTROL if token in special else TokenType.NORMAL for token in tokens])
+    writer.add_token_merges([" ".join(pair) for pair in said["model"]["merges"]])
+
+
+def _add_tensor(writer: Any, name: str, values: Any, heads: int) -> None:
+    import numpy as np
+
+    for ours, theirs in GGUF_NAMES.items():
+        name = name.replace(ours, theirs)
+    name = {"norm.weight": "output_norm.weight"}.get(name, name)
+    if name.endswith(("attn_q.weight", "attn_k.weight")):  # llama.cpp keeps the halves that rotate together side by side
+        values = values.reshape(heads, 2, -1, values.shape[1]).swapaxes(1, 2).reshape(values.shape)
+    writer.add_tensor(name, values if values.ndim == 1 else values.astype(np.float16))

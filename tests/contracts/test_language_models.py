@@ -21,12 +21,12 @@ PARAMS = yaml.safe_load(re.findall(r"after `params.yaml` says\n\n```yaml\n(.*?)`
 
 
 def test_what_the_page_writes_composes(tmp_path: Path) -> None:
-    assert {Path(name).stem for name in FILES} == {"headlines", "headline"}
+    assert {Path(name).stem for name in FILES} == {"articles", "headline"}
     for name in ("conf", "params.yaml", "dvc.yaml"):
         (shutil.copytree if (ROOT / name).is_dir() else shutil.copyfile)(ROOT / name, tmp_path / name)
     for name, text in FILES.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
-    data = tmp_path / "conf" / "data" / "headlines.yaml"  # with the columns that the page's prompt asks for
+    data = tmp_path / "conf" / "data" / "articles.yaml"  # with the columns that the page's prompt asks for
     columns = re.findall(r"`columns: (\{.*?\})`", PAGE)[0]
     data.write_text(re.sub(r"columns: .*", f"columns: {columns}", data.read_text()), encoding="utf-8")
     (tmp_path / "conf" / "model" / "my-language-model.yaml").write_text("checkpoint: models/mine\n")

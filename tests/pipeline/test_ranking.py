@@ -36,7 +36,7 @@ def test_texts_are_embedded_ranked_and_found(strategy: str, tmp_path: Path, tiny
     project.run("dvc", "repro")
     reports = project.folder / "reports"
     details = json.loads((reports / "test" / "details.json").read_text())
-    assert set(details["baselines"]) == {"bm25", "untrained"}
+    assert set(details["baselines"]) == {"bm25", "zero_shot"}
     assert details["shown"][0] == "ndcg_at_10"
     told = pq.read_table(reports / "test" / "predictions.parquet").to_pydict()
     metrics = json.loads((reports / "test" / "metrics.json").read_text())

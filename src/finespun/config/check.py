@@ -90,7 +90,7 @@ def validate(plain: dict[str, Any], origin: Origin) -> RunConfig:
     if config:
         found += _check_modules(config)
     if config and not found:
-        found += [*_check_roles(config), *lightning.problems(config)]
+        found += [*_check_roles(config), *_check_zero_shot(config), *lightning.problems(config)]
     if config and not found:
         return config
     raise ConfigError([f"{origin.of(key)}: {problem}" for key, problem in dict(found).items()])
@@ -199,6 +199,14 @@ def named_classes(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple
     for key, value in flatten(values, prefix):
         if key.rpartition(".")[2] == "target" and isinstance(value, str) and "." in value:
             yield key, value
+
+
+def _check_zero_shot(config: RunConfig) -> Iterator[tuple[str, str]]:
+    task = targets.build("task", config.task)
+    answers = task.answers_untrained or any(how.verbatim for how in task.answer_roles.values())
+    if config.evaluation.zero_shot and not answers:
+        why = f"is for tasks that write; before training {type(task).__name__} says nothing: set it to false"
+        yield "evaluation.zero_shot", why
 
 
 def _check_roles(config: RunConfig) -> Iterator[tuple[str, str]]:

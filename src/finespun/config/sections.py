@@ -29,6 +29,7 @@ Name = Annotated[str, Field(min_length=1)]
 Column = Annotated[str, BeforeValidator(lambda given: str(given) if type(given) is int else given)]  # of CoNLL, by position
 SPLIT_OF_PATH = "(split)"  # a column that is added to rows whose file or hub split says it
 KERAS = (".keras", ".h5")
+GGUF = ".gguf"
 Severity = Literal["error", "warn", "note", "drop"]
 Finding = Literal["error", "warn", "note"]  # of what is no single row's fault
 SplitBy = Literal["hash", "stratified", "group", "time", "given"]
@@ -313,10 +314,12 @@ class ModelConfig(Section):
     @model_validator(mode="after")
     def _says_one_thing(self) -> Self:
         given = [name for name in ("checkpoint", "config", "module") if getattr(self, name) is not None]
-        keras = self.weights is not None and self.weights.endswith(KERAS)
-        if len(given) + keras != 1:
-            said = " and ".join([*given, *(["Keras weights"] if keras else [])]) or "none of them"
-            raise ValueError(f"say one of checkpoint, config or module, or weights that Keras saved; it says {said}")
+        whole = self.weights is not None and self.weights.endswith((*KERAS, GGUF))  # such files say their architecture
+        if len(given) + whole != 1:
+            said = " and ".join([*given, *([f"weights {self.weights}"] if whole else [])]) or "none of them"
+            raise ValueError(
+                f"say one of checkpoint, config or module, or weights that Keras saved or a GGUF file; it says {said}"
+            )
         if self.checkpoint and self.weights:
             raise ValueError("checkpoint has its own weights; leave weights out, or say the architecture as config")
         if not (self.checkpoint or self.weights):
@@ -336,7 +339,7 @@ class ModelConfig(Section):
             raise ValueError("revision is that of a checkpoint on the hub; leave it out")
         if self.mapping != "exact" and not (self.config or self.module):
             raise ValueError("mapping is for weights of a config or a module; leave it out")
-        if self.cut and (self.checkpoint or self.config):
+        if self.cut and (self.checkpoint or self.config or str(self.weights).endswith(GGUF)):
             raise ValueError("cut is for a module or Keras weights; leave it out")
         if self.tokenizer and self.processor is not None:
             raise ValueError("say tokenizer for texts or processor for images, not both")
@@ -401,6 +404,7 @@ class EvaluationConfig(Section):
     bootstrap_resamples: Annotated[int, Field(ge=100)]
     confidence: Annotated[float, Field(gt=0, lt=1)]
     baselines: bool
+    zero_shot: bool
     precision_goal: Annotated[float, Field(gt=0, le=1)] | None  # of each label: from which probability on it is reached
     gate: GateConfig
 
@@ -440,6 +444,7 @@ class RuntimeConfig(Section):
     cpu_kernels: bool
     feature_cache_gb: NonNegativeFloat
     num_workers: NonNegativeInt
+    prepare_with: Literal["local", "ray"]
     progress_bar: bool
     checkpoint_seconds: NonNegativeFloat
     stall_minutes: PositiveFloat  # without progress on several devices

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import pickle
+import tempfile
+import weakref
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import IO, Any, Self
 
-from finespun.data.cells import as_text, yes_or_no
+import numpy as np
+
+from finespun.data.cells import yes_or_no
 from finespun.data.row_table import RowTable
-from finespun.data.sources.tables import Row
 
 SHOWN = 5  # problems of each kind that a terminal shows
+IN_MEMORY = 10_000  # problems
 KEPT = ("warn", "note")  # severities of problems whose rows are kept
 WHY = {  # kind of problem -> why it matters
     "empty_text": "there is nothing to learn from, or to answer",
@@ -58,6 +64,47 @@ def short(value: str) -> str:
     return value if len(value) <= 60 else value[:57] + "..."
 
 
+class Problems:
+    """Problems in the order in which they were found; of very many, those after the first lie in a file without a name."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[tuple[str, str]] = Counter()  # severity, kind
+        self._first: list[Problem] = []
+        self._more: IO[bytes] | None = None
+
+    def __len__(self) -> int:
+        return self.counts.total()
+
+    def __iter__(self) -> Iterator[Problem]:
+        yield from self._first
+        place = 0
+        while self._more is not None and len(self._first) < len(self):
+            self._more.seek(place)
+            try:
+                problem = pickle.load(self._more)  # noqa: S301  (we wrote it)
+            except EOFError:
+                return
+            place = self._more.tell()
+            yield problem
+
+    def __iadd__(self, problems: Iterable[Problem]) -> Self:
+        for problem in problems:
+            self.append(problem)
+        return self
+
+    def append(self, problem: Problem) -> None:
+        """Takes a problem."""
+        self.counts[problem.severity, problem.kind] += 1
+        if len(self._first) < IN_MEMORY:
+            self._first.append(problem)
+            return
+        if self._more is None:
+            self._more = tempfile.TemporaryFile()  # noqa: SIM115  (it goes with us)
+            weakref.finalize(self, self._more.close)
+        self._more.seek(0, os.SEEK_END)
+        pickle.dump(problem, self._more)
+
+
 @dataclass(kw_only=True)
 class LeftOut:
     """Rows that are left out, by reason: nothing disappears without being listed."""
@@ -74,7 +121,9 @@ class LeftOut:
         self.reasons.append(self.names.index(reason))
 
     def __iter__(self) -> Iterator[tuple[int, str]]:
-        return ((number, self.names[reason]) for number, reason in zip(self.numbers, self.reasons, strict=True))
+        """Yields rows with the reason, in the order of the rows."""
+        order = np.argsort(np.frombuffer(self.numbers, np.uint32), kind="stable")
+        return ((self.numbers[place], self.names[self.reasons[place]]) for place in order)
 
 
 @dataclass(kw_only=True)
@@ -85,7 +134,7 @@ class Report:
     place: Callable[[int], tuple[str, int]] | None = None  # a row's number -> its file and line; None: there is one file
     rows: int = 0
     filtered: Counter[str] = field(default_factory=Counter)
-    problems: list[Problem] = field(default_factory=list)
+    problems: Problems = field(default_factory=Problems)
     dropped: LeftOut = field(default_factory=LeftOut)
     kept: RowTable = field(default_factory=RowTable)
     answers: Counter[str] = field(default_factory=Counter)
@@ -123,29 +172,45 @@ class Report:
         """Takes something wrong with the whole."""
         self.problems.append(Problem(kind=kind, severity=severity, line=0, column="", value="", remedy=remedy))
 
-    def count_answers(self, line: int, answers: Sequence[str]) -> None:
-        """Counts the labels of a row that is kept."""
+    def keep(
+        self, line: int, content: int, target: str, answers: Sequence[str],
+        split: tuple[int | None, float | None, int | None],
+    ) -> None:  # fmt: skip
+        """Takes a row that is kept; `split` are its group, its time and the split that it names, where the data have them."""
+        group, time, given = split
+        self.kept.add(line, content=content, target=target, answers=answers)
+        if group is not None:
+            self.kept.keys.append(group)
+        if time is not None:
+            self.kept.times.append(time)
+        if given is not None:
+            self.kept.given.append(given)
         self.answers.update(answers)
         for answer in answers:
             self.first.setdefault(answer, line)
 
-    def add_indicators(self, row: Row, columns: Sequence[str]) -> None:
+    def add_indicators(self, cells: Mapping[str, str]) -> None:
         """Counts what says no in columns of 0 and 1: nothing at all, or a 0."""
-        said = {column: str(as_text(row[column])).strip() for column in columns}
-        self.blanks.update(column for column, cell in said.items() if not cell)
-        self.noes.update(column for column, cell in said.items() if cell and yes_or_no(cell) is False)
+        self.blanks.update(column for column, cell in cells.items() if not cell)
+        self.noes.update(column for column, cell in cells.items() if cell and yes_or_no(cell) is False)
 
     def counts(self, severity: str) -> dict[str, int]:
         """Returns the number of problems by kind."""
-        return dict(Counter(p.kind for p in self.problems if p.severity == severity))
+        return {kind: count for (mine, kind), count in self.problems.counts.items() if mine == severity}
 
     def text(self, severity: str) -> str:
         """Returns the problems of one severity for a terminal, a few of each kind."""
+        counts = self.counts(severity)
+        rows: dict[str, list[Problem]] = {kind: [] for kind in counts}
+        whole: dict[str, list[str]] = {kind: [] for kind in counts}
+        for each in self.problems if counts else ():
+            if each.severity == severity and not each.line:
+                whole[each.kind].append(each.remedy)
+            elif each.severity == severity and len(rows[each.kind]) < SHOWN:
+                rows[each.kind].append(each)
         lines = []
-        for kind, count in self.counts(severity).items():
-            mine = [p for p in self.problems if p.kind == kind and p.severity == severity]
-            why = f" ({WHY[kind]})" if kind in WHY else ""
-            lines += self._listed(kind.replace("_", " "), mine, why)
+        for kind, count in counts.items():
+            lines += [*whole[kind], *self._listed(kind, rows[kind], count - len(whole[kind]))]
             if count > SHOWN:
                 lines.append(f"  ... and {count - SHOWN} more")
         return "\n".join(lines)
@@ -166,12 +231,11 @@ class Report:
             "problems": problems,
         }
 
-    def _listed(self, name: str, problems: Sequence[Problem], why: str) -> list[str]:
-        """Returns a line for problems of rows with their number, then each of the first; others stand by themselves."""
-        rows = [each for each in problems if each.line]
-        head = [f"{name}: {len(rows)} row{'s' if len(rows) != 1 else ''}{why}"] if rows else []
-        whole = [each.remedy for each in problems if not each.line]
-        return [*whole, *head, *map(self._line, rows[:SHOWN])]
+    def _listed(self, kind: str, first: Sequence[Problem], count: int) -> list[str]:
+        """Returns a line for problems of rows with their number, then each of the first."""
+        why = f" ({WHY[kind]})" if kind in WHY else ""
+        head = [f"{kind.replace('_', ' ')}: {count} row{'s' if count != 1 else ''}{why}"] if count else []
+        return [*head, *map(self._line, first)]
 
     def _line(self, problem: Problem) -> str:
         file, line = self.where(problem.line)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from finespun.config.sections import DataConfig
 from finespun.data.cells import (
@@ -112,6 +112,23 @@ def _unexpected(value: Any, *, lists: bool) -> str | None:
     return None
 
 
+class Checked(NamedTuple):
+    """What one row says, looked at by itself: what workers hand back, in the order of the rows."""
+
+    number: int
+    problems: Sequence[Problem] = ()
+    filtered: str = ""  # the rule of `data.filters` that leaves it out
+    columns: tuple[str, ...] | None = None  # those that it has, where some are missing
+    indicators: Mapping[str, str] | None = None  # cells of columns of 0 and 1
+    content: int | None = None  # a hash; None: the row is not kept
+    shown: str = ""  # what it is known by in messages
+    target: str = ""
+    answers: Sequence[str] = ()
+    group: int | None = None
+    time: float | None = None
+    given: int | None = None
+
+
 def check_rows(
     lines: Iterable[Line], data: DataConfig, task: Task, place: Callable[[int], tuple[str, int]] | None = None
 ) -> Report:  # fmt: skip
@@ -120,65 +137,111 @@ def check_rows(
     Raises:
         DataError: a column is missing, or there is no row.
     """
-    report = Report(file=data.name, place=place)
-    needed = {column for _, column in named_columns(data.columns)} | {rule.column for rule in data.filters}
+    return collected(check_each(lines, data, task), data, task, place)
+
+
+def check_each(lines: Iterable[Line], data: DataConfig, task: Task) -> Iterator[Checked]:
+    """Yields what each row says by itself: a function of the row alone, so that it does not matter who looks at which rows."""
+    needed = _needed(data)
     several = [data.columns[role] for role, how in roles_of(task).items() if how.indicators and role in data.columns]
     indicators = [column for given in several if not isinstance(given, str) for column in given]
     for line in lines:
-        if not report.rows:
-            _require_columns(line, data)
-        report.rows += 1
         if not needed <= line.row.keys():
-            report.problems += _holes(line, needed)
+            yield Checked(line.number, columns=tuple(line.row))
             continue
         given = ((rule, str(as_text(line.row[rule.column]))) for rule in data.filters)
         reason = next((f"{rule.column}={value}" for rule, value in given if value in rule.drop), None)
         if reason:
-            report.filter_out(line.number, reason)
+            yield Checked(line.number, filtered=reason)
             continue
-        values = role_values(line.row, data.columns, task)
-        report.add_indicators(line.row, indicators)
-        _check_row(line, values, data, task, report)
+        found = _check_row(line.number, role_values(line.row, data.columns, task), data, task)
+        if indicators:
+            found = found._replace(indicators={column: str(as_text(line.row[column])).strip() for column in indicators})
+        yield found
+
+
+def collected(
+    rows: Iterable[Checked], data: DataConfig, task: Task, place: Callable[[int], tuple[str, int]] | None = None
+) -> Report:  # fmt: skip
+    """Puts together what rows say by themselves, in their order, and finds those that are there twice.
+
+    Raises:
+        DataError: a column is missing, or there is no row.
+    """
+    report = Report(file=data.name, place=place)
+    needed = _needed(data)
+    for row in rows:
+        if not report.rows and row.columns is not None:
+            _require_columns(row.columns, data)
+        report.rows += 1
+        if row.columns is not None:
+            report.problems += _holes(row.number, row.columns, needed)
+        elif row.filtered:
+            report.filter_out(row.number, row.filtered)
+        else:
+            if row.indicators is not None:
+                report.add_indicators(row.indicators)
+            _collect(row, data, task, report)
     if not report.rows:
         raise DataError(f"{data.name}: holds no rows; put your rows into it")
+    report.kept.complete()
     return report
 
 
-def _check_row(line: Line, values: Values, data: DataConfig, task: Task, report: Report) -> None:
-    """Adds what is wrong with a row to the report, and the row to those that may be kept, if it may."""
-
-    def problem(kind: str, role: str, remedy: str) -> Problem:
-        column, value = (
-            ", ".join(map(str, each)) if isinstance(each, list | tuple) else str(each)
-            for each in (data.columns[role], values[role])
-        )
-        severity = getattr(data.checks, kind, "error")
-        return Problem(kind=kind, severity=severity, line=line.number, column=column, value=value, remedy=remedy)
-
-    found = [problem(*each) for each in problems_of(values, task, data.labels)]
-    found = found or [problem(*each) for each in _stand_ins(values, data.labels)]
-    found += [problem(*each) for each in (*_split_problems(values, data), *_unseen(values, task))]
-    if all(each.severity in KEPT for each in found):
-        content, target = normalise(task.content(values)), _target_of(values, task)
-        number = hashed(content, data.split.seed)
-        found += [problem(*each) for each in _repeats(number, target, task, report)]
-        if all(each.severity in KEPT for each in found):
-            _keep(line.number, number, target, values, data, task, report)
-    report.add(found)
+def _needed(data: DataConfig) -> set[str]:
+    return {column for _, column in named_columns(data.columns)} | {rule.column for rule in data.filters}
 
 
-def _keep(
-    line: int, content: int, target: str, values: Values, data: DataConfig, task: Task, report: Report
-) -> None:  # fmt: skip
-    answers = task.answers(values)
-    report.kept.add(line, content=content, target=target, answers=answers)
-    report.count_answers(line, answers)
-    if "group" in values:
-        report.kept.keys.append(hashed(str(values["group"]), data.split.seed))
-    if "time" in values:
-        report.kept.times.append(time_of(str(values["time"])) or 0.0)
-    if "split" in values:
-        report.kept.given.append(given_split(str(values["split"])) or 0)
+def _check_row(number: int, values: Values, data: DataConfig, task: Task) -> Checked:
+    """Returns what is wrong with a row, and, if it may be kept, what it is compared by."""
+    found = [_problem(number, values[role], kind, role, remedy, data) for kind, role, remedy in _problems(values, data, task)]
+    if not all(each.severity in KEPT for each in found):
+        return Checked(number, found)
+    role, seed = main_role(task), data.split.seed
+    return Checked(
+        number,
+        found,
+        content=hashed(normalise(task.content(values)), seed),
+        shown=_joined(values[role]),
+        target=_target_of(values, task),
+        answers=task.answers(values),
+        group=hashed(str(values["group"]), seed) if "group" in values else None,
+        time=time_of(str(values["time"])) or 0.0 if "time" in values else None,
+        given=given_split(str(values["split"])) or 0 if "split" in values else None,
+    )
+
+
+def _problems(values: Values, data: DataConfig, task: Task) -> Iterator[Found]:
+    found = [*problems_of(values, task, data.labels)]
+    yield from found or _stand_ins(values, data.labels)
+    yield from _split_problems(values, data)
+    yield from _unseen(values, task)
+
+
+def _problem(number: int, value: Any, kind: str, role: str, remedy: str, data: DataConfig) -> Problem:
+    severity = getattr(data.checks, kind, "error")
+    column = _joined(data.columns[role])
+    return Problem(kind=kind, severity=severity, line=number, column=column, value=_joined(value), remedy=remedy)
+
+
+def _joined(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _collect(row: Checked, data: DataConfig, task: Task, report: Report) -> None:
+    """Adds what is wrong with a row to the report, and the row to those that are kept, if it is."""
+    found = row.problems
+    if row.content is not None:
+        role = main_role(task)
+        repeats = [
+            _problem(row.number, row.shown, kind, role, remedy, data)
+            for kind, remedy in _repeats(row.content, row, task, report)
+        ]
+        if all(each.severity in KEPT for each in repeats):
+            report.keep(row.number, row.content, row.target, row.answers, (row.group, row.time, row.given))
+        found = [*found, *repeats] if repeats else found
+    if found:
+        report.add(found)
 
 
 def split_key(values: Values, task: Task) -> str:
@@ -208,8 +271,7 @@ def _unseen(values: Values, task: Task) -> Iterator[Found]:
                 )
 
 
-def _require_columns(line: Line, data: DataConfig) -> None:
-    have = list(line.row)
+def _require_columns(have: Sequence[str], data: DataConfig) -> None:
     needed = [(f"data.columns.{role}", column) for role, column in named_columns(data.columns)]
     needed += [("data.filters", rule.column) for rule in data.filters]
     cut = ""
@@ -219,7 +281,7 @@ def _require_columns(line: Line, data: DataConfig) -> None:
             if data.name.endswith(".tsv")
             else " or data.delimiter"
         )
-    if have == ["file", "folder"]:
+    if [*have] == ["file", "folder"]:
         cut += "; it is a folder of images, for task: image_classification and columns: {image: file, label: folder}"
     table = data.format == "csv" or Path(data.name).suffix.lower() in (".csv", ".tsv")
     likely = table and any(len(column) > LONG_NAME or NUMBER.fullmatch(column) for column in have)
@@ -235,10 +297,10 @@ def _require_columns(line: Line, data: DataConfig) -> None:
         raise DataError("\n".join(problems))
 
 
-def _holes(line: Line, needed: set[str]) -> Iterator[Problem]:
-    remedy = f"is not in this row, which has: {listed(line.row)}; write it, as null where there is nothing to say"
-    for column in sorted(needed - line.row.keys()):
-        yield Problem(kind="missing_column", severity="error", line=line.number, column=column, value="", remedy=remedy)
+def _holes(number: int, have: Sequence[str], needed: set[str]) -> Iterator[Problem]:
+    remedy = f"is not in this row, which has: {listed(have)}; write it, as null where there is nothing to say"
+    for column in sorted(needed - {*have}):
+        yield Problem(kind="missing_column", severity="error", line=number, column=column, value="", remedy=remedy)
 
 
 def _stand_ins(values: Values, labels: Sequence[str] | None) -> Iterator[Found]:
@@ -259,17 +321,17 @@ def _target_of(values: Values, task: Task) -> str:
     return "; ".join(_target(values[role], role, task, values) for role in task.answer_roles if role in values)
 
 
-def _repeats(content: int, target: str, task: Task, report: Report) -> Iterator[Found]:
+def _repeats(content: int, row: Checked, task: Task, report: Report) -> Iterator[tuple[str, str]]:
     first = report.kept.first(content)
     if first is None:
         return
     role, line = main_role(task), report.called(report.kept.numbers[first])
-    if task.several_answers and not report.kept.same_target(first, target):
+    if task.several_answers and not report.kept.same_target(first, row.target):
         return
-    if not report.kept.same_target(first, target):
+    if not report.kept.same_target(first, row.target):
         names = report.kept.answers[report.kept.kinds[first]]
         first_target = f", not {short(', '.join(names))!r}" if names else ""
-        remedy = f"same {role} as row {line} but labelled {short(target)!r}{first_target}; correct one of them"
-        yield "conflicting_labels", role, f"{remedy}, or set data.checks.conflicting_labels: drop"
+        remedy = f"same {role} as row {line} but labelled {short(row.target)!r}{first_target}; correct one of them"
+        yield "conflicting_labels", f"{remedy}, or set data.checks.conflicting_labels: drop"
     else:
-        yield "duplicate", role, f"same {role} and label as row {line}; remove one, or set data.checks.duplicate: drop"
+        yield "duplicate", f"same {role} and label as row {line}; remove one, or set data.checks.duplicate: drop"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +21,7 @@ from finespun.data.splits import SPLITS, Assigned, normalise, position, split_of
 from finespun.errors import DataError, did_you_mean, listed, visible
 from finespun.tasks.base import Encoder, Task, Values
 
-Encoded = tuple[int, Values, dict[str, str]]  # line number, role -> text, column of `data.slices` -> value
+Placed = tuple[int, Values, dict[str, str]]  # line number, role -> text, column of `data.slices` -> value
 SLICE = "slice/"  # begins the names of columns that `data.slices` keeps
 
 
@@ -68,6 +69,17 @@ def _quantiles(lengths: Counter[int], shares: Sequence[float]) -> list[float]:
     return [float(one + (other - one) * (where % 1)) for one, other, where in zip(low, high, at, strict=True)]
 
 
+class Encoded(NamedTuple):
+    """Rows of one split that follow each other, as they are written, and what the profile counts of them."""
+
+    split: str
+    rows: int
+    batch: pa.RecordBatch
+    labels: Counter[str]
+    lengths: Counter[int]
+    truncated: int
+
+
 def encode_splits(
     lines: Iterable[Line],
     *,
@@ -86,36 +98,96 @@ def encode_splits(
     Raises:
         DataError: a split stays empty.
     """
+    encoded = encode_each(
+        lines, data=data, task=task, encoder=encoder, labels=labels, left_out=left_out, assigned=assigned
+    )  # fmt: skip
+    return write_splits(encoded, data, task, folder)
+
+
+def encode_each(
+    lines: Iterable[Line], *, data: DataConfig, task: Task, encoder: Encoder, labels: Sequence[str],
+    left_out: Container[int] = (), assigned: Assigned | None = None,
+) -> Iterator[Encoded]:  # fmt: skip
+    """Yields the rows of each split, encoded, in their order; a thread encodes while the next are read."""
+
+    def encoded(split: str, rows: list[Placed]) -> Encoded:
+        columns = task.encode([values for _, values, _ in rows], encoder, labels)
+        lengths, truncated = Counter(columns["length"].to_pylist()), sum(columns.pop("truncated").to_pylist())
+        source = columns.pop("source").to_numpy() if "source" in columns else slice(None)
+        numbers = pa.array(np.array([number for number, _, _ in rows])[source], pa.int64())
+        kept = {
+            f"{SLICE}{name}": pa.array(np.array([said[name] for _, _, said in rows], dtype=object)[source], pa.string())
+            for name in data.slices
+        }
+        batch = pa.RecordBatch.from_pydict({"row": numbers, **columns, **kept})
+        counts = Counter(label for _, values, _ in rows for label in task.answers(values))
+        return Encoded(split, len(rows), batch, counts, lengths, truncated)
+
+    with ThreadPoolExecutor(1) as thread:
+        waiting = None
+        for split, rows in _by_split(lines, data, task, left_out, assigned):
+            begun = thread.submit(encoded, split, rows)
+            if waiting is not None:
+                yield waiting.result()
+            waiting = begun
+        if waiting is not None:
+            yield waiting.result()
+
+
+def write_splits(encoded: Iterable[Encoded], data: DataConfig, task: Task, folder: Path) -> Profile:
+    """Writes what `encode_each` yields; the files do not depend on how many rows come at once.
+
+    Raises:
+        DataError: a split stays empty.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     profile = Profile(unit=task.unit)
     with ExitStack() as stack:
-        writers: dict[str, pa.RecordBatchFileWriter] = {}
-        for split, rows in _by_split(lines, data, task, left_out, assigned):
-            columns = task.encode([values for _, values, _ in rows], encoder, labels)
-            profile.rows[split] += len(rows)
-            for _, values, _ in rows:
-                profile.labels[split].update(task.answers(values))
-            profile.lengths.update(columns["length"].to_pylist())
-            profile.truncated += sum(columns.pop("truncated").to_pylist())
-            source = columns.pop("source").to_numpy() if "source" in columns else slice(None)
-            numbers = pa.array(np.array([number for number, _, _ in rows])[source], pa.int64())
-            kept = {
-                f"{SLICE}{name}": pa.array(np.array([said[name] for _, _, said in rows], dtype=object)[source], pa.string())
-                for name in data.slices
-            }
-            batch = pa.RecordBatch.from_pydict({"row": numbers, **columns, **kept})
-            if split not in writers:
-                writers[split] = stack.enter_context(pa.ipc.new_file(str(folder / f"{split}.arrow"), batch.schema))
-            writers[split].write_batch(batch)
+        writers: dict[str, _Writer] = {}
+        for each in encoded:
+            profile.rows[each.split] += each.rows
+            profile.labels[each.split].update(each.labels)
+            profile.lengths.update(each.lengths)
+            profile.truncated += each.truncated
+            if each.split not in writers:
+                file = stack.enter_context(pa.ipc.new_file(str(folder / f"{each.split}.arrow"), each.batch.schema))
+                writers[each.split] = _Writer(file, task.rows_at_once)
+            writers[each.split].add(each.batch)
+        for writer in writers.values():
+            writer.write_rest()
     _require_rows(profile, data)
     return profile
 
 
+class _Writer:
+    """Writes rows in batches of one size, however they come."""
+
+    def __init__(self, file: pa.RecordBatchFileWriter, size: int) -> None:
+        self.file, self.size = file, size
+        self.waiting: list[pa.RecordBatch] = []
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        self.waiting.append(batch)
+        if sum(each.num_rows for each in self.waiting) >= self.size:
+            rows = pa.concat_batches(self.waiting)
+            whole = rows.num_rows - rows.num_rows % self.size
+            for start in range(0, whole, self.size):
+                self._write(rows.slice(start, self.size))
+            self.waiting = [rows.slice(whole)] if whole < rows.num_rows else []
+
+    def write_rest(self) -> None:
+        if self.waiting:
+            self._write(pa.concat_batches(self.waiting))
+
+    def _write(self, rows: pa.RecordBatch) -> None:
+        self.file.write_batch(pa.concat_batches([rows]))
+
+
 def _by_split(
     lines: Iterable[Line], data: DataConfig, task: Task, left_out: Container[int], assigned: Assigned | None
-) -> Iterator[tuple[str, list[Encoded]]]:
+) -> Iterator[tuple[str, list[Placed]]]:
     for chunk in chunks(lines, task.rows_at_once):
-        parts: dict[str, list[Encoded]] = {split: [] for split in SPLITS}
+        parts: dict[str, list[Placed]] = {split: [] for split in SPLITS}
         for line in chunk:
             split = assigned.of(line.number) if assigned else ""
             if split is None or line.number in left_out:

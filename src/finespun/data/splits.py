@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -80,14 +81,14 @@ class Assigned:
     """The split of each row that is kept, for a reader that goes through the rows in order."""
 
     def __init__(self, rows: RowTable, codes: Codes) -> None:
-        self.rows, self.codes = rows, codes
+        self.numbers, self.codes = rows.numbers, codes
         self._next = 0
 
     def of(self, number: int) -> str | None:
         """Returns the split of a row; None where it is left out."""
-        numbers = self.rows.numbers
-        while self._next < len(numbers) and numbers[self._next] < number:
-            self._next += 1
+        numbers = self.numbers
+        if self._next < len(numbers) and numbers[self._next] < number:
+            self._next = bisect_left(numbers, number, self._next + 1)
         if self._next == len(numbers) or numbers[self._next] != number:
             return None
         code = self.codes[self._next]

@@ -53,19 +53,19 @@ def measure(
         split: val or test.
         outputs: one array a row, in the split's order.
         config: the section `evaluation`.
-        others: further baselines' outputs, each with the task that reads them.
+        others: outputs of other models for the same rows, each with the task that reads them: compared with as baselines are.
     """
     table, labels = prepared.open(split), prepared.labels
     simple = task.baselines(prepared.open("train"), table, labels) if config.baselines else {}
     judged = task.judge(table, outputs, labels)
-    compared = {name: task.judge(table, found, labels) for name, found in simple.items()}
-    compared |= {name: each.judge(table, found, labels) for name, (each, found) in others.items()}
+    beside = {name: task.judge(table, found, labels) for name, found in simple.items()}
+    beside |= {name: each.judge(table, found, labels) for name, (each, found) in others.items()}
     known = one_label_chances(judged)
     return Measured(
         scores=score(judged),
         intervals=bootstrap(judged, config),
-        baselines={name: score(other) for name, other in compared.items()},
-        comparison={name: _compared(judged, other, task.headline, config) for name, other in compared.items()},
+        baselines={name: score(other) for name, other in beside.items()},
+        comparison={name: _compared(judged, other, task.headline, config) for name, other in beside.items()},
         calibration=calibration(*known) if known else None,
         slices=slices(judged, table, by=task.headline[0], config=config),
         predictions=pa.table(judged.table),

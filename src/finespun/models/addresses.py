@@ -10,10 +10,11 @@ from pathlib import Path
 
 from finespun.artifacts import Artifacts
 from finespun.config.check import named_classes
-from finespun.config.sections import ModelConfig
+from finespun.config.sections import GGUF, ModelConfig
 from finespun.errors import ModelError
 from finespun.files import read_json
 from finespun.kept import file_digest, in_one_move
+from finespun.models import gguf
 
 WEIGHT_FILES = ("*.safetensors", "*.bin", "*.pth", "*.pt")
 SAFE, PICKLED = "model*.safetensors*", "pytorch_model*.bin*"  # with `*.index.json` where a checkpoint is in shards
@@ -49,7 +50,10 @@ def resolve(model: ModelConfig, project: Path, *, weights: bool) -> Path:
         folder = _checkpoint(model, project, weights=weights)
         alone = is_adapter(folder) and not processor_files(folder)
         return resolve(base_of(folder, model), project, weights=False) if alone else folder
-    beside = weights_file(model, project).parent
+    weights_at = weights_file(model, project)
+    if weights_at.suffix == GGUF:
+        return gguf.tokenizer_folder(weights_at, store(project, "tokenizers"))
+    beside = weights_at.parent
     if not processor_files(beside):
         raise ModelError(
             f"model.weights: {model.weights}: no tokenizer and no image processor lies beside it; say where one is"

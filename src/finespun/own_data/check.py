@@ -9,6 +9,7 @@ from typing import Any
 from finespun.artifacts import Artifacts
 from finespun.config.compose import compose
 from finespun.data.dataset_checks.examine import Examined, examine
+from finespun.data.passes.here import RowsHere
 from finespun.data.sources.source import Source
 from finespun.data.splits import SPLITS
 from finespun.errors import first_of
@@ -27,7 +28,7 @@ def examined(artifacts: Artifacts) -> Examined:
     config, _ = compose(artifacts)
     source = Source(spelt(config.data), artifacts.project)
     task, encoder = task_and_encoder(config, artifacts)
-    found = examine(source, source.data, task, encoder)
+    found = examine(RowsHere(source), source.data, task, encoder)
     for note in source.notes:
         found.report.say("found_in_file", "note", note)
     return found

@@ -23,9 +23,10 @@ METHODS = {
     "most_frequent_tag": "most frequent tag", "usual_tag_of_word": "usual tag of each word",
     "most_frequent_class": "most frequent class", "usual_class_of_place": "usual class of each place",
     "usual_box_of_label": "usual box of each label",
-    "bm25": "BM25", "untrained": "the model before fine-tuning", "popularity": "most popular items", "ease": "EASE",
+    "bm25": "BM25", "popularity": "most popular items", "ease": "EASE",
     "item_knn": "item-kNN",
     "lead": "first words of the source", "source": "the source itself", "nearest_training_row": "nearest training row's target",
+    "zero_shot": "the model before fine-tuning",
 }  # fmt: skip
 SMALLER_IS_BETTER = ("loss", "rmse", "mse", "mae", "perplexity", "error", "wer", "cer")
 SHARES = (

@@ -16,13 +16,13 @@ from finespun.artifacts import Artifacts
 from finespun.config import targets
 from finespun.config.compose import read_for_stage
 from finespun.config.sections import RunConfig
-from finespun.data.prepared import ITEMS, PreparedData
+from finespun.data.prepared import PreparedData
 from finespun.errors import first_of
+from finespun.evaluation import zero_shot
 from finespun.evaluation.measure import Measured, headline, measure
-from finespun.evaluation.predict import predict_split, with_items
+from finespun.evaluation.predict import predict_split
 from finespun.evaluation.record import read_record
 from finespun.failures import while_writing
-from finespun.models.conversion.folder import ready
 from finespun.models.pretrained import load_model
 from finespun.stages import finished
 from finespun.stages.launching import on_devices
@@ -64,14 +64,24 @@ def predict_and_measure(config: RunConfig, artifacts: Artifacts, split: str) -> 
     outputs = predict_split(
         model=model, task=task, encoder=encoder, prepared=prepared, split=split, runtime=config.runtime
     )  # fmt: skip
-    others = _untrained(config, artifacts, prepared, split) if task.answers_untrained and config.evaluation.baselines else {}
+    seconds = time.perf_counter() - began
+    untuned = _untuned(config, artifacts, prepared, split)
     if outputs is None:
         return None
-    seconds = time.perf_counter() - began
-    measured = measure(
-        task=task, prepared=prepared, split=split, outputs=outputs, config=config.evaluation, others=others
-    )  # fmt: skip
+    others = {} if untuned is None else {zero_shot.NAME: untuned}
+    measured = measure(task=task, prepared=prepared, split=split, outputs=outputs, others=others, config=config.evaluation)
     return replace(measured, seconds=seconds)
+
+
+def _untuned(config: RunConfig, artifacts: Artifacts, prepared: PreparedData, split: str) -> tuple[Task, Outputs] | None:
+    """Returns the outputs of the model that training began with, where they are asked for, and the task that reads them."""
+    task = targets.build("task", config.task)
+    if not (config.evaluation.zero_shot or (config.evaluation.baselines and task.answers_untrained)):
+        return None
+    model = localised(config.model, config.runtime, artifacts)
+    return zero_shot.zero_shot(
+        task=config.task, model=model, project=artifacts.project, prepared=prepared, split=split, runtime=config.runtime
+    )  # fmt: skip
 
 
 def _read(config: RunConfig, artifacts: Artifacts) -> tuple[Any, Task, Encoder]:
@@ -80,25 +90,6 @@ def _read(config: RunConfig, artifacts: Artifacts) -> tuple[Any, Task, Encoder]:
         artifacts.finetuned, auto_class=task.auto_class, options={}, trust_remote_code=config.model.trust_remote_code
     )  # fmt: skip
     return model, task.settled(model.config.to_dict()), task.encoder(artifacts.finetuned)
-
-
-def _untrained(
-    config: RunConfig, artifacts: Artifacts, prepared: PreparedData, split: str
-) -> dict[str, tuple[Task, Outputs]]:  # fmt: skip
-    """Returns what the pretrained model, as it comes, says of a split, with the task that reads it; on rank zero alone."""
-    task = targets.build("task", config.task)
-    model = localised(config.model, config.runtime, artifacts)
-    folder = ready(model, artifacts.project, auto_class=task.auto_class)
-    encoder = task.encoder(folder)
-    common: dict[str, Any] = {
-        "model": load_model(folder, auto_class=task.auto_class, options={}, trust_remote_code=model.trust_remote_code),
-        "encoder": encoder, "prepared": prepared, "runtime": config.runtime,
-    }  # fmt: skip
-    if task.ranks:
-        prepared.verified(ITEMS)
-        task = with_items(task, **common)
-    outputs = predict_split(task=task, split=split, **common)
-    return {} if outputs is None else {"untrained": (task, outputs)}
 
 
 def write_report(measured: Measured, folder: Path, *, confidence: float, **more: int) -> None:

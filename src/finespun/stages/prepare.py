@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from finespun.artifacts import Artifacts
 from finespun.config import targets
@@ -16,9 +20,10 @@ from finespun.data.cells import label_name
 from finespun.data.check_report import Report
 from finespun.data.dataset_checks.examine import examine
 from finespun.data.dataset_checks.left_out import write_dropped
-from finespun.data.encode import Profile, beyond_limit, encode_splits
+from finespun.data.encode import Profile, beyond_limit, encode_each, write_splits
+from finespun.data.passes.here import Rows, RowsHere
+from finespun.data.passes.on_ray import RowsOnRay
 from finespun.data.prepared import ITEMS, PreparedData
-from finespun.data.progress import WithBar
 from finespun.data.related.items import source_of, write_items
 from finespun.data.sources import tables
 from finespun.data.sources.source import Source
@@ -109,13 +114,14 @@ def _keep(prepared: Path, last: Path) -> None:
 
 def prepare(config: RunConfig, artifacts: Artifacts, folder: Path, source: Source | None = None) -> None:
     """Reads twice and more: first every row is checked, and nothing is written unless all is well."""
+    pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own keeps what is freed: memory would grow with the rows
     source = source or Source(spelt(config.data), artifacts.project)
     data = source.data
     task, encoder = task_and_encoder(config, artifacts)
     for note in source.notes:
         print(f"warning: {note}")  # noqa: T201
-    bars = config.runtime.progress_bar
-    found = examine(WithBar(source, "checking", bars=bars), data, task, encoder)
+    rows = _rows(source, config)
+    found = examine(rows, data, task, encoder)
     report, known = found.report, found.labels
     _tell(report, artifacts.state / "data_problems.csv")
     require_rows(report, data)
@@ -123,10 +129,11 @@ def prepare(config: RunConfig, artifacts: Artifacts, folder: Path, source: Sourc
     left_out = beyond_limit(source(), data, task, assigned=Assigned(report.kept, found.codes))
     for number in sorted(left_out):
         report.dropped.add(number, "limit")
-    profile = encode_splits(
-        WithBar(source, "encoding", bars=bars)(), data=data, task=task, encoder=encoder, labels=labels, folder=folder,
-        left_out=left_out, assigned=Assigned(report.kept, found.codes),
+    encode = partial(
+        encode_each, data=data, task=task, encoder=encoder, labels=labels, left_out=left_out,
+        assigned=Assigned(report.kept, found.codes),
     )  # fmt: skip
+    profile = write_splits(rows.map(encode, "encoding"), data, task, folder)
     _require_trained(known.trained, profile, data)
     written = PreparedData(folder)
     task.fitted(written.open("train"), labels)
@@ -153,8 +160,14 @@ def prepare(config: RunConfig, artifacts: Artifacts, folder: Path, source: Sourc
     for name, content in (("profile", profile.plain(report)), ("schema", schema)):
         (folder / f"{name}.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     _print_warnings(profile)
-    rows = ", ".join(f"{split} {profile.rows[split]:,}" for split in SPLITS)
-    print(f"{data.name}: {report.rows:,} rows, {len(report.dropped.numbers):,} left out; {rows}; labels {first_of(labels, 20)}")  # noqa: T201
+    _tell_counts(report, profile, data, labels)
+
+
+def _rows(source: Source, config: RunConfig) -> Rows:
+    """Returns what goes through the rows: this process, or a cluster."""
+    if config.runtime.prepare_with == "ray":
+        return RowsOnRay(source)
+    return RowsHere(source, bars=config.runtime.progress_bar)
 
 
 def task_and_encoder(config: RunConfig, artifacts: Artifacts) -> tuple[Task, Encoder]:
@@ -167,6 +180,12 @@ def task_and_encoder(config: RunConfig, artifacts: Artifacts) -> tuple[Task, Enc
     task: Task = targets.build("task", config.task).reading_from(here, artifacts.project, inside=inside)
     model = localised(config.model, config.runtime, artifacts)
     return task, task.encoder(resolve(model, artifacts.project, weights=False))
+
+
+def _tell_counts(report: Report, profile: Profile, data: DataConfig, labels: Sequence[str]) -> None:
+    rows = ", ".join(f"{split} {profile.rows[split]:,}" for split in SPLITS)
+    said = f"{data.name}: {report.rows:,} rows, {len(report.dropped.numbers):,} left out; {rows}; labels {first_of(labels, 20)}"
+    print(said)  # noqa: T201
 
 
 def _print_warnings(profile: Profile) -> None:
@@ -220,18 +239,20 @@ def _columns(source: Source) -> dict[str, Any]:
 
 
 def _tell(report: Report, path: Path) -> None:
-    rows = [problem for problem in report.problems if problem.line]
-    if rows:
+    rows = (problem for problem in report.problems if problem.line)
+    first = next(rows, None)
+    if first is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = CsvWriter(file)
             writer.row(["file", "row", "check", "severity", "column", "value", "remedy"])
-            writer.rows([*report.where(p.line), p.kind, p.severity, p.column, p.value, p.remedy] for p in rows)
+            for each in chain([first], rows):
+                writer.row([*report.where(each.line), each.kind, each.severity, each.column, each.value, each.remedy])
     else:
         path.unlink(missing_ok=True)
-    where = f"\nall of them: {path}" if rows else ""
+    where = f"\nall of them: {path}" if first else ""
     if report.counts("error"):
-        head = f"{report.file}: rows need mending before training\n" if rows else f"{report.file}: "
+        head = f"{report.file}: rows need mending before training\n" if first else f"{report.file}: "
         raise DataError(f"{head}{report.text('error')}{where}")
     if report.counts("warn"):
         print(f"warning: {report.text('warn')}{where}")  # noqa: T201

@@ -264,6 +264,11 @@ def test_a_warning_about_rows_that_cannot_be_kept_is_refused() -> None:
     assert small_config(data={**keeping, "checks": {"unknown_label": "drop"}}).data.checks.unknown_label == "drop"
 
 
+def test_a_model_before_training_is_asked_only_by_tasks_that_write() -> None:
+    with pytest.raises(ConfigError, match="evaluation.zero_shot: is for tasks that write; before training TextClassification"):
+        small_config(evaluation__zero_shot=True)
+
+
 @pytest.mark.parametrize("imbalance", ["class_weights", "weighted_sampling"])
 @pytest.mark.parametrize(
     ("task", "columns", "why"),

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from finespun.config.sections import Checks, DataConfig, Filter, Target
 from finespun.config.targets import build
+from finespun.data import check_report
 from finespun.data.check_report import Report
 from finespun.data.checks import check_rows, role_values
+from finespun.data.dataset_checks.left_out import write_dropped
 from finespun.data.sources.tables import Line
 from finespun.errors import DataError
 from finespun.tasks.text_classification import TextClassification
@@ -149,7 +154,7 @@ def test_words_and_their_tags_are_lists() -> None:
     task = build("task", Target(**yaml.safe_load((ROOT / "conf" / "task" / "token_classification.yaml").read_text())))
     data = DataConfig(path="r.jsonl", columns={"text": "words", "tags": "tags"})
     row = {"words": ["Ada", "wrote"], "tags": ["B-PER", "O"]}
-    assert check_rows([Line(1, row)], data, task).problems == []
+    assert not check_rows([Line(1, row)], data, task).problems
 
 
 def test_a_row_with_a_mere_warning_is_compared_with_the_others() -> None:
@@ -165,3 +170,22 @@ def test_a_missing_value_is_the_empty_text(value: object) -> None:
         "text": "",
         "text_pair": ["", "nan"],
     }
+
+
+def test_very_many_problems_are_all_reported_and_lie_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [("" if number % 3 else f"text {number // 6}", "positive") for number in range(60)]
+    checks = Checks(empty_text="drop", duplicate="drop")
+    in_memory = checked(rows, checks=checks)
+    monkeypatch.setattr(check_report, "IN_MEMORY", 5)
+    report = checked(rows, checks=checks)
+    assert report.problems._more is not None
+    assert [*report.problems] == [*in_memory.problems]
+    assert report.text("drop") == in_memory.text("drop")
+    assert len(report.problems) == 40 + 10
+    write_dropped(report, tmp_path / "dropped.parquet")
+    dropped = pq.read_table(tmp_path / "dropped.parquet").to_pylist()
+    assert [(each["row"], each["reason"], each["value"]) for each in dropped] == [
+        (number, "duplicate" if text else "empty_text", text)
+        for number, (text, _) in enumerate(rows, 2)
+        if not text or (number - 2) % 6
+    ]

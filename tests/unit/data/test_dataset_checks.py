@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import finespun.data.dataset_checks.examine as examine_module
 from finespun.config.sections import DataConfig
 from finespun.data.dataset_checks.examine import Examined, examine
 from finespun.data.sources.tables import Line
@@ -31,11 +34,24 @@ def rows(count: int = 200, **columns: Any) -> Rows:
     return [{**row, **{name: make(number) for name, make in columns.items()}} for number, row in enumerate(found)]
 
 
+class Given:
+    """Rows in memory, as a source that can be gone through."""
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+
+    def map(self, function: Callable[[Iterator[Line]], Iterator[Any]], what: str = "") -> Iterator[Any]:
+        return function(Line(number, row) for number, row in enumerate(self.rows, 2))
+
+    def place(self, number: int) -> tuple[str, int]:
+        return "mail.csv", number
+
+
 def looked_at(given: Rows, encoder: TextEncoder | None = None, columns: dict[str, str] | None = None, **data: Any) -> Examined:
     config = DataConfig.model_validate(
         {"path": "mail.csv", "columns": {"text": "text", "label": "label", **(columns or {})}, **data}
     )
-    return examine(lambda: (Line(number, row) for number, row in enumerate(given, 2)), config, TASK, encoder)
+    return examine(Given(given), config, TASK, encoder)
 
 
 def said(found: Examined, kind: str) -> list[tuple[str, str]]:
@@ -48,7 +64,7 @@ def split_of_rows(found: Examined) -> dict[int, str]:
 
 
 def test_clean_rows_have_no_findings() -> None:
-    assert looked_at(rows()).report.problems == []
+    assert not looked_at(rows()).report.problems
 
 
 def test_a_row_in_two_ready_splits_is_an_error_or_leaves_training() -> None:
@@ -129,3 +145,14 @@ def test_each_severity_can_be_set(kind: str) -> None:
     assert getattr(DataConfig.model_validate({"path": "a.csv", "columns": {}, "checks": {kind: "note"}}).checks, kind) == "note"
     with pytest.raises(ValueError, match="Input should be"):
         DataConfig.model_validate({"path": "a.csv", "columns": {}, "checks": {kind: "loud"}})
+
+
+def test_large_data_are_looked_at_on_both_sides_of_the_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examine_module, "HELD_OUT", 30)
+    monkeypatch.setattr(examine_module, "TRAINED", 150)
+    given = rows(2_000)
+    sampled: list[str] = []
+    monkeypatch.setattr(examine_module.leakage, "check", lambda sample, *_: sampled.extend(each.split for each in sample))
+    looked_at(given)
+    assert Counter(split == "train" for split in sampled) == {True: 150, False: 30}
+    assert {"val", "test"} <= {*sampled}

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 
 from finespun.config.sections import DataConfig, ModelConfig
 from finespun.data.checks import check_rows
-from finespun.data.encode import Profile, beyond_limit, encode_splits
+from finespun.data.encode import Profile, beyond_limit, encode_each, encode_splits, write_splits
 from finespun.data.prepared import PreparedData
 from finespun.data.sources.tables import Line
 from finespun.data.splits import normalise, split_of
@@ -76,6 +76,23 @@ def test_the_profile_counts_what_was_left_out_and_what_was_warned_of(tmp_path: P
     assert told["rows"] == {split: sum(told["labels"][split].values()) for split in ("train", "val", "test")}
     assert told["tokens"]["max"] == 16
     assert told["tokens"]["rows_truncated"] == profile.truncated > 0
+
+
+def test_the_files_do_not_depend_on_how_many_rows_come_at_once(
+    tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TextClassification, "rows_at_once", 50)
+    encode(tmp_path / "whole", tiny_bert)
+    data = DataConfig(path=ROWS.name, columns={"text": "text", "label": "sentiment"})
+    given = {"data": data, "task": TASK, "encoder": TextEncoder.read(tiny_bert), "labels": LABELS, "left_out": {5}}
+    shards = [[*lines(300)][start:stop] for start, stop in ((0, 1), (1, 97), (97, 300))]
+    encoded = [each for shard in shards for each in encode_each(shard, **given)]
+    write_splits(encoded, data, TASK, tmp_path / "shards")
+    for split in ("train", "val", "test"):
+        assert (tmp_path / "whole" / f"{split}.arrow").read_bytes() == (tmp_path / "shards" / f"{split}.arrow").read_bytes()
+    sizes = [len(chunk) for chunk in PreparedData(tmp_path / "whole").open("train")["row"].chunks]
+    assert len(sizes) > 2
+    assert {*sizes[:-1]} == {50}
 
 
 def test_a_group_stays_in_one_split(tmp_path: Path, tiny_bert: Path) -> None:

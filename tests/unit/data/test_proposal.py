@@ -335,6 +335,7 @@ def test_one_bad_byte_in_utf_8_is_no_other_encoding() -> None:
     sample = ("schön,gut\n" * 50).encode() + b"k\xe4se,gut\n" + ("grün,gut\n" * 50).encode()
     assert encoding_of(sample) == "utf-8"
     assert encoding_of("schön,gut\n".encode("cp1252") * 50) == "cp1252"
+    assert encoding_of(("\N{REPLACEMENT CHARACTER}" * 9 + "ö\n").encode() * 50) == "utf-8"  # it stands there itself
 
 
 def test_columns_that_are_known_decide_on_the_delimiter() -> None:

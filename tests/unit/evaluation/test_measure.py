@@ -29,7 +29,7 @@ TASK = build("task", small_config().task)
 
 
 def config(*, resamples: int = 2000, confidence: float = 0.95, baselines: bool = False) -> EvaluationConfig:
-    changes = {"bootstrap_resamples": resamples, "confidence": confidence, "baselines": baselines}
+    changes = {"bootstrap_resamples": resamples, "confidence": confidence, "baselines": baselines, "zero_shot": False}
     return small_config(**{f"evaluation__{name}": value for name, value in changes.items()}).evaluation
 
 
@@ -158,3 +158,14 @@ def test_baselines_are_measured_on_the_same_rows(prepared: PreparedData) -> None
     shares = seen / seen.sum()  # of the training rows, not of those that are measured
     assert found.baselines["majority_class"]["log_loss"] == pytest.approx(-np.log(shares[targets]).mean())
     assert all(each.keys() == found.scores.keys() for each in found.baselines.values())
+
+
+def test_outputs_of_another_model_are_compared_as_baselines_are(prepared: PreparedData) -> None:
+    rows = prepared.open("val").num_rows
+    _, outputs = drawn(rows)
+    others = {"zero_shot": (TASK, [np.full(2, 0.5)] * rows)}
+    found = measure(task=TASK, prepared=prepared, split="val", outputs=outputs, config=config(resamples=100), others=others)
+    assert set(found.baselines) == {"zero_shot"}
+    difference = found.comparison["zero_shot"]["differences"]["accuracy"]
+    assert difference["value"] == pytest.approx(found.scores["accuracy"] - found.baselines["zero_shot"]["accuracy"])
+    assert difference["low"] <= difference["value"] <= difference["high"]

@@ -18,6 +18,7 @@ from finespun.data.sources.tables import Line
 from finespun.errors import ConfigError, DataError, ModelError
 from finespun.models.pretrained import load_model
 from finespun.tasks.answers import token_losses as chunks
+from finespun.tasks.answers.written_text import _best_lead
 from finespun.tasks.base import Batch
 from small_run import small_config
 from writers import GENERATION, TASK, pairs
@@ -209,6 +210,12 @@ def test_scores_are_of_what_was_written_and_baselines_have_no_perplexity(tiny_ll
     nearest = task.judge(table, simple["nearest_training_row"], [])
     assert nearest.scores(np.ones((1, 8)))["exact_match"][0] == 1
     assert "perplexity" not in nearest.scores(np.ones((1, 8)))
+
+
+def test_a_lead_is_as_long_as_suits_the_training_rows() -> None:
+    sources = [f"filler{n} more{n} this is what {n} was about and so on for a while yet" for n in range(20)]
+    assert _best_lead(sources, [f"was this what {n}" for n in range(20)]) == 6
+    assert _best_lead(sources, [" ".join(text.split()[:4]) for text in sources]) == 4
 
 
 def test_texts_that_are_to_be_written_stay_as_they_are() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from finespun.data.check_report import Report
+from finespun.data.check_report import Problem, Report
 from finespun.data.sources.tables import chunks
 
 SCHEMA = pa.schema([
@@ -24,11 +24,20 @@ def write_dropped(report: Report, path: Path) -> None:
 
 
 def _rows(report: Report) -> Iterator[dict[str, object]]:
-    found = {(each.line, each.kind): each for each in report.problems if each.severity == "drop"}
-    for number, reason in sorted(report.dropped):
+    """Yields the rows in their order; the problems of each kind are in the order of their rows, and are read along."""
+    told = {kind: _of_kind(report, kind) for kind in report.counts("drop")}
+    waiting = {kind: next(problems, None) for kind, problems in told.items()}
+    for number, reason in report.dropped:
+        problem = waiting.get(reason)
+        while problem is not None and problem.line < number:
+            problem = waiting[reason] = next(told[reason], None)
+        mine = problem if problem is not None and problem.line == number else None
         file, line = report.where(number)
-        problem = found.get((number, reason))
         yield {
             "file": file, "row": line, "reason": reason,
-            "column": problem.column if problem else None, "value": problem.value if problem else None,
+            "column": mine.column if mine else None, "value": mine.value if mine else None,
         }  # fmt: skip
+
+
+def _of_kind(report: Report, kind: str) -> Iterator[Problem]:
+    return (each for each in report.problems if each.severity == "drop" and each.kind == kind and each.line)

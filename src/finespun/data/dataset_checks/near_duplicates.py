@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
-from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
 
 from finespun.config.sections import DataConfig
 from finespun.data.check_report import Problem, Report, short
@@ -19,6 +21,7 @@ SHINGLE = 5  # characters
 SHORTEST = 40  # characters; shorter texts are alike by chance
 LONGEST = 2_000  # characters that are compared
 PERMUTATIONS = 64
+BASE, SPREAD = np.uint64(1_000_003), np.uint64(0x9E3779B97F4A7C15)
 
 
 def check(sample: Sequence[Sampled], data: DataConfig, task: Task, report: Report) -> None:
@@ -53,24 +56,29 @@ def _pairs(held_out: Sequence[Sampled], rows: Sequence[Sampled], texts: dict[int
     index = MinHashLSH(threshold=ALIKE, num_perm=PERMUTATIONS)
     known = {each.number: each for each in held_out}
     shingles = {each.number: _shingles(texts[each.number]) for each in held_out}
-    options = {"num_perm": PERMUTATIONS, "seed": 1, "hashfunc": crc32}
-    hashes = dict(zip(shingles, MinHash.generator(shingles.values(), **options), strict=True))
+    options = {"num_perm": PERMUTATIONS, "seed": 1, "hashfunc": int}
+    hashes = dict(zip(shingles, MinHash.generator((each.tolist() for each in shingles.values()), **options), strict=True))
     for number, minhash in hashes.items():
         index.insert(number, minhash)
     found: dict[int, tuple[Sampled, Sampled, float]] = {}
     for each in rows:
-        mine = shingles.get(each.number) or _shingles(texts[each.number])
-        minhash = hashes.get(each.number) or next(MinHash.generator([mine], **options))
+        mine = shingles[each.number] if each.number in shingles else _shingles(texts[each.number])
+        minhash = hashes.get(each.number) or next(MinHash.generator([mine.tolist()], **options))
         for number in index.query(minhash):
             other = known[number]
             if other.split == each.split or number in found or texts[number] == texts[each.number]:
                 continue
-            share = len(mine & shingles[number]) / len(mine | shingles[number])
+            common = len(np.intersect1d(mine, shingles[number], assume_unique=True))
+            share = common / (len(mine) + len(shingles[number]) - common)
             if share >= ALIKE:
                 found[number] = (other, each, share)
     return [found[number] for number in sorted(found)]
 
 
-def _shingles(text: str) -> set[bytes]:
-    text = text[:LONGEST]
-    return {text[start : start + SHINGLE].encode() for start in range(len(text) - SHINGLE + 1)}
+def _shingles(text: str) -> NDArray[np.uint64]:
+    """Returns 32-bit hashes of all runs of so many characters, each once."""
+    codes = np.frombuffer(text[:LONGEST].encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.uint64)
+    hashes = codes[: 1 - SHINGLE]
+    for place in range(1, SHINGLE):
+        hashes = hashes * BASE + codes[place : len(codes) - SHINGLE + 1 + place]
+    return np.unique(hashes * SPREAD >> np.uint64(32))

@@ -43,7 +43,7 @@ def encoding_of(sample: bytes) -> str:
         return "utf-16-le" if sample[1:4096:2].count(0) > sample[:4096:2].count(0) else "utf-16-be"
     cut = next((cut for cut in range(1, min(4, len(sample) + 1)) if sample[-cut] >= 0xC0), 0)  # it may end inside a character
     read = sample[: len(sample) - cut].decode("utf-8", errors="replace")
-    wrong = read.count(REPLACED)
+    wrong = read.count(REPLACED) - sample.count(REPLACED.encode())  # less those that stand there
     if wrong <= sum(not each.isascii() for each in read) - wrong:
         return "utf-8"  # a byte that is wrong in it will be reported with its line
     high = sample.translate(None, bytes(range(128)))

@@ -87,21 +87,24 @@ class Source:
         Raises:
             DataError: they cannot be read.
         """
-        parts, starts, start = self.parts, [], 0
-        alone = len(parts) == 1 and SPLIT_OF_PATH not in self.data.columns.values()
-        for part, split in parts:
-            starts.append(start)
+        starts, last = [], 0
+        for place in range(len(self.parts)):
+            starts.append(last)
             self.starts = starts
-            last = 0
-            for line in self._lines(part):
+            for line in self.part(place, last):
                 last = line.number
-                if alone:
-                    yield line
-                else:
-                    row = {**line.row, SPLIT_OF_PATH: split} if split else line.row
-                    row = self._from_project(row, part)
-                    yield Line(start + last, row, line.error)
-            start += last
+                yield line
+
+    def part(self, place: int, start: int) -> Iterator[Line]:
+        """Yields the rows of one of the parts, numbered on from `start`."""
+        part, split = self.parts[place]
+        if len(self.parts) == 1 and SPLIT_OF_PATH not in self.data.columns.values():
+            yield from self._lines(part)
+            return
+        for line in self._lines(part):
+            row = {**line.row, SPLIT_OF_PATH: split} if split else line.row
+            row = self._from_project(row, part)
+            yield Line(start + line.number, row, line.error)
 
     def _from_project(self, row: tables.Row, part: str) -> tables.Row:
         """Returns a row of one of several folders of images or files of annotations, its image relative to the project."""

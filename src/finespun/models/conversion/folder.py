@@ -19,11 +19,12 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from finespun.config.sections import KERAS, ModelConfig, Target
+from finespun.config.sections import GGUF, KERAS, ModelConfig, Target
 from finespun.errors import ModelError, did_you_mean, listed
 from finespun.failures import REFUSALS
 from finespun.kept import file_digest, in_one_move
 from finespun.masking import one_line
+from finespun.models import gguf
 from finespun.models.adapters import merged
 from finespun.models.addresses import (
     PICKLED,
@@ -111,6 +112,8 @@ def _weights_in(folder: Path) -> Path:
 def _make(folder: Path, model: ModelConfig, path: Path, processor: list[Path], auto_class: str) -> None:
     if path.name.endswith(KERAS):
         config, tensors = _of_keras(path, model.cut)
+    elif path.suffix == GGUF:
+        config, tensors = gguf.read(path, auto_class)
     elif model.module:
         config, tensors = _of_module(model.module, path, model)
     else:

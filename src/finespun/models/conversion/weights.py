@@ -24,7 +24,7 @@ Tensors = dict[str, torch.Tensor]
 Shapes = Mapping[str, torch.Size]
 
 PICKLES = (".pth", ".pt", ".bin", ".ckpt")
-SUFFIXES = (".safetensors", *PICKLES, ".index.json", ".keras", ".h5")
+SUFFIXES = (".safetensors", *PICKLES, ".index.json", ".keras", ".h5", ".gguf")
 WRAPPED_IN = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "module", "net", "teacher")
 WRAPPERS = ("module", "_orig_mod", "model", "net", "network", "backbone", "encoder")  # what they put before every name
 INERT: list[Any] = [argparse.Namespace]  # the settings that training scripts keep beside their weights: data, not code

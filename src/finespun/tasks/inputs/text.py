@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import torch
     from tokenizers import Tokenizer
 
+ROWS_AT_ONCE = 512  # texts whose tokens the tokenizer holds as objects: 20 kB each
+
 
 @dataclass(frozen=True)
 class TextEncoder:
@@ -94,13 +96,18 @@ class TextInput(Defaults):
         tokenizer.no_padding()
         roles = [role for role in ("text", "text_pair") if role in rows[0]]
         given = [tuple(row[role] for role in roles) for row in rows]
-        encodings = tokenizer.encode_batch_fast([each if len(each) == 2 else each[0] for each in given])
         columns = {role: pa.array([row[role] for row in rows], pa.string()) for role in roles}
-        columns["input_ids"] = pa.array([one.ids for one in encodings], pa.list_(pa.int32()))
-        if len(roles) == 2:
-            columns["token_type_ids"] = pa.array([one.type_ids for one in encodings], pa.list_(pa.int8()))
-        columns["length"] = pa.array([len(one.ids) for one in encodings], pa.int32())
-        columns["truncated"] = pa.array([bool(one.overflowing) for one in encodings], pa.bool_())
+        parts = []
+        for start in range(0, len(given), ROWS_AT_ONCE):
+            texts = [each if len(each) == 2 else each[0] for each in given[start : start + ROWS_AT_ONCE]]
+            encodings = tokenizer.encode_batch_fast(texts)
+            part = {"input_ids": pa.array([one.ids for one in encodings], pa.list_(pa.int32()))}
+            if len(roles) == 2:
+                part["token_type_ids"] = pa.array([one.type_ids for one in encodings], pa.list_(pa.int8()))
+            part["length"] = pa.array([len(one.ids) for one in encodings], pa.int32())
+            part["truncated"] = pa.array([bool(one.overflowing) for one in encodings], pa.bool_())
+            parts.append(part)
+        columns |= {name: pa.concat_arrays([part[name] for part in parts]) for name in parts[0]}
         return columns | super().encode(rows, encoder, labels)
 
     def collate(

@@ -566,7 +566,7 @@ def test_the_digest_that_is_asked_for_is_that_of_sha256sum(files: Files) -> None
 @pytest.mark.parametrize(
     ("said", "message"),
     [
-        ({}, "say one of checkpoint, config or module, or weights that Keras saved; it says none of them"),
+        ({}, "say one of checkpoint, config or module, or weights that Keras saved or a GGUF file; it says none of them"),
         ({"checkpoint": "a", "config": {"model_type": "bert"}}, "it says checkpoint and config"),
         ({"checkpoint": "a", "weights": "w.pth"}, "checkpoint has its own weights; leave weights out"),
         ({"weights": "w.pth"}, "it says none of them"),
@@ -575,7 +575,7 @@ def test_the_digest_that_is_asked_for_is_that_of_sha256sum(files: Files) -> None
         ({"config": {"model_type": "bert"}, "weights": "random"}, "random is for a config, and needs its processor or tok"),
         ({"module": {"_target_": "a.B"}, "weights": "random"}, "weights: random is for a config"),
         ({"config": {"hidden_size": 3}, "weights": "w.pth"}, "config needs model_type"),
-        ({"config": {"model_type": "bert"}, "weights": "w.h5"}, "it says config and Keras weights"),
+        ({"config": {"model_type": "bert"}, "weights": "w.h5"}, "it says config and weights w.h5"),
         ({"checkpoint": "a", "mapping": "by_order"}, "mapping is for weights of a config or a module"),
         ({"checkpoint": "a", "mapping": "by_size"}, "model.mapping"),
         ({"checkpoint": "a", "cut": "fc"}, "cut is for a module or Keras weights"),

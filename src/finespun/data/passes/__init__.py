@@ -1,0 +1,1 @@
+"""Passes over all rows: where they are read and worked on."""
