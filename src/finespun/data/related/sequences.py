@@ -67,7 +67,7 @@ def _last(start: int, end: int) -> list[tuple[int, str]]:
     if count == 1:
         return [(start, "train")]
     test = [(end - 1, "test")]
-    return [(start, "train"), *test] if count == 2 else [(end - 3, "train"), (end - 2, "val"), *test]  # noqa: PLR2004
+    return [(start, "train"), *test] if count == 2 else [(end - 3, "train"), (end - 2, "val"), *test]
 
 
 def _by_time(times: NDArray[np.float64], start: int, end: int, cuts: NDArray[np.float64]) -> list[tuple[int, str]]:
@@ -110,7 +110,10 @@ def read_events(lines: Iterator[Line], events: EventsConfig, name: str) -> Event
     _require_ids(kept, users, items, events, name)
     who, what, when, where = (np.array(column) for column in zip(*kept, strict=True))
     order = np.lexsort((where, when, who))
-    notes = [*_notes(who, what, when, [*items]), *([f"{light:,} events were left out by data.events.at_least"] if light else [])]
+    notes = [
+        *_notes(who, what, when, [*items]),
+        *([f"{light:,} events were left out by data.events.at_least"] if light else []),
+    ]
     return Events(
         who[order], what[order], when[order].astype(np.float64), where[order], [*items], [*users], notes
     )  # fmt: skip
@@ -147,7 +150,9 @@ def _require_ids(kept: list[Any], users: dict[str, int], items: dict[str, int], 
     if not kept:
         raise DataError(f"{name}: holds no events; put a row into it for each, or lower data.events.at_least")
     if len(items) == 1:
-        raise DataError(f"{name}: all events are of the item {next(iter(items))!r}; a ranking needs two; correct data.events.item")
+        raise DataError(
+            f"{name}: all events are of the item {next(iter(items))!r}; a ranking needs two; correct data.events.item"
+        )
     if len(users) == len(kept):
         raise DataError(
             f"{name}: each of {len(kept):,} events has a user of its own, so there is no history; is {events.user!r} the id of"

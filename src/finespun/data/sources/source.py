@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from finespun.config.sections import SPLIT_OF_PATH, DataConfig
-from finespun.data.related.sequences import sequences
+from finespun.data.related.sequences import read_events, sequences
 from finespun.data.sources import arrow, opening, tables
 from finespun.data.sources.dialect import SAMPLE, dialect_of, encoding_of
 from finespun.data.sources.services import hub, sql
@@ -140,10 +140,14 @@ class Source:
     def notes(self) -> list[str]:
         """What was found out of the file, where it is not what files usually are."""
         usual = {"encoding": "utf-8", "delimiter": ","}
+        events = self.declared.events
         return [
-            f"data.{name}: {getattr(self.data, name)!r} was found in the file; set it in conf/data if it is another"
-            for name, value in usual.items()
-            if getattr(self.data, name) not in {None, value} and getattr(self.declared, name) is None
+            *(read_events(self.lines(), events, self.data.name).notes if events else []),
+            *(
+                f"data.{name}: {getattr(self.data, name)!r} was found in the file; set it in conf/data if it is another"
+                for name, value in usual.items()
+                if getattr(self.data, name) not in {None, value} and getattr(self.declared, name) is None
+            ),
         ]
 
     def digest(self) -> str:

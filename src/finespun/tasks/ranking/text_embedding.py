@@ -150,7 +150,9 @@ class TextEmbedding(TextPairs, Ranked):
             columns["target"] = pa.array([number_of(row["positive"]) for row in rows], pa.int64())
         return columns
 
-    def items(self, splits: Sequence[pa.Table], more: Iterable[Values], encoder: TextEncoder) -> pa.Table:
+    def items(
+        self, splits: Sequence[pa.Table], more: Iterable[Values], encoder: TextEncoder, labels: Sequence[str]
+    ) -> pa.Table:
         """Returns each distinct positive and negative of all splits, then the texts of `data.items`."""
         import pyarrow as pa  # noqa: PLC0415
 
