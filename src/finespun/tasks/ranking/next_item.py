@@ -158,7 +158,7 @@ def _chunked(
     size = max(1, LOGITS // len(items))
     if len(queries) <= size:
         return losses(queries, targets)
-    parts = zip(torch.split(queries, size), torch.split(targets, size), strict=True)  # type: ignore[no-untyped-call]
+    parts = zip(torch.split(queries, size), torch.split(targets, size), strict=True)
     return torch.cat([checkpoint(losses, *part, use_reentrant=False) for part in parts])
 
 
@@ -174,7 +174,7 @@ def _without(scores: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
 
 
 def placed_by_text(found: NDArray[np.float32], text: NDArray[np.float32], cold: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Returns vectors, (items, width); those of items without a training event are what ridge regression makes of their texts."""
+    """Returns vectors, (items, width): of items without a training event, what ridge regression makes of their texts."""
     if not cold.any() or cold.all():
         return found
     known, wanted = text[~cold].astype(np.float64), found[~cold].astype(np.float64)

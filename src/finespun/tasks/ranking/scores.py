@@ -65,9 +65,9 @@ def by_place(places: NDArray[np.int64]) -> Values:
 
 
 def coverage(places: NDArray[np.int64], items: int, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns the share of all items that some query is given, (resamples,), for weights (resamples, queries)."""
-    given = np.zeros((len(weights), items), dtype=bool)
-    for column in places.T:
-        for sample, weight in zip(given, weights, strict=True):
-            sample[column[weight > 0]] = True
-    return np.asarray(given.mean(axis=1))
+    """Returns the share of all items that some query is given, (resamples,), for weights (resamples, queries).
+
+    It is a property of all queries together: where a bootstrap counts some of them twice, it is that of all.
+    """
+    whole = len(np.unique(places)) / items
+    return np.array([len(np.unique(places[row > 0])) / items if row.max() <= 1 else whole for row in weights])
