@@ -9,15 +9,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from safetensors.numpy import load_file
 
+from finespun.training.lightning.callbacks import Saver
 from helpers import ROOT, Project, make_project, write_csv
 
 sys.path.insert(0, str(ROOT / "tests" / "unit" / "tasks"))
 import test_object_detection as detection
 import test_semantic_segmentation as segmentation
+
+from tuned import tuned
 
 pytestmark = pytest.mark.slow
 
@@ -103,3 +108,66 @@ def test_segmentation(tmp_path: Path, tiny_bert: Path) -> None:
     assert Image.open(masks[0]).mode == "P"
     told = served(project, str(project.folder / "data" / "raw" / "scenes" / "0.png"))
     assert (segmentation.mask_in(told) == mine).mean() > 0.99
+
+
+class KilledError(Exception):
+    """Stands for kill -9: nothing of ours is called after it."""
+
+
+KINDS: dict[str, Any] = {
+    "rt_detr": (detection, detection.in_cells, {}),
+    "yolos": (detection, detection.in_cells, {}),
+    "segformer": (segmentation, lambda rows: rows, {"classes": segmentation.CLASSES}),
+}
+
+
+@pytest.mark.parametrize("name", ["rt_detr", "segformer"])
+def test_a_killed_run_ends_in_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Augmentation, dropout and the noise that RT-DETR trains with are those of the step, however the run got there."""
+    module, in_rows, changes = KINDS[name]
+    task = module.SHIPPED | changes | {"augmentation": module.SHIPPED["augmentation"] | {"flip": True, "rotation": 10.0}}
+    save, found = Saver.save, []
+    for saves in (0, 4):
+        folder = tmp_path / str(saves)
+        folder.mkdir()
+        rows = in_rows(module.scenes(folder / "scenes"))
+        model = {"checkpoint": str(module.tiny(folder / "tiny", name))}
+        given = {"model": model, "task": task, "trainer__batch_size": 8, "trainer__max_epochs": 2}
+        left = iter(range(saves, -1_000, -1))
+
+        def save_then_die(self: Saver, trainer: Any, left: Any = left) -> None:
+            save(self, trainer)
+            if next(left) == 1:
+                raise KilledError
+
+        monkeypatch.setattr(Saver, "save", save_then_die)
+        if saves:
+            with pytest.raises(KilledError):
+                tuned(folder, rows, module.COLUMNS, **given)
+        found.append((tuned(folder, rows, module.COLUMNS, **given) / "model.safetensors").read_bytes())
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_two_processes_end_like_one(tmp_path: Path, tiny_bert: Path, name: str) -> None:
+    module, in_rows, changes = KINDS[name]
+    model, rows = module.tiny(tmp_path / "tiny", name), module.scenes(tmp_path / "scenes")
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"num_denoising": 0}))  # its noise is another one in each process
+    kind = "object_detection" if module is detection else "semantic_segmentation"
+    project = project_for(
+        tmp_path / "project", tiny_bert, kind, {"path": "data/raw/rows.csv", "columns": module.COLUMNS}, model
+    )
+    project.edit(f"conf/task/{kind}.yaml", **changes)
+    shutil.copytree(tmp_path / "scenes", project.folder / "data" / "raw" / "scenes")
+    write_csv(project.folder / "data" / "raw" / "rows.csv", in_rows(rows))
+    project.edit("conf/trainer/default.yaml", precision="32-true", batch_size=6)
+    weights = []
+    for devices in (1, 2):
+        project.edit("conf/runtime/default.yaml", devices=devices)
+        out = tmp_path / str(devices)
+        project.run("python", "-m", "finespun.stages", "configure", "prepare", "finetune", "evaluate", "--out", str(out))
+        weights.append(load_file(out / "models" / "finetuned" / "model.safetensors"))
+    assert all(np.allclose(weights[0][key], weights[1][key], atol=1e-4) for key in weights[0])
+    metrics = [json.loads((tmp_path / each / "reports" / "evaluation" / "metrics.json").read_text()) for each in ("1", "2")]
+    assert metrics[0] == pytest.approx(metrics[1], abs=2e-3)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 INLINE = "data:image/"  # an image as text: data:image/png;base64,...
+BASE64 = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "Qk", "SUkq", "TU0A")  # of JPEG, PNG, GIF, WebP, BMP, TIFF
+SHORTEST = 256  # characters of an image as base64; a path that begins so is shorter
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # no others: some start programs
 BYTES_A_PIXEL = 8  # of the largest files: four channels of 16 bits, not compressed
 METADATA = 64_000_000  # bytes that a file may have beside its pixels
@@ -174,6 +176,14 @@ def _require_values(image: Image.Image) -> None:
             f"has pixels of mode {image.mode}, and a mask has one value a pixel; save it with a palette or as greys of 8 or 16"
             " bits"
         )
+
+
+def inline(given: Any) -> Any:
+    """Returns the bytes of an image file, or their base64 alone, as an image in text; what is neither, as it is."""
+    if isinstance(given, bytes | bytearray | memoryview):
+        return f"{INLINE}any;base64,{base64.b64encode(given).decode()}"
+    plain = isinstance(given, str) and given.startswith(BASE64) and len(given) > SHORTEST
+    return f"{INLINE}any;base64,{given}" if plain else given
 
 
 _REMEDY = "convert it to PNG or JPEG, remove it, or set data.checks.bad_image: drop"

@@ -1,4 +1,4 @@
-"""Pictures of predictions that say where: boxes and masks drawn on their images (`finespun predict --draw`)."""
+"""Boxes and masks drawn on images, and the pictures of `finespun predict --draw`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from finespun.data import images
 from finespun.tasks.answers.masks import palette
+from finespun.tasks.answers.pixels import IGNORED
 
 MOST_PIXELS = 178_000_000  # the image was decoded before, within the task's own limit
+WARM, COLD = (220, 38, 38), (37, 99, 235)
+HEAT_SIDE = 96  # pixels that a picture with heat has at least
 DRAWN = ("boxes", "mask")
+COLOURS = np.array(palette(), dtype=np.uint8).reshape(-1, 3)
+UNLABELLED = 224  # grey of pixels that have no class
 
 
 class Drawer:
@@ -25,7 +31,6 @@ class Drawer:
         """Takes the columns, of which a row has one, of paths of images, and where these are looked for."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.labels, self.columns, self.places = folder, labels, columns, places
-        self.colours = np.array(palette()).reshape(-1, 3)
         self._used: set[str] = set()
 
     def draw(self, row: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
@@ -36,22 +41,10 @@ class Drawer:
         image, _ = images.read(name, self.places, max_pixels=MOST_PIXELS)
         stem = self._free("image" if name.startswith(images.INLINE) else Path(name).stem)
         if "mask" in answer:
-            data = base64.b64decode(answer["mask"].partition(",")[2])
-            (self.folder / f"{stem}_mask.png").write_bytes(data)
-            colours = self.colours[np.asarray(Image.open(io.BytesIO(data)))].astype(np.uint8)
-            Image.blend(image, Image.fromarray(colours), 0.5).save(self.folder / f"{stem}.png")
-            return
-        for box in reversed(answer["boxes"]):  # the surest on top
-            self._frame(ImageDraw.Draw(image), box)
-        image.save(self.folder / f"{stem}.png")
-
-    def _frame(self, pen: ImageDraw.ImageDraw, box: Mapping[str, Any]) -> None:
-        red, green, blue = self.colours[1 + self.labels.index(box["label"]) % 255].tolist()
-        colour = (red, green, blue)
-        place = (box["x_min"], box["y_min"], box["x_max"], box["y_max"])
-        corners = (min(place[0], place[2]), min(place[1], place[3]), max(place[0], place[2]), max(place[1], place[3]))
-        pen.rectangle(corners, outline=colour, width=2)
-        pen.text((corners[0] + 3, corners[1] + 2), f"{box['label']} {box['score']:.2f}", fill=colour)
+            (self.folder / f"{stem}_mask.png").write_bytes(_bytes(answer["mask"]))
+            overlaid(image, mask_of(answer["mask"])).save(self.folder / f"{stem}.png")
+        else:
+            framed(image, answer["boxes"], self.labels).save(self.folder / f"{stem}.png")
 
     def _free(self, stem: str) -> str:
         """Returns a name that no earlier row has taken."""
@@ -61,3 +54,46 @@ class Drawer:
             found = f"{stem}_{number}"
         self._used.add(found)
         return found
+
+
+def with_heat(image: Image.Image, scores: Sequence[float], grid: tuple[int, int]) -> Image.Image:
+    """Returns a grey copy on which fields of a grid, row by row, are red where they speak for the label and blue against it."""
+    heat = np.asarray(scores, dtype=np.float64).reshape(grid)
+    heat = heat / (np.abs(heat).max() or 1.0)
+    colours = np.where(heat[..., None] > 0, WARM, COLD).astype(np.uint8)
+    shown = image.convert("L").convert("RGB")
+    shown = shown.resize([max(side, HEAT_SIDE) for side in shown.size], Image.Resampling.BILINEAR)
+    layer = Image.fromarray(colours).resize(shown.size, Image.Resampling.NEAREST)
+    share = Image.fromarray(np.round(np.abs(heat) * 170).astype(np.uint8)).resize(shown.size, Image.Resampling.BILINEAR)
+    return Image.composite(layer, shown, share)
+
+
+def _bytes(png: str) -> bytes:
+    return base64.b64decode(png.partition(",")[2])
+
+
+def mask_of(png: str) -> NDArray[np.uint8]:
+    """Returns the values of a mask that is a PNG as text, (height, width)."""
+    return np.asarray(Image.open(io.BytesIO(_bytes(png))))
+
+
+def overlaid(image: Image.Image, mask: NDArray[np.uint8]) -> Image.Image:
+    """Returns an image under the colours of a mask, half transparent; a mask of another size is stretched to it."""
+    colours = np.where((mask == IGNORED)[..., None], UNLABELLED, COLOURS[mask]).astype(np.uint8)
+    cover = Image.fromarray(colours).resize(image.size, Image.Resampling.NEAREST)
+    return Image.blend(image, cover, 0.5)
+
+
+def framed(image: Image.Image, boxes: Sequence[Mapping[str, Any]], labels: Sequence[str], *, scale: float = 1.0) -> Image.Image:
+    """Returns an image with boxes, whose edges are in pixels times `scale`, and their labels; the first ones on top."""
+    found = image.copy()
+    pen = ImageDraw.Draw(found)
+    for box in reversed(boxes):
+        red, green, blue = COLOURS[(1 + labels.index(box["label"])) % 256].tolist()
+        colour = (red, green, blue)
+        left, top, right, bottom = (scale * box[edge] for edge in ("x_min", "y_min", "x_max", "y_max"))
+        corners = (min(left, right), min(top, bottom), max(left, right), max(top, bottom))
+        pen.rectangle(corners, outline=colour, width=2)
+        said = f"{box['label']} {box['score']:.2f}" if "score" in box else box["label"]
+        pen.text((corners[0] + 3, corners[1] + 2), said, fill=colour)
+    return found

@@ -13,6 +13,7 @@ import torch
 from finespun.config import targets
 from finespun.config.sections import Target
 from finespun.data.checks import named_columns, problems_of, role_values
+from finespun.data.images import inline
 from finespun.data.loader import RowReader
 from finespun.data.sources.tables import Row
 from finespun.evaluation.record import read_record
@@ -58,6 +59,8 @@ class Predictor:
         gap = next((column for _, column in named_columns(self.columns) if column not in row), None)
         if gap is not None:
             return {}, f"has no column {gap!r}"
+        if self.task.processor == "AutoImageProcessor":
+            row = row | {column: inline(row[column]) for _, column in named_columns(self.columns)}
         values = role_values(row, self.columns, self.task)
         problem = next(problems_of(values, self.task, None), None)
         return values, f"{self.columns[problem[1]]} {problem[2].partition(';')[0]}" if problem else None

@@ -10,6 +10,7 @@ NAMES = {
     "log_loss": "Log loss", "r2": "R²", "rmse": "RMSE", "mse": "MSE", "mae": "MAE", "pearson": "Pearson's r",
     "spearman": "Spearman's rank correlation", "average_precision": "Average precision", "exact_match": "Exact match",
     "mean_iou": "Mean IoU", "pixel_accuracy": "Pixel accuracy", "mean_accuracy": "Mean accuracy", "iou": "IoU",
+    "boundary_f1": "Boundary F1",
     "map": "mAP", "map_50": "AP50", "map_75": "AP75", "recall_100": "Recall at 100 boxes", "map_small": "mAP, small",
     "map_medium": "mAP, medium", "map_large": "mAP, large",
     "recall_at_1": "Recall at 1", "recall_at_10": "Recall at 10", "recall_at_100": "Recall at 100", "mrr_at_10": "MRR at 10",
@@ -31,7 +32,7 @@ METHODS = {
 SMALLER_IS_BETTER = ("loss", "rmse", "mse", "mae", "perplexity", "error", "wer", "cer")
 SHARES = (
     "accuracy", "f1", "precision", "recall", "exact_match", "average_precision", "mean_iou", "iou", "pixel_accuracy",
-    "mean_accuracy", "map", "map_50", "map_75", "recall_100",
+    "mean_accuracy", "boundary_f1", "map", "map_50", "map_75", "recall_100",
     "recall_at_1", "recall_at_10", "recall_at_100", "mrr_at_10", "ndcg_at_10",
 )  # fmt: skip
 

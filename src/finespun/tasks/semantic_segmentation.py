@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from finespun.data import images
-from finespun.tasks.answers.masks import IGNORED, Masks, confusion, upsampled
+from finespun.tasks.answers.masks import Masks
+from finespun.tasks.answers.pixels import IGNORED, boundaries, confusion, upsampled
 from finespun.tasks.base import Batch, Outputs, Values
 from finespun.tasks.inputs.augmentation import warped
 from finespun.tasks.inputs.whole_images import WholeImages
@@ -53,9 +54,15 @@ class SemanticSegmentation(WholeImages, Masks):
         return model(pixel_values=batch.inputs["pixel_values"]).logits
 
     def predict(self, model: Any, inputs: dict[str, torch.Tensor]) -> Outputs:
-        """Returns counts (classes, classes) of each row whose mask is known, else the mask, (height, width)."""
+        """Returns counts of each row whose mask is known, else the mask, (height, width).
+
+        Counts are (classes, classes + 4): pixels of each class that are predicted as each, and those of boundaries.
+        """
+        import torch  # noqa: PLC0415  (prepare encodes with this class and imports no torch)
+
         logits, pixels = model(pixel_values=inputs["pixel_values"]).logits, inputs["pixel_values"]
         found = upsampled(logits, inputs.get("labels", pixels)).argmax(1)
         if "labels" in inputs:
-            found = confusion(found, inputs["labels"], logits.shape[1])
+            given = found, inputs["labels"], logits.shape[1]
+            found = torch.cat([confusion(*given), boundaries(*given)], dim=2)
         return [*found.cpu().numpy()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import struct
 import zlib
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finespun.data.images import Places, UnreadableError, read
+from finespun.data.images import Places, UnreadableError, inline, read
 from finespun.data.sources import image_folder
 from finespun.data.sources.tables import read as read_rows
 from finespun.errors import DataError
@@ -201,3 +202,16 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"is a file; data.format: images is a folder of images"):
         list(read_rows(tmp_path / "a.csv", file_format="images"))
     assert list(image_folder.files(tmp_path)) == [tmp_path / "a.csv"]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF"])
+def test_bytes_and_base64_alone_are_images_too(tmp_path: Path, kind: str) -> None:
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)).save(file, kind)
+    (tmp_path / "a").write_bytes(file.getvalue())
+    places = Places((tmp_path,), (tmp_path,))
+    plain = read("a", places, max_pixels=1000)[0]
+    for given in (file.getvalue(), bytearray(file.getvalue()), base64.b64encode(file.getvalue()).decode()):
+        assert read(inline(given), places, max_pixels=1000)[0].tobytes() == plain.tobytes()
+    for other in ("a.png", "/9j/a.png", "data:image/png;base64,AAAA", None, 3):
+        assert inline(other) == other

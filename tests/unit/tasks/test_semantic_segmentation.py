@@ -18,7 +18,8 @@ from finespun.config.sections import Target
 from finespun.config.targets import build
 from finespun.errors import DataError
 from finespun.evaluation.predictor import Predictor
-from finespun.tasks.answers.masks import IGNORED, as_png
+from finespun.tasks.answers.masks import as_png
+from finespun.tasks.answers.pixels import IGNORED, NEAR, boundaries
 from finespun.tasks.base import Batch
 from finespun.tasks.metrics.scores import segmentation_scores
 from helpers import ROOT
@@ -112,7 +113,7 @@ def test_a_model_learns_and_answers_as_plain_transformers(tmp_path: Path, name: 
         assert sum(answer["shares"].values()) == pytest.approx(1, abs=1e-5)
     found = measured(tmp_path, rows, COLUMNS, folder, **given, evaluation__baselines=True)
     assert set(found.baselines) == {"most_frequent_class", "usual_class_of_place"}
-    assert {"mean_iou", "pixel_accuracy", "iou/square", "recall/ball"} <= set(found.scores)
+    assert {"mean_iou", "pixel_accuracy", "iou/square", "recall/ball", "boundary_f1", "boundary_f1/ball"} <= set(found.scores)
     assert found.intervals["mean_iou"]["low"] <= found.scores["mean_iou"] <= found.intervals["mean_iou"]["high"]
     assert found.predictions["image"].to_pylist()[0] in [row["file"] for row in rows]
 
@@ -183,6 +184,36 @@ def test_scores_are_those_of_torchmetrics_in_resamples_too() -> None:
         assert ours["pixel_accuracy"][sample] == pytest.approx((found[drawn] == targets[drawn]).mean())
     empty = segmentation_scores(np.zeros((2, 3, 3), int), np.ones((1, 2)), labels=LABELS)
     assert not any(np.isnan(values).any() for values in empty.values())
+
+
+def test_boundaries_meet_where_a_distance_transform_says_so() -> None:
+    """Against scipy: pixels on the boundary of a class, and those within a chessboard distance of the other one's."""
+    from scipy.ndimage import binary_dilation, distance_transform_cdt
+
+    random, reach = np.random.default_rng(4), round(NEAR * np.hypot(90, 160))
+    assert reach == 1
+    masks = random.integers(0, 3, (2, 3, 9, 16)).repeat(10, 2).repeat(10, 3)
+    targets, found = masks[0].copy(), np.roll(masks[0], (1, 2), (1, 2))
+    found[2] = masks[1][2]
+    targets[:, :7] = IGNORED
+    counts = boundaries(torch.from_numpy(found), torch.from_numpy(targets), 4).numpy()
+    for row in range(3):
+        known = targets[row] != IGNORED
+        for label in range(3):
+            one, other = (
+                (each[row] == label) & known & binary_dilation((each[row] != label) & known, np.ones((3, 3)))
+                for each in (found, targets)
+            )
+            met = [distance_transform_cdt(~each, "chessboard") <= reach for each in (other, one)]
+            assert counts[row, label].tolist() == [(one & met[0]).sum(), one.sum(), (other & met[1]).sum(), other.sum()]
+    assert not counts[:, 3].any()
+    confusion = np.zeros((3, 4, 4), int)
+    scores = segmentation_scores(np.concatenate([confusion, counts], 2), np.ones((1, 3)), labels=["a", "b", "c", "d"])
+    precision, recall = counts[:, 0, 0].sum() / counts[:, 0, 1].sum(), counts[:, 0, 2].sum() / counts[:, 0, 3].sum()
+    assert scores["boundary_f1/a"][0] == pytest.approx(2 * precision * recall / (precision + recall))
+    assert scores["boundary_f1"][0] == pytest.approx(np.mean([scores[f"boundary_f1/{label}"][0] for label in "abc"]))
+    same = boundaries(torch.from_numpy(targets), torch.from_numpy(targets), 4).numpy()
+    assert (same[..., 0] == same[..., 1]).all()
 
 
 @pytest.mark.parametrize("change", [{"flip": True}, {"rotation": 40.0}, {"translation": 0.3}, {"scale": 0.4}])

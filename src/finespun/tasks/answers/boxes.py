@@ -185,7 +185,8 @@ class BoxList(Defaults):
         boxes = [np.asarray(each, dtype=np.float64).reshape(-1, WIDTH) for each in rows["target"].to_pylist()]
         actual = [_actual(each, size) for each, size in zip(boxes, sizes, strict=True)]
         found = [_detected(each, size) for each, size in zip(outputs, sizes, strict=True)]
-        pairs = [pair for a, f in zip(actual, found, strict=True) for pair in self._pairs(a, f, labels)] or [(NONE, NONE)]
+        of_rows = [[*self._pairs(a, f, labels)] for a, f in zip(actual, found, strict=True)]
+        pairs = [pair for each in of_rows for pair in each] or [(NONE, NONE)]
         told = [
             [{"label": labels[label], **_edges(place)} for place, label in zip(each.places, each.labels, strict=True)]
             for each in actual
@@ -194,6 +195,7 @@ class BoxList(Defaults):
         table["boxes"] = [json.dumps(each, ensure_ascii=False) for each in told]
         detections = [self._shown(output, size, labels) for output, size in zip(outputs, sizes, strict=True)]
         table["detections"] = [json.dumps(each, ensure_ascii=False) for each in detections]
+        table["mistakes"] = [sum(one != other for one, other in each) for each in of_rows]
         given = Counter(int(label) for each in actual for label in each.labels)
         return Judgement(
             units=len(actual), scores=DetectionScores(actual, found, labels=labels), table=table,

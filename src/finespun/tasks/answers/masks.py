@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr, field_validator
 from finespun.data import images
 from finespun.data.sources.annotations.regions import Mask, RegionError, bounds, drawn
 from finespun.errors import DataError, listed
+from finespun.tasks.answers.pixels import IGNORED, confusion, dice_loss, upsampled
 from finespun.tasks.base import Columns, Defaults, Judgement, Outputs, Problem, Role, Values
 from finespun.tasks.metrics.scores import segmentation_scores
 
@@ -28,9 +29,7 @@ if TYPE_CHECKING:
 
 BACKGROUND = "background"  # the class of what no segment covers, where `classes` does not name one
 SEGMENT = '{"label": "cat", "segmentation": [[x, y, x, y, x, y]]}'
-IGNORED = 255  # of a target: transformers' `semantic_loss_ignore_index`; a pixel that losses and scores skip
 PAIRS = 1000  # that a confusion matrix is drawn from
-SMOOTH = 1.0  # pixels that are added to both sides of Dice's fraction
 FOCUS = 2.0  # gamma of the focal loss (Lin et al., 2017)
 
 Classes = Annotated[dict[int, str], BeforeValidator(lambda given: given and {int(k): v for k, v in dict(given).items()})]
@@ -285,11 +284,11 @@ class Masks(Defaults):
         return found
 
     def judge(self, rows: pa.Table, outputs: Outputs, labels: Sequence[str]) -> Judgement:
-        counts = np.stack(outputs).astype(np.int64).reshape(-1, len(labels), len(labels))
+        counts = np.stack(outputs).astype(np.int64)
         each = segmentation_scores(counts, np.eye(len(counts)), labels=labels)
         table: dict[str, Any] = {name: rows[name] for name in ("row", "image", "mask") if name in rows.column_names}
         table |= {name: each[name] for name in self.headline}
-        total = counts.sum(axis=0)
+        total = counts[..., : len(labels)].sum(axis=0)
         shown = np.round(total / max(1, total.sum()) * PAIRS).astype(int)
         pairs = [(labels[a], labels[p]) for a, p in np.argwhere(shown) for _ in range(shown[a, p])]
         return Judgement(
@@ -345,35 +344,6 @@ def _nearest(values: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uin
     from PIL import Image  # noqa: PLC0415  (configure checks tasks and decodes nothing)
 
     return np.asarray(Image.fromarray(values).resize(size, Image.Resampling.NEAREST))
-
-
-def upsampled(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Returns logits (rows, classes, height, width) of the targets' size, as transformers' losses make them."""
-    from torch.nn import functional  # noqa: PLC0415
-
-    return functional.interpolate(logits.float(), size=targets.shape[-2:], mode="bilinear", align_corners=False)
-
-
-def confusion(found: torch.Tensor, targets: torch.Tensor, count: int) -> torch.Tensor:
-    """Returns (rows, classes, classes), how many pixels of each class (first) are predicted as each (second)."""
-    import torch  # noqa: PLC0415
-
-    rows = torch.arange(len(targets), device=targets.device)[:, None, None]
-    places = (rows * count + targets) * count + found
-    pairs = torch.bincount(places[targets != IGNORED], minlength=len(targets) * count * count)
-    return pairs.reshape(len(targets), count, count)
-
-
-def dice_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Returns one minus the mean Dice coefficient of the classes that each row has, (rows,) (Milletari et al., 2016)."""
-    from torch.nn import functional  # noqa: PLC0415
-
-    known = (targets != IGNORED)[:, None]
-    chances = logits.softmax(1) * known
-    actual = functional.one_hot(targets.where(targets != IGNORED, 0), logits.shape[1]).permute(0, 3, 1, 2) * known
-    both, total = (each.flatten(2).sum(2) for each in (chances * actual, chances + actual))
-    there = actual.flatten(2).any(2).float()
-    return (1 - ((2 * both + SMOOTH) / (total + SMOOTH) * there).sum(1) / there.sum(1).clamp(min=1)) * there.any(1)
 
 
 def as_png(mask: NDArray[np.uint8]) -> str:

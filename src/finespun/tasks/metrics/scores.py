@@ -198,10 +198,12 @@ def best_thresholds(targets: Values, probabilities: Values) -> Values:
 
 
 def segmentation_scores(counts: NDArray[np.int64], weights: Values, *, labels: Sequence[str]) -> dict[str, Values]:
-    """Returns mean IoU, pixel accuracy, mean accuracy, and IoU, precision and recall of each class.
+    """Returns mean IoU, pixel accuracy, mean accuracy, and IoU, precision and recall of each class; also boundary F1.
 
     Args:
-        counts: (images, classes, classes), pixels of each class (rows) that are predicted as each class (columns).
+        counts: (images, classes, classes), pixels of each class (rows) that are predicted as each class (columns); four columns
+            more, where boundaries are scored, are of pixels on them: predicted ones that meet a true boundary, all predicted
+            ones, true ones that are met, all true ones.
         weights: (resamples, images), how often each image is counted.
         labels: names of the classes.
 
@@ -209,7 +211,8 @@ def segmentation_scores(counts: NDArray[np.int64], weights: Values, *, labels: S
         name -> (resamples,). Pixels of all images are added up before anything is divided; the means leave out a class that
         no pixel has and none is given.
     """
-    total = np.tensordot(weights, counts.astype(np.float64), axes=1)
+    whole = np.tensordot(weights, counts.astype(np.float64), axes=1)
+    total = whole[..., : len(labels)]
     true = np.einsum("rkk->rk", total)
     actual, claimed = total.sum(axis=2), total.sum(axis=1)
     iou = _ratio(true, actual + claimed - true)
@@ -219,7 +222,16 @@ def segmentation_scores(counts: NDArray[np.int64], weights: Values, *, labels: S
         "pixel_accuracy": _ratio(true.sum(axis=1), actual.sum(axis=1)),
         "mean_accuracy": _macro(recall, np.zeros_like(actual), actual),
         **_by_label({"iou": iou, "precision": _ratio(true, claimed), "recall": recall}, labels),
+        **(_boundary_scores(whole[..., len(labels) :], labels) if whole.shape[-1] > len(labels) else {}),
     }
+
+
+def _boundary_scores(edges: Values, labels: Sequence[str]) -> dict[str, Values]:
+    """Returns F1 of boundaries, their mean and of each class, (resamples,), from sums over images, (resamples, classes, 4)."""
+    found, claimed, met, actual = np.moveaxis(edges, -1, 0)
+    precision, recall = _ratio(found, claimed), _ratio(met, actual)
+    f1 = _ratio(2 * precision * recall, precision + recall)
+    return {"boundary_f1": _macro(f1, claimed, actual), **_by_label({"boundary_f1": f1}, labels)}
 
 
 def tagging_scores(

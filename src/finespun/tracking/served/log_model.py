@@ -13,6 +13,8 @@ from mlflow.models import ModelSignature, infer_signature
 from mlflow.types import ColSpec, Schema
 from mlflow.types.schema import AnyType, Array
 
+from finespun.data.images import INLINE
+
 SCRIPT = Path(__file__).with_name("script.py")
 CODE = Path(__file__).parents[2]
 REQUIREMENTS = (
@@ -36,7 +38,14 @@ def log_served_model(folder: Path, examples: Sequence[Mapping[str, Any]], answer
 
 
 def _signature(given: pd.DataFrame, answers: pd.DataFrame) -> ModelSignature:
-    """Returns the signature of some rows and their predictions; where rows have lists (words), a text will do, too."""
+    """Returns the signature of some rows and their predictions; where rows have lists (words), a text will do, too.
+
+    An image may be a text (a path, base64, data:image/...) or the bytes of a file.
+    """
     found = infer_signature(given, answers)
-    columns = [ColSpec(AnyType(), each.name) if isinstance(each.type, Array) else each for each in found.inputs]
+    pictures = {name for name in given if str(given[name].iloc[0]).startswith(INLINE)}
+    columns = [
+        ColSpec(AnyType(), each.name) if isinstance(each.type, Array) or each.name in pictures else each
+        for each in found.inputs
+    ]
     return ModelSignature(inputs=Schema(columns), outputs=found.outputs)
