@@ -82,7 +82,7 @@ def test_histories_are_learnt_ranked_and_asked(tmp_path: Path, tiny_bert: Path) 
     assert details["scores"]["recall_at_1"]["value"] > 0.9
     told = pq.read_table(project.folder / "reports" / "test" / "predictions.parquet").to_pydict()
     assert {"user", "popularity", "expected", "found"} <= set(told)
-    assert "a good" in (project.folder / "reports" / "index.html").read_text()
+    assert "EASE" in (project.folder / "reports" / "index.html").read_text()
     rows = [{"who": "me", "history": [f"i{(start + step) % 10}" for step in range(4)]} for start in range(4)]
     (project.folder / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     project.run("finespun", "predict", "in.jsonl", "--output", "out.jsonl")
