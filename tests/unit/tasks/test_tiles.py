@@ -57,7 +57,7 @@ def test_perfect_boxes_in_tiles_are_perfect_boxes(tmp_path: Path) -> None:
         boxes = np.reshape(target, (-1, 6)).astype(float)
         half, area = boxes[:, 3:5] / 2, boxes[:, 3:5].prod(axis=1, keepdims=True)
         outputs.append(np.hstack([boxes[:, :1], area, boxes[:, 1:3] - half, boxes[:, 1:3] + half]))
-    judged = detection.make_task(tile=SIDE).judge(table, outputs, data.labels)
+    judged = detection.make_task(tile=SIDE, min_score=0.0).judge(table, outputs, data.labels)
     assert judged.units == len(set(table["row"].to_pylist()))
     assert judged.scores(np.ones((1, judged.units)))["map"][0] == pytest.approx(1)
     assert not any(judged.table["mistakes"])
