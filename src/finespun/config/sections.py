@@ -80,6 +80,7 @@ class Checks(Section):
     bad_transition: Severity = "warn"  # tags that go on with an entity that has not begun
     bad_image: Literal["error", "drop"] = "error"  # what cannot be decoded cannot be kept
     animated_image: Severity = "warn"
+    bad_audio: Literal["error", "drop"] = "error"
     bytes_as_text: Severity = "error"  # a text or label that is Python's way to write bytes: b'...'
     no_value: Severity = "warn"  # a text or label that is how programs write that there is no value: nan, NULL, #REF!
     rare_label: Severity = "error"  # that no training row has

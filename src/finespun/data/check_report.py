@@ -25,6 +25,7 @@ WHY = {  # kind of problem -> why it matters
     "unknown_label": "a label that is not listed is usually a misspelt one",
     "bad_target": "what is to be learnt cannot be read",
     "bad_image": "it cannot be decoded",
+    "bad_audio": "it cannot be heard",
     "duplicate": "a row counts as often as it is there",
     "conflicting_labels": "one of them is wrong, and the model is taught both",
     "control_character": "tokenizers make other tokens of a word that looks the same",

@@ -58,14 +58,14 @@ class Places:
         return [os.path.realpath(folder) for folder in self.inside]
 
 
-def locate(name: str, places: Places) -> Path:
+def locate(name: str, places: Places, *, what: str = "image") -> Path:
     """Returns where a file lies: at its own path, or relative to the first folder that has it.
 
     Raises:
         UnreadableError: nowhere, outside the folders that may be read, or it is no file.
     """
     if not name.strip():
-        raise UnreadableError("is empty; write the path of an image")
+        raise UnreadableError(f"is empty; write the path of an {what}")
     try:
         found = [folder / Path(name).expanduser() for folder in places.folders]
         inside = [path for path in found if places.allow(path)]
@@ -77,19 +77,19 @@ def locate(name: str, places: Places) -> Path:
                 f"lies outside {_named(places.inside)}, and data.allow_outside (predict --allow-outside) is not set; copy it"
                 " there, or set that if you trust the table"
             )
-        raise UnreadableError(_no_file(inside, places.folders))
+        raise UnreadableError(_no_file(inside, places.folders, what))
     except (OSError, ValueError, RuntimeError) as error:  # too long, a null character, an unknown user, no permission
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise UnreadableError(f"is no path that can be opened ({reason}); correct it") from error
 
 
-def _no_file(places: Sequence[Path], folders: Sequence[Path]) -> str:
+def _no_file(places: Sequence[Path], folders: Sequence[Path], what: str) -> str:
     if any(place.is_symlink() and not place.exists() for place in places):
         return "is a link that leads nowhere; restore what it leads to, or remove it"
     if any(place.is_dir() for place in places):
-        return "is a folder; name one image, or set data.path to the folder itself"
+        return f"is a folder; name one {what}, or set data.path to the folder itself"
     if any(place.exists() for place in places):
-        return f"is a device or a pipe, not a file; {_REMEDY}"
+        return "is a device or a pipe, not a file; name a file, or remove the row"
     return f"is not there (looked in {_named(folders)}); put it there, or correct the path"
 
 

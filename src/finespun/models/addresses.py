@@ -14,7 +14,7 @@ from finespun.config.sections import GGUF, ModelConfig
 from finespun.errors import ModelError
 from finespun.files import read_json
 from finespun.kept import file_digest, in_one_move
-from finespun.models import gguf
+from finespun.models import ctranslate2, gguf
 
 WEIGHT_FILES = ("*.safetensors", "*.bin", "*.pth", "*.pt")
 SAFE, PICKLED = "model*.safetensors*", "pytorch_model*.bin*"  # with `*.index.json` where a checkpoint is in shards
@@ -47,9 +47,7 @@ def resolve(model: ModelConfig, project: Path, *, weights: bool) -> Path:
     if model.processor:
         return _written(model.processor, project)
     if model.checkpoint:
-        folder = _checkpoint(model, project, weights=weights)
-        alone = is_adapter(folder) and not processor_files(folder)
-        return resolve(base_of(folder, model), project, weights=False) if alone else folder
+        return _beside(_checkpoint(model, project, weights=weights), model, project)
     weights_at = weights_file(model, project)
     if weights_at.suffix == GGUF:
         return gguf.tokenizer_folder(weights_at, store(project, "tokenizers"))
@@ -60,6 +58,14 @@ def resolve(model: ModelConfig, project: Path, *, weights: bool) -> Path:
             " (model.tokenizer: a folder or hub name) or what it does (model.processor: {image_processor_type: ..., ...})"
         )
     return beside
+
+
+def _beside(folder: Path, model: ModelConfig, project: Path) -> Path:
+    """Returns the folder with a checkpoint's tokenizer and processor: its own, that of its base, or what is made of it."""
+    if ctranslate2.is_model(folder):
+        return ctranslate2.processor_folder(folder, store(project, "processors"))
+    alone = is_adapter(folder) and not processor_files(folder)
+    return resolve(base_of(folder, model), project, weights=False) if alone else folder
 
 
 def _checkpoint(model: ModelConfig, project: Path, *, weights: bool) -> Path:

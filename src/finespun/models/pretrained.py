@@ -20,7 +20,7 @@ from transformers.utils import logging as transformers_logging
 from finespun.errors import ModelError, listed
 from finespun.failures import REFUSALS
 from finespun.masking import one_line
-from finespun.models import heads
+from finespun.models import heads, positions
 from finespun.models.conversion import mobilenet_backbone as _backbone  # noqa: F401  (registers it with AutoBackbone)
 from finespun.models.conversion import module as _module  # noqa: F401  (registers modules of the user's own with the Auto classes)
 from finespun.models.conversion.forest import ForestForLabels
@@ -37,6 +37,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 UNREADABLE = (*REFUSALS, ArithmeticError, ImportError, OSError, SafetensorError, StrictDataclassError)
 COUNTER = "num_batches_tracked"  # of batch norms: no weight, and old files have none
+HEADS = ("classifier.", "projector.")  # of Whisper that classifies: it has its encoder and these, and no base model
 LOST_SHARE = 0.01  # of the backbone's numbers that may be new
 TRUST = "if you trust it, set model.trust_remote_code: true (finespun predict: --trust-remote-code)"
 HEAD_DROPOUTS = ("classifier_dropout", "seq_classif_dropout", "classifier_dropout_prob")  # by architecture
@@ -133,7 +134,8 @@ def load(
         )
     model = _without_pooler(model) if auto_class == "AutoModel" else model
     tensors = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith(COUNTER)}
-    shapes = {name: (ours, theirs) for name, theirs, ours in report["mismatched_keys"]}
+    unlike = {name: (ours, theirs) for name, theirs, ours in report["mismatched_keys"]}
+    shapes = positions.without_cut(folder, tensors, unlike)
     new = [name for name in tensors if name in shapes or name in report["missing_keys"]]
     if new and not new_head:
         raise ModelError(f"{folder}: is no fine-tuned {auto_class}: it lacks {listed(new)[:200]}; name a fine-tuned model")
@@ -168,9 +170,11 @@ def _undisturbed(read: Callable[[], Any]) -> Any:
 
 
 def _refuse_random_backbone(folder: Path, model: Any, loaded: Loaded, shapes: Mapping[str, Any]) -> None:
-    prefix = "" if model.base_model is model else model.base_model_prefix + "."
+    alone = model.base_model is model  # it is a backbone, or a backbone in pieces beside a head
+    prefix = "" if alone else model.base_model_prefix + "."
     backbone = {name: tensor.numel() for name, tensor in model.state_dict().items() if name.startswith(prefix)}
     lost = [name for name in loaded.new if name in backbone and "pooler" not in name]
+    lost = [name for name in lost if not (alone and name.startswith(HEADS))]
     share = sum(backbone[name] for name in lost) / max(1, sum(backbone.values()))
     if share <= LOST_SHARE:
         return

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 LONGEST = 600  # characters of a text that are shown
 MOST = 500  # rows on a page
-TEXTS = ("text", "text_pair", "image")
+TEXTS = ("text", "text_pair", "image", "audio")
 Marked = tuple[str, str, str]  # a word, what it is, what it was taken for
 Parts = tuple[tuple[str, bool], ...]  # pieces of a text, and whether the other text has them too
 

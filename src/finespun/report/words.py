@@ -13,6 +13,7 @@ NAMES = {
     "boundary_f1": "Boundary F1",
     "map": "mAP", "map_50": "AP50", "map_75": "AP75", "recall_100": "Recall at 100 boxes", "map_small": "mAP, small",
     "map_medium": "mAP, medium", "map_large": "mAP, large",
+    "wer": "Word error rate", "cer": "Character error rate",
     "recall_at_1": "Recall at 1", "recall_at_10": "Recall at 10", "recall_at_100": "Recall at 100", "mrr_at_10": "MRR at 10",
     "ndcg_at_10": "nDCG at 10", "coverage_at_10": "Coverage at 10", "popularity_at_10": "Popularity at 10",
     "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "bleu": "BLEU", "chrf": "chrF",
@@ -20,6 +21,7 @@ NAMES = {
 METHODS = {
     "majority_class": "majority class", "tfidf_logistic": "TF-IDF + logistic regression", "tfidf_ridge": "TF-IDF + ridge",
     "pixels_logistic": "pixels + logistic regression", "pixels_ridge": "pixels + ridge",
+    "spectrum_logistic": "spectrum + logistic regression", "most_frequent_target": "most frequent target",
     "label_shares": "label shares", "mean": "mean",
     "most_frequent_tag": "most frequent tag", "usual_tag_of_word": "usual tag of each word",
     "most_frequent_class": "most frequent class", "usual_class_of_place": "usual class of each place",

@@ -193,7 +193,8 @@ def _print_warnings(profile: Profile) -> None:
         for remark in remarks:
             print(f"warning: {split}: {remark}")  # noqa: T201
     if profile.truncated:
-        share = f"{profile.truncated:,} of {sum(profile.rows.values()):,} rows are longer than task.max_length"
+        limit = "task.seconds" if profile.unit == "frames_of_20ms" else "task.max_length"
+        share = f"{profile.truncated:,} of {sum(profile.rows.values()):,} rows are longer than {limit}"
         print(f"warning: {share}: their ends are cut off; raise it where the model allows more")  # noqa: T201
 
 

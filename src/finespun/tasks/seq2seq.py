@@ -10,13 +10,13 @@ from pydantic import model_validator
 from finespun.errors import ModelError, did_you_mean
 from finespun.tasks.answers.written_text import WrittenText
 from finespun.tasks.base import Batch, Values
-from finespun.tasks.inputs.prompts import PromptEncoder
+from finespun.tasks.inputs.prompts import PromptEncoder, PromptInput
 
 if TYPE_CHECKING:
     import torch
 
 
-class Seq2Seq(WrittenText):
+class Seq2Seq(WrittenText, PromptInput):
     """The encoder reads the prompt (a prefix such as `summarize: {text}`), the decoder writes the target.
 
     Both are framed as the tokenizer frames a text. Multilingual models (mBART-50, M2M100, NLLB) are given `source_language` and

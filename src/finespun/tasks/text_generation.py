@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from finespun.errors import ModelError
 from finespun.tasks.answers.written_text import IGNORED, WrittenText
 from finespun.tasks.base import Batch, Values
-from finespun.tasks.inputs.prompts import PromptEncoder
+from finespun.tasks.inputs.prompts import PromptEncoder, PromptInput
 
 if TYPE_CHECKING:
     import torch
 
 
-class TextGeneration(WrittenText):
+class TextGeneration(WrittenText, PromptInput):
     """Prompt and target are one text to the model; only the target's tokens are learnt.
 
     Both are made into tokens apart, as they are when the model is asked. With `chat`, the prompt is the user's turn and the

@@ -43,7 +43,7 @@ def suspected(targets: NDArray[np.int64], chances: NDArray[np.float64]) -> NDArr
 def write(judged: Judgement, path: Path) -> int:
     """Writes the rows that a person should look at as CSV, and returns how many; a task without one label a row has none."""
     known = one_label_chances(judged)
-    shown: list[str] = [name for name in ("text", "text_pair", "image") if name in judged.table]
+    shown: list[str] = [name for name in ("text", "text_pair", "image", "audio") if name in judged.table]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = CsvWriter(file)
         writer.row([*COLUMNS, *shown])

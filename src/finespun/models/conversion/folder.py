@@ -24,7 +24,7 @@ from finespun.errors import ModelError, did_you_mean, listed
 from finespun.failures import REFUSALS
 from finespun.kept import file_digest, in_one_move
 from finespun.masking import one_line
-from finespun.models import gguf
+from finespun.models import ctranslate2, gguf
 from finespun.models.adapters import merged
 from finespun.models.addresses import (
     PICKLED,
@@ -69,7 +69,8 @@ def ready(model: ModelConfig, project: Path, *, auto_class: str) -> Path:
     path = _weights_in(folder) if folder else weights_file(model, project)
     files = sorted({path, *shards(path)})
     _require_digest(model, files)
-    processor = processor_files(resolve(model, project, weights=False))
+    beside = resolve(model, project, weights=False)
+    processor = [*processor_files(beside), *beside.glob("generation_config.json")]
     read_too = [*files, *processor, *([folder / "config.json"] if folder else [])]
     made = store(project, "weights") / _name(model, read_too, auto_class)
     return in_one_move(made, lambda partial: _make(partial, model, path, processor, auto_class))
@@ -99,6 +100,8 @@ def _with_base(model: ModelConfig, folder: Path, project: Path, auto_class: str)
 
 
 def _weights_in(folder: Path) -> Path:
+    if ctranslate2.is_model(folder):
+        return folder / ctranslate2.FILE
     plain = folder / "model.safetensors"  # beside which there may be others, in half precision
     found = [*([plain] if plain.is_file() else []), *sorted(folder.glob(SAFE)), *sorted(folder.glob(PICKLED))]
     if not found:
@@ -114,6 +117,8 @@ def _make(folder: Path, model: ModelConfig, path: Path, processor: list[Path], a
         config, tensors = _of_keras(path, model.cut)
     elif path.suffix == GGUF:
         config, tensors = gguf.read(path, auto_class)
+    elif path.name == ctranslate2.FILE and ctranslate2.is_model(path.parent):
+        config, tensors = ctranslate2.read(path)
     elif model.module:
         config, tensors = _of_module(model.module, path, model)
     else:

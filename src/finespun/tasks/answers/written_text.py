@@ -14,8 +14,8 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 
 from finespun.config.sections import Section
 from finespun.data.cells import is_blank
-from finespun.tasks.base import Batch, Columns, Judgement, Outputs, Problem, Role, Values
-from finespun.tasks.inputs.prompts import PromptEncoder, PromptInput
+from finespun.tasks.base import Batch, Columns, Defaults, Judgement, Outputs, Problem, Role, Values
+from finespun.tasks.inputs.prompts import PromptEncoder
 from finespun.tasks.inputs.text import pad
 from finespun.tasks.metrics.writing import Written, writing_scores, written
 
@@ -46,7 +46,7 @@ class Generation(Section):
         return self
 
 
-class WrittenText(PromptInput):
+class WrittenText(Defaults):
     """Learns to write `target` after a prompt; losses are means over its tokens, the one that ends it among them.
 
     Outputs are one array a row: the sum of the target's losses (NaN where it is not known), then the generated tokens.
@@ -62,6 +62,16 @@ class WrittenText(PromptInput):
     headline: Annotated[tuple[Score, ...], Field(strict=False, min_length=1)]
     monitor: Literal["val/loss", "val/token_accuracy", "val/perplexity"]
     monitor_mode: Literal["max", "min"]
+
+    if TYPE_CHECKING:  # of the input that it is mixed with, which comes after it
+        input_roles: Mapping[str, Role]
+
+        @property
+        def reader(self) -> PromptEncoder:
+            """What turns tokens into texts."""
+
+        def sources(self, table: pa.Table) -> list[str]:
+            """Returns what the rows of prepared data say to the model, as texts."""
 
     def answers(self, values: Values) -> Sequence[str]:
         return ()

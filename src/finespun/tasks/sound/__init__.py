@@ -1,0 +1,1 @@
+"""Sound: recordings as an input, tasks that hear, and scores of transcripts."""
