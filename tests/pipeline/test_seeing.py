@@ -116,12 +116,11 @@ class KilledError(Exception):
 
 KINDS: dict[str, Any] = {
     "rt_detr": (detection, detection.in_cells, {}),
-    "yolos": (detection, detection.in_cells, {}),
     "segformer": (segmentation, lambda rows: rows, {"classes": segmentation.CLASSES}),
 }
 
 
-@pytest.mark.parametrize("name", ["rt_detr", "segformer"])
+@pytest.mark.parametrize("name", KINDS)
 def test_a_killed_run_ends_in_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Augmentation, dropout and the noise that RT-DETR trains with are those of the step, however the run got there."""
     module, in_rows, changes = KINDS[name]
