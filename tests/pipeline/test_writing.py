@@ -67,6 +67,9 @@ def test_a_language_model_is_tuned_tested_and_asked(strategy: str, tmp_path: Pat
     assert [answer["generated_text"] for answer in answers] == generated(project, rows)
     if strategy == "full":
         assert served(project, pd.DataFrame({"Review": [row["text"] for row in rows]})) == generated(project, rows)
+    run = json.loads((project.folder / "models" / "finetuned" / "run.json").read_text())["run_id"]
+    tables = sorted(path.name for path in (project.folder / "mlruns").rglob(f"{run}/artifacts/tables/*.json"))
+    assert tables == ["evaluation.json", "test.json"]
     assert "ROUGE-L" in project.run("finespun", "summary").stdout
     assert told["target"][0].split()[0] in (reports / "index.html").read_text()
 
