@@ -164,12 +164,12 @@ def test_each_evaluation_of_the_test_split_is_counted_whichever_model_and_server
 
 def test_tables_are_those_of_mlflow(tracker: Tracker) -> None:
     with tracker.start("tables", tags={}, params={}) as run:
-        run.log_table({"text": ["a", "b"], "target": ["é", None]}, "evaluation")
+        run.log_table({"text": ["a", "b"], "target": ["é", "x"]}, "evaluation")
         run.log_table({"text": ["c"]}, "test")
     assert run.outbox.failure is None
     client = mlflow.MlflowClient(tracker.uri)
     found = client.load_table(tracker.experiment_id, "tables/evaluation.json", run_ids=[run.id])
-    assert found.to_dict("list") == {"text": ["a", "b"], "target": ["é", None]}
+    assert found.to_dict("list") == {"text": ["a", "b"], "target": ["é", "x"]}
     assert len(json.loads(client.get_run(run.id).data.tags["mlflow.loggedArtifacts"])) == 2
 
 
