@@ -49,6 +49,12 @@ def split_facts(
             }
             for name, value in (("positive", 0.9), ("negative", 0.7))
         ],
+        "thresholds": [
+            {"label": "negative", "threshold": 0.7, "precision": 0.96, "recall": 0.4, "rows": 40},
+            {"label": "positive", "threshold": None, "precision": None, "recall": None, "rows": None},
+        ],
+        "worst": [explained_mistake(row + 2, holds=holds) for row, holds in zip(np.flatnonzero(~right).tolist()[:2],
+                                                                               (True, False), strict=True)],
         **more,
     }  # fmt: skip
     table = {"row": np.arange(rows) + 2, "text": texts, "label": [LABELS[each] for each in targets]}
@@ -58,6 +64,19 @@ def split_facts(
     return SplitFacts(
         split=split, metrics=metrics, details=details, predictions=pa.table(table), folder=Path("reports") / split
     )
+
+
+def explained_mistake(row: int, *, holds: bool) -> dict[str, Any]:
+    """One of the worst mistakes, with a picture, a training row like it and an explanation."""
+    dot = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
+    return {
+        "row": row, "place": row - 2, "picture": dot,
+        "neighbours": [{"row": 7, "said": HOSTILE, "answer": "negative", "similarity": 0.8}],
+        "explanation": {
+            "label": "positive", "probability": 0.9, "tokens": ["gri", "##pping", "<b>", "dull"],
+            "scores": [1.0, 0.5, 0.0, -0.5], "deletion": 0.3, "random": 0.6, "spread": 0.1, "grid": None, "holds": holds,
+        },
+    }  # fmt: skip
 
 
 def facts(*splits: SplitFacts, **more: Any) -> Facts:

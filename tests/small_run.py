@@ -38,7 +38,7 @@ def small_config(**changes: Any) -> RunConfig:
             "lightning": {}, "callbacks": [],
         },
         "evaluation": {"bootstrap_resamples": 100, "confidence": 0.95, "baselines": False, "zero_shot": False,
-                       "precision_goal": None, "gate": {"model": None, "score": None, "margin": 0.0}},
+                       "explain": 0, "precision_goal": None, "gate": {"model": None, "score": None, "margin": 0.0}},
         "report": {"confusion_title": "c", "training_title": "t"},
         "runtime": {
             "accelerator": "cpu", "devices": 1, "nodes": 1, "rendezvous": None, "slurm": None,

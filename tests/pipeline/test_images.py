@@ -141,3 +141,22 @@ def test_the_shipped_script_makes_the_digits(tmp_path: Path) -> None:
     assert {path.parent.name for path in files} == set("0123456789")
     some_digit = Image.open(tmp_path / "digits" / "0" / "0000.png")
     assert (some_digit.size, some_digit.mode, some_digit.getextrema()) == ((8, 8), "L", (0, 239))
+
+
+@pytest.mark.slow
+def test_an_image_is_explained_and_the_report_shows_the_worst_with_their_heat(digits: Project) -> None:
+    pytest.importorskip("captum")
+    [path, *_] = some(digits)
+    said = digits.run("finespun", "explain", path, "-o", "heat.png").stdout
+    assert len([line for line in said.splitlines() if line.startswith("  ")]) == 8, "a grid of fields"
+    assert "heat.png: warm fields speak for" in said
+    with Image.open(digits.folder / "heat.png") as heat:
+        assert heat.size == (96, 96)
+    row = pq.read_table(digits.folder / "reports" / "test" / "predictions.parquet")["row"][0].as_py()
+    assert "in random orders" in digits.run("finespun", "explain", "--row", str(row)).stdout
+    digits.run("finespun", "run", "evaluation.explain=2", "hydra.run.dir=explained")
+    page = Path(digits.run("finespun", "report", "explained").stdout.strip()).read_text()
+    worst = json.loads((digits.folder / "explained/reports/evaluation/details.json").read_text())["worst"]
+    assert [number for number, each in enumerate(worst) if "explanation" in each] == [0, 1]
+    assert all(len(each["neighbours"]) == 3 and each["picture"] in page for each in worst)
+    assert worst[0]["explanation"]["picture"] in page

@@ -187,7 +187,7 @@ def _leads(link: Path, to: Path) -> bool:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_sweep_saves_and_goes_on(project: Project, number: int) -> None:
-    slow = ("strategy=full", "trainer.max_epochs=400", "optimizer.lr=1e-3,2e-3", "sweep.name=i", "sweep.parallel=2")
+    slow = ("strategy=full", "trainer.max_epochs=60", "optimizer.lr=1e-3,2e-3", "sweep.name=i", "sweep.parallel=2")
     running = begin(project, *slow)
     logs = [project.folder / "multirun" / "i" / str(n) / "validations.json" for n in range(2)]
     until(running, lambda: all(log.is_file() for log in logs))

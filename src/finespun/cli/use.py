@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from finespun.artifacts import this_project
+from finespun.artifacts import Artifacts, this_project
+from finespun.errors import DataError
+
+if TYPE_CHECKING:
+    from finespun.evaluation.analysis.attribution import Explained
+    from finespun.evaluation.predictor import Predictor
 
 
 @click.command()
@@ -97,24 +104,88 @@ def _chosen(columns: tuple[str, ...]) -> dict[str, str]:
 
 
 @click.command()
-@click.argument("text")
+@click.argument("given", metavar="[TEXT|IMAGE]", required=False)
+@click.option("--row", type=click.IntRange(min=0), help="Explain this row of the validation or test split instead.")
 @click.option(
     "--model", type=click.Path(path_type=Path, file_okay=False), help="A fine-tuned folder [default: models/finetuned]."
 )
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="Write the image with its heat there (PNG)."
+)
 @click.option("--trust-remote-code", is_flag=True, help="Run code that lies in the model's folder.")
-def explain(text: str, model: Path | None, *, trust_remote_code: bool) -> None:
-    """Show which words of TEXT made the predicted label (integrated gradients), and check that against deleting words."""
+def explain(
+    given: str | None, row: int | None, model: Path | None, output: Path | None, *, trust_remote_code: bool
+) -> None:  # fmt: skip
+    """Show what in a text or an image made the predicted label (integrated gradients), and check it against deleting parts.
+
+    IMAGE is the path of a file. --row takes the number that the report and predictions.parquet give a row.
+    """
     from finespun.evaluation.analysis.attribution import explain as explained  # noqa: PLC0415
     from finespun.evaluation.predictor import Predictor  # noqa: PLC0415
 
-    predictor = Predictor(model or this_project().finetuned, trust_remote_code=trust_remote_code)
-    found = explained(predictor, dict.fromkeys(predictor.columns.values(), text))
+    if (given is None) == (row is None):
+        raise click.UsageError("give a text or an image, or --row, and not both")
+    artifacts = this_project()
+    predictor = Predictor(model or artifacts.finetuned, trust_remote_code=trust_remote_code)
+    values: dict[str, Any] = dict.fromkeys(predictor.columns.values(), given)
+    predictor.task = predictor.task.reading_from(Path(), inside=[Path()])
+    if row is not None:
+        values, folder = _row(artifacts, row, predictor.columns)
+        predictor.task = predictor.task.reading_from(folder, artifacts.project, inside=[folder, artifacts.project])
+    found = explained(predictor, values)
     click.echo(f"{found.label}, probability {found.probability:.3f}")
+    _show_parts(found)
+    if output is not None:
+        _write_heat(found, predictor, values, output)
+    areas = f"area under the probability {found.deletion:.3f}, in random orders {found.random:.3f}"
+    if found.holds:
+        click.echo(f"deleting them in this order: {areas}: they matter")
+    else:
+        click.echo(f"warning: deleting them in this order is no better than at random ({areas}): do not trust it")
+
+
+def _row(artifacts: Artifacts, number: int, columns: Mapping[str, Any]) -> tuple[dict[str, Any], Path]:
+    """Returns a row that was evaluated, by column, and the folder of its files."""
+    from finespun.report.facts import read  # noqa: PLC0415
+
+    facts = read(artifacts)
+    for split in facts.splits:
+        numbers = split.predictions["row"].to_pylist()
+        if number in numbers:
+            [row] = split.predictions.slice(numbers.index(number), 1).to_pylist()
+            source = artifacts.project / facts.schema["source"]["path"]
+            folder = source if source.is_dir() else source.parent
+            return {column: row[role] for role, column in columns.items() if role in row}, folder
+    raise DataError(
+        f"--row: {number} is no row of the splits that were evaluated; the report and predictions.parquet name them"
+    )
+
+
+def _show_parts(found: Explained) -> None:
+    """Prints each word, or the fields of an image as a grid, with what it adds to the log-odds."""
+    if found.grid:
+        across = found.grid[1]
+        for start in range(0, len(found.scores), across):
+            click.echo("  " + " ".join(f"{score:+6.2f}" for score in found.scores[start : start + across]))
+        return
     largest = max((abs(score) for score in found.scores), default=1.0) or 1.0
     for token, score in zip(found.tokens, found.scores, strict=True):
         click.echo(f"  {token:<20} {score:+8.3f}  {('+' if score > 0 else '-') * round(20 * abs(score) / largest)}")
-    areas = f"area under the probability {found.deletion:.3f}, in random orders {found.random:.3f}"
-    if found.holds:
-        click.echo(f"deleting the words in this order: {areas}: these words matter")
-    else:
-        click.echo(f"warning: deleting the words in this order is no better than at random ({areas}): do not trust it")
+
+
+def _write_heat(found: Explained, predictor: Predictor, values: dict[str, Any], output: Path) -> None:
+    import numpy as np  # noqa: PLC0415
+    from PIL import Image  # noqa: PLC0415
+
+    from finespun.data.checks import role_values  # noqa: PLC0415
+    from finespun.evaluation.drawing import with_heat  # noqa: PLC0415
+    from finespun.failures import while_writing  # noqa: PLC0415
+
+    if found.grid is None:
+        raise click.UsageError("--output is for images: what is said of a text stands on the screen")
+    task = predictor.task
+    columns = task.encode([role_values(values, predictor.columns, task)], predictor.encoder, None)
+    pixels = np.frombuffer(columns["pixels"][0].as_buffer(), np.uint8).reshape(columns["height"][0].as_py(), -1, 3)
+    with while_writing(output):
+        with_heat(Image.fromarray(pixels), found.scores, found.grid).save(output, "PNG")
+    click.echo(f"{output}: warm fields speak for {found.label}, cold ones against it")

@@ -370,6 +370,7 @@ class EvaluationConfig(Section):
     bootstrap_resamples: Annotated[int, Field(ge=100)]
     confidence: Annotated[float, Field(gt=0, lt=1)]
     baselines: bool
+    explain: NonNegativeInt  # of the worst mistakes, so many are explained in the report
     zero_shot: bool
     precision_goal: Annotated[float, Field(gt=0, le=1)] | None  # of each label: from which probability on it is reached
     gate: GateConfig

@@ -17,6 +17,8 @@ from finespun.tasks.answers.masks import palette
 from finespun.tasks.answers.pixels import IGNORED
 
 MOST_PIXELS = 178_000_000  # the image was decoded before, within the task's own limit
+WARM, COLD = (220, 38, 38), (37, 99, 235)
+HEAT_SIDE = 96  # pixels that a picture with heat has at least
 DRAWN = ("boxes", "mask")
 COLOURS = np.array(palette(), dtype=np.uint8).reshape(-1, 3)
 UNLABELLED = 224  # grey of pixels that have no class
@@ -52,6 +54,18 @@ class Drawer:
             found = f"{stem}_{number}"
         self._used.add(found)
         return found
+
+
+def with_heat(image: Image.Image, scores: Sequence[float], grid: tuple[int, int]) -> Image.Image:
+    """Returns a grey copy on which fields of a grid, row by row, are red where they speak for the label and blue against it."""
+    heat = np.asarray(scores, dtype=np.float64).reshape(grid)
+    heat = heat / (np.abs(heat).max() or 1.0)
+    colours = np.where(heat[..., None] > 0, WARM, COLD).astype(np.uint8)
+    shown = image.convert("L").convert("RGB")
+    shown = shown.resize([max(side, HEAT_SIDE) for side in shown.size], Image.Resampling.BILINEAR)
+    layer = Image.fromarray(colours).resize(shown.size, Image.Resampling.NEAREST)
+    share = Image.fromarray(np.round(np.abs(heat) * 170).astype(np.uint8)).resize(shown.size, Image.Resampling.BILINEAR)
+    return Image.composite(layer, shown, share)
 
 
 def _bytes(png: str) -> bytes:

@@ -17,6 +17,8 @@ from finespun.evaluation.analysis.calibration import calibration, one_label_chan
 from finespun.evaluation.analysis.comparison import differences, mcnemar
 from finespun.evaluation.analysis.resampling import interval, resamples
 from finespun.evaluation.analysis.slices import slices
+from finespun.evaluation.analysis.thresholds import reaching_precision
+from finespun.evaluation.analysis.worst import worst
 from finespun.tasks.base import Judgement, Outputs, Task
 
 
@@ -33,6 +35,8 @@ class Measured:
     comparison: dict[str, Any] = field(default_factory=dict)  # with each baseline, on the same rows
     calibration: dict[str, Any] | None = None  # None where a task has no probability a row
     slices: list[dict[str, Any]] = field(default_factory=list)
+    worst: list[dict[str, Any]] = field(default_factory=list)  # mistakes, with training rows like them
+    thresholds: list[dict[str, Any]] = field(default_factory=list)  # of labels, for `evaluation.precision_goal`
     seconds: float = 0.0  # that predicting took
 
 
@@ -68,6 +72,8 @@ def measure(
         comparison={name: _compared(judged, other, task.headline, config) for name, other in beside.items()},
         calibration=calibration(*known) if known else None,
         slices=slices(judged, table, by=task.headline[0], config=config),
+        worst=worst(judged, task=task, prepared=prepared, split=split) if config.baselines else [],
+        thresholds=reaching_precision(pa.table(judged.table), config.precision_goal) if config.precision_goal else [],
         predictions=pa.table(judged.table),
         judgement=judged,
         shown=task.headline,

@@ -13,10 +13,12 @@ from markupsafe import Markup
 from finespun.evaluation import pictures
 from finespun.evaluation.analysis.calibration import reaching
 from finespun.evaluation.analysis.slices import worst_first
+from finespun.evaluation.analysis.thresholds import at_thresholds
 from finespun.report import charts, mistakes, words
 from finespun.report.champion import Contest
 from finespun.report.charts import Axis, Chart, Line
 from finespun.report.facts import Facts, SplitFacts
+from finespun.report.sections import examples
 
 CLASSES = 25  # of a confusion matrix that is shown; of more, the most frequent
 DOTS = 2000  # of a scatter plot
@@ -38,6 +40,7 @@ def render(facts: Facts, contest: Contest | None = None) -> str:
         "minutes": minutes,
     }  # fmt: skip
     best = facts.best
+    found = mistakes.found(best.predictions, best.details["labels"])
     return environment.get_template("report.html.j2").render(
         facts=facts,
         best=best,
@@ -51,9 +54,13 @@ def render(facts: Facts, contest: Contest | None = None) -> str:
         scatter=scatter_chart(best.predictions, best.details["labels"]),
         calibration=calibration_charts(best.details.get("calibration")),
         goals=goals(best.details.get("calibration")),
+        thresholds=thresholds_table(facts),
+        confusions=examples.confusions(best.predictions),
         slices=slices_table(best.details),
         pictures=pictures.shown(best.predictions, best.details["labels"]),
-        mistakes=mistakes.found(best.predictions, best.details["labels"]),
+        mistakes=found,
+        worst=examples.worst(best.details, found.shown),
+        thumbnails=examples.pictures(best.details),
         suspects=facts.label_errors[:SUSPECTS]
         if words.standing(best.details) != "worse"
         else [],  # a bad model suspects the good labels
@@ -199,6 +206,16 @@ def calibration_charts(found: Mapping[str, Any] | None) -> list[Markup]:
 def goals(found: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     """Returns from which confidence on predictions reach an accuracy, and how many rows that leaves."""
     return [{"goal": goal, "point": reaching(found["coverage"], goal)} for goal in GOALS] if found else []
+
+
+def thresholds_table(facts: Facts) -> list[dict[str, Any]]:
+    """Returns the thresholds that reach `evaluation.precision_goal` on validation, and what they give on test rows."""
+    chosen: list[dict[str, Any]] = next(
+        (split.details.get("thresholds", []) for split in facts.splits if split.split == "validation"), []
+    )
+    tested = at_thresholds(facts.best.predictions, chosen) if facts.best.split == "test" else []
+    on_test = {each["label"]: each for each in tested}
+    return [{**each, "test": on_test.get(each["label"])} for each in chosen]
 
 
 def slices_table(details: Mapping[str, Any]) -> list[dict[str, Any]]:

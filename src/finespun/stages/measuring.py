@@ -20,6 +20,7 @@ from finespun.config.sections import RunConfig
 from finespun.data.prepared import PreparedData
 from finespun.errors import first_of
 from finespun.evaluation import zero_shot
+from finespun.evaluation.analysis.worst import explained
 from finespun.evaluation.measure import Measured, headline, measure
 from finespun.evaluation.pictures import with_pictures
 from finespun.evaluation.predict import predict_split
@@ -78,7 +79,8 @@ def predict_and_measure(config: RunConfig, artifacts: Artifacts, split: str) -> 
     pictured = with_pictures(
         measured.predictions, prepared.open(split), model=model, task=task, encoder=encoder, labels=prepared.labels
     )  # fmt: skip
-    return replace(measured, seconds=seconds, predictions=pictured)
+    told = explained(measured.worst, folder=artifacts.finetuned, prepared=prepared, split=split, config=config)
+    return replace(measured, seconds=seconds, predictions=pictured, worst=told)
 
 
 def _untuned(config: RunConfig, artifacts: Artifacts, prepared: PreparedData, split: str) -> tuple[Task, Outputs] | None:
@@ -111,6 +113,8 @@ def write_report(measured: Measured, folder: Path, *, confidence: float, **more:
         "comparison": measured.comparison,
         "calibration": measured.calibration,
         "slices": measured.slices,
+        "worst": measured.worst,
+        "thresholds": measured.thresholds,
         "labels": list(measured.judgement.classes),
         "labels_without_rows": list(measured.judgement.without_rows),
         "constant_targets": list(measured.judgement.constant),

@@ -11,6 +11,7 @@ import pytest
 
 from finespun.report import charts, mistakes, page, words
 from finespun.report.charts import Axis
+from finespun.report.sections import examples
 from reported import HOSTILE, facts, split_facts
 
 VOID = {"meta", "input", "br", "img", "link", "hr"}
@@ -98,9 +99,9 @@ def test_the_page_has_all_that_it_promises(whole: str) -> None:
 
 def test_what_users_wrote_is_text(whole: str) -> None:
     assert "<script>document" not in whole
-    assert "<img" not in whole
+    assert "<img src=x" not in whole
     assert "<b>remark" not in whole
-    assert whole.count("&lt;script&gt;document.title") == 2, "as a mistake and as a suspected label"
+    assert whole.count("&lt;script&gt;document.title") >= 4, "as a mistake, an example, a neighbour and a suspected label"
     assert outline(whole).names.count("script") == 1
 
 
@@ -224,3 +225,37 @@ def test_texts_stand_side_by_side_with_what_differs_marked() -> None:
     found = mistakes.found(table, [])
     assert (found.count, [each.row for each in found.shown]) == (2, [4, 3])
     assert found.shown[1].sides == ((("x", True), ("y", False)), (("x", True), ("z", False)))
+
+
+def test_a_threshold_of_validation_stands_beside_what_it_gives_on_test(whole: str) -> None:
+    table = whole[whole.index('id="thresholds"') :].partition("</table>")[0]
+    found = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", table))
+    assert "negative 70.0% 0.960 0.400" in found
+    assert re.search(r"positive not reached", found)
+    chances = facts().best.predictions
+    pairs = zip(chances["label"].to_pylist(), chances["probability/negative"].to_pylist(), strict=True)
+    taken = [label for label, chance in pairs if chance >= 0.7]
+    assert f"{taken.count('negative') / len(taken):.3f}" in found
+
+
+def test_confusions_have_their_surest_rows_as_examples() -> None:
+    table = pa.table({
+        "row": [1, 2, 3, 4, 5], "text": ["a", "b", "c", "d", "e"], "label": ["x", "x", "x", "y", "x"],
+        "predicted": ["y", "y", "y", "x", "x"],
+        "probability/y": [0.6, 0.9, 0.7, 0.1, 0.1], "probability/x": [0.4, 0.1, 0.3, 0.9, 0.9],
+    })  # fmt: skip
+    first, second = examples.confusions(table)
+    assert (first["actual"], first["predicted"], first["count"], second["count"]) == ("x", "y", 3, 1)
+    assert [each["text"] for each in first["examples"]] == ["b", "c", "a"]
+    assert examples.confusions(table.drop_columns(["label"])) == []
+
+
+def test_an_explanation_is_read_as_words_and_one_that_does_not_hold_is_marked(whole: str) -> None:
+    assert 'title="+1.00"> gri</span><span class="for" style="--share: 0.50" title="+0.50">pping</span>' in whole
+    assert "&lt;b&gt;" in whole
+    assert whole.count('<p class="heat">') == 1
+    assert whole.count('<p class="heat void">') == 1
+    assert whole.count("Do not trust this explanation") == 1
+    tokens = {"tokens": ["▁good", "ness", "▁me"], "scores": [0.0, 0.0, 0.0]}
+    assert "".join(each["text"] for each in examples.pieces(tokens)) == " goodness me"
+    assert examples.pieces(None) == []

@@ -1,0 +1,1 @@
+"""What sections of the page show, from the facts."""
