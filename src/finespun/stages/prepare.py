@@ -23,8 +23,8 @@ from finespun.data.dataset_checks.left_out import write_dropped
 from finespun.data.encode import Profile, beyond_limit, encode_each, write_splits
 from finespun.data.passes.here import Rows, RowsHere
 from finespun.data.passes.on_ray import RowsOnRay
-from finespun.data.prepared import ITEMS, PreparedData
-from finespun.data.related.items import source_of, write_items
+from finespun.data.prepared import PreparedData
+from finespun.data.related.items import item_names, source_of, write_items
 from finespun.data.sources import tables
 from finespun.data.sources.source import Source
 from finespun.data.splits import SPLITS, Assigned
@@ -125,7 +125,7 @@ def prepare(config: RunConfig, artifacts: Artifacts, folder: Path, source: Sourc
     report, known = found.report, found.labels
     _tell(report, artifacts.state / "data_problems.csv")
     require_rows(report, data)
-    labels = task.label_names(known.names, data.columns)
+    labels = item_names(source) if data.events else task.label_names(known.names, data.columns)
     left_out = beyond_limit(source(), data, task, assigned=Assigned(report.kept, found.codes))
     for number in sorted(left_out):
         report.dropped.add(number, "limit")
@@ -137,9 +137,7 @@ def prepare(config: RunConfig, artifacts: Artifacts, folder: Path, source: Sourc
     _require_trained(known.trained, profile, data)
     written = PreparedData(folder)
     task.fitted(written.open("train"), labels)
-    write_items(
-        task, encoder, data, artifacts.project, [written.open(split) for split in SPLITS], written.path(ITEMS)
-    )  # fmt: skip
+    write_items(task, encoder, source, labels, written)
     for split, missing in profile.without_rows().items():
         remarks = [*task.remarks(written.open(split), labels)]
         if missing:
@@ -165,7 +163,7 @@ def prepare(config: RunConfig, artifacts: Artifacts, folder: Path, source: Sourc
 
 def _rows(source: Source, config: RunConfig) -> Rows:
     """Returns what goes through the rows: this process, or a cluster."""
-    if config.runtime.prepare_with == "ray":
+    if config.runtime.prepare_with == "ray" and not source.declared.events:  # whose rows are made of all of them
         return RowsOnRay(source)
     return RowsHere(source, bars=config.runtime.progress_bar)
 
