@@ -8,13 +8,16 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from finespun.failures import while_writing
 
 SEAL = "digests.json"  # beside the files that it lists
+SETTLED = 2_000_000_000  # nanoseconds after which a file's times tell of each change
 MAKING = ".making-"  # and the process
 
 
@@ -24,11 +27,47 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def folder_digest(folder: Path) -> str:
+def folder_digest(folder: Path, digest: Callable[[Path], str] = file_digest) -> str:
     """Returns the sha256 of a folder's file names and digests."""
     files = [file for file in sorted(folder.rglob("*")) if file.is_file() and "__pycache__" not in file.parts]
-    lines = [f"{file.relative_to(folder).as_posix()}:{file_digest(file)}" for file in files]
+    lines = [f"{file.relative_to(folder).as_posix()}:{digest(file)}" for file in files]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+class FileDigests:
+    """sha256 of files, kept: one whose size, times and inode are those of before is not read again, as DVC does it."""
+
+    def __init__(self, kept: Path) -> None:
+        """Reads what was kept in a file; if it is damaged, files are read anew."""
+        self.kept = kept
+        self._found: dict[str, tuple[list[int], str]] = {}
+        try:
+            self._before = {str(name): (list(stamp), str(digest)) for name, (stamp, digest) in _json(kept).items()}
+        except (OSError, ValueError, TypeError, AttributeError):
+            self._before = {}
+
+    def __call__(self, path: Path) -> str:
+        """Returns the sha256 of a file's bytes, or of a folder's file names and digests."""
+        return folder_digest(path, self._file) if path.is_dir() else self._file(path)
+
+    def _file(self, path: Path) -> str:
+        status = path.stat()
+        stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+        name = str(path)
+        known = self._found.get(name) or self._before.get(name)
+        digest = known[1] if known and known[0] == stamp else file_digest(path)
+        if time.time_ns() - max(stamp[1:3]) > SETTLED:  # a clock's tick may hide a change that follows
+            self._found[name] = (stamp, digest)
+        return digest
+
+    def save(self) -> None:
+        """Keeps the digests of the files that were asked for."""
+        self.kept.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(self.kept, json.dumps(self._found))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
 def write_whole(path: Path, text: str) -> None:

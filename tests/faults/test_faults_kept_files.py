@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 
+from finespun import kept
 from finespun.config.sections import ModelConfig
 from finespun.data.prepared import PreparedData
 from finespun.errors import DataError, ModelError
@@ -332,3 +333,33 @@ def test_a_list_of_digests_can_be_checked_by_hand(killed: Path) -> None:
     )
     assert done.stdout.count(": OK") == 2
     assert json.dumps(done.stdout).count("best-") == 1
+
+
+def test_digests_of_files_are_kept_and_a_change_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, kept_in = tmp_path / "raw", tmp_path / "state" / "digests.json"
+    folder.mkdir()
+    for name in ("a", "b"):
+        (folder / name).write_text(name)
+    read: list[str] = []
+    real = kept.file_digest
+    monkeypatch.setattr(kept, "file_digest", lambda path: read.append(path.name) or real(path))
+
+    def digest() -> str:
+        read.clear()
+        digests = kept.FileDigests(kept_in)
+        found = digests(folder)
+        digests.save()
+        return found
+
+    first = digest()
+    assert first == kept.folder_digest(folder)
+    assert digest() == first
+    assert read == ["a", "b"], "of a file that was just written, times tell little"
+    monkeypatch.setattr(kept, "SETTLED", -1)
+    digest()
+    assert (digest(), read) == (first, [])
+    (folder / "b").write_text("c")
+    assert digest() != first
+    assert read == ["b"]
+    kept_in.write_text('{"torn')
+    assert (digest(), sorted(read)) == (kept.folder_digest(folder), ["a", "b"])
