@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -123,20 +123,30 @@ def damage(folder: Path, *names: str) -> str | None:
     return None
 
 
-def in_one_move(folder: Path, fill: Callable[[Path], object], *, needed: int | None = None) -> Path:
+def in_one_move(
+    folder: Path, fill: Callable[[Path], object], *, needed: int | None = None, alone: bool = False
+) -> Path:  # fmt: skip
     """Fills a folder that is then there as a whole, or not at all; one that is there is taken if it is whole.
 
     Args:
         folder: named by all that its content is a function of.
         fill: is given an empty folder beside it.
         needed: bytes that it will take, for the message where the disk is full.
+        alone: where another process is filling the same folder, it is waited for.
 
     Raises:
         MachineError: the disk is full, or the place cannot be written to.
     """
-    if folder.is_dir() and damage(folder) is None:
-        return folder
-    with _begun(folder) as partial, while_writing(partial, needed=needed):
+    while True:
+        if folder.is_dir() and damage(folder) is None:
+            return folder
+        with _begun(folder, alone=alone) as partial:
+            if partial is not None:
+                return _filled(folder, partial, fill, needed)
+
+
+def _filled(folder: Path, partial: Path, fill: Callable[[Path], object], needed: int | None) -> Path:
+    with while_writing(partial, needed=needed):
         fill(partial)
         seal(partial)
         try:
@@ -148,26 +158,38 @@ def in_one_move(folder: Path, fill: Callable[[Path], object], *, needed: int | N
 
 
 @contextmanager
-def _begun(folder: Path) -> Iterator[Path]:
-    """Yields an empty folder beside a place that is then free; it is held, so that no other process takes it for a leftover."""
+def _begun(folder: Path, *, alone: bool) -> Iterator[Path | None]:
+    """Yields an empty folder beside a place that is then free; it is held, so that no other process takes it for a leftover.
+
+    None, with `alone`, after another process that was filling the same place has ended.
+    """
     partial = folder.with_name(f"{folder.name}{MAKING}{os.getpid()}")
     with ExitStack() as stack:
         with while_writing(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
             with _held(folder.parent):
-                _clear(folder)
-                partial.mkdir()
-                stack.enter_context(_held(partial))
+                others = _clear(folder)
+                if not (alone and others):
+                    partial.mkdir()
+                    stack.enter_context(_held(partial))
+        if alone and others:
+            with suppress(FileNotFoundError), _held(others[0]):
+                pass
+            yield None
+            return
         try:
             yield partial
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def _clear(folder: Path) -> None:
-    """Removes what is damaged, and what killed processes have left half filled."""
+def _clear(folder: Path) -> list[Path]:
+    """Removes what is damaged, and what killed processes have left half filled; returns what others are filling."""
+    others = []
     for left in folder.parent.glob(f"{glob.escape(folder.name)}{MAKING}*"):
-        if not _in_use(left):
+        if _in_use(left):
+            others.append(left)
+        else:
             shutil.rmtree(left, ignore_errors=True)
     reason = damage(folder) if folder.is_dir() else "it is no folder"
     if os.path.lexists(folder) and reason:  # of several processes the first finds it so
@@ -176,6 +198,7 @@ def _clear(folder: Path) -> None:
         folder.rename(aside)
         make_way(aside)
         aside.unlink(missing_ok=True)
+    return others
 
 
 @contextmanager

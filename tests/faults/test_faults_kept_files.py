@@ -115,6 +115,32 @@ def test_what_is_no_folder_is_replaced(tmp_path: Path) -> None:
     assert damage(in_one_move(tmp_path / "link", fill)) is None
 
 
+def test_of_several_processes_that_start_together_one_fills_a_folder_and_the_others_wait(tmp_path: Path) -> None:
+    code = (
+        "import os, sys, time; from pathlib import Path; from finespun.kept import in_one_move\n"
+        "def fill(partial):\n"
+        "    print('fills', flush=True); time.sleep(1)\n"
+        "    if sys.argv[2] == 'dies': os._exit(1)\n"
+        "    (partial / 'made').write_text('x')\n"
+        "assert (in_one_move(Path(sys.argv[1]), fill, alone=True) / 'made').is_file()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+
+    def begin(how: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", code, str(tmp_path / "kept"), how]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+
+    first = begin("dies")
+    assert first.stdout is not None
+    assert first.stdout.readline() == "fills\n"
+    others = [begin("lives") for _ in range(4)]
+    said = [process.communicate()[0] for process in others]
+    assert [process.returncode for process in others] == [0] * 4
+    assert sorted(said) == ["", "", "", "fills\n"], "whoever comes after the one that died"
+    first.communicate()
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
 def test_what_a_killed_process_left_is_removed_and_what_another_is_making_is_not(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from finespun.kept import in_one_move\n"

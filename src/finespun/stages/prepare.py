@@ -61,7 +61,7 @@ def run(artifacts: Artifacts) -> None:
                 _in_place(artifacts.prepared, lambda partial: prepare(config, artifacts, partial, source))
                 _keep(artifacts.prepared, last)
     else:
-        in_one_move(shared, lambda partial: prepare(config, artifacts, partial, source))
+        in_one_move(shared, lambda partial: prepare(config, artifacts, partial, source), alone=True)
         artifacts.prepared.parent.mkdir(parents=True, exist_ok=True)
         if artifacts.prepared.is_symlink():
             artifacts.prepared.unlink()  # of an earlier trial in the same folder, which this one may take up
