@@ -129,7 +129,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("more", nargs="*", help="further overrides of the sweep")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     if given.arm == "table":
         return table()
     if given.arm == "auto":
