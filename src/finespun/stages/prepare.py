@@ -78,7 +78,9 @@ def _inputs(config: RunConfig, artifacts: Artifacts, source: Source) -> dict[str
     task = targets.build("task", config.task)
     if main_role(task) != "text" and artifacts.raw[0].is_dir():
         found[raw] = path_digest(artifacts.raw[0])
-    items = source.declared.items
+    items, histories = source.declared.items, source.declared.histories
+    if histories:
+        found["histories"] = path_digest(artifacts.project / histories.path)
     found |= {"items": source_of(items, artifacts.project).digest()} if items else {}
     return found | {"source": source.digest()}
 
@@ -163,7 +165,8 @@ def prepare(config: RunConfig, artifacts: Artifacts, folder: Path, source: Sourc
 
 def _rows(source: Source, config: RunConfig) -> Rows:
     """Returns what goes through the rows: this process, or a cluster."""
-    if config.runtime.prepare_with == "ray" and not source.declared.events:  # whose rows are made of all of them
+    whole = source.declared.events or source.declared.histories  # rows are made of all events
+    if config.runtime.prepare_with == "ray" and not whole:
         return RowsOnRay(source)
     return RowsHere(source, bars=config.runtime.progress_bar)
 
