@@ -91,8 +91,8 @@ class ImageInput(Defaults):
         height, width = encoder.size
         found, sizes = [], []
         for row in rows:
-            image = self._read(row["image"])[0]
-            sizes.append(image.size)
+            image, size = self._part(row)
+            sizes.append(size)
             found.append(encoder.pixels(image).tobytes())
         names = [name if not name.startswith(images.INLINE) else f"{name[:32]}..." for name in (row["image"] for row in rows)]
         return (
@@ -106,6 +106,11 @@ class ImageInput(Defaults):
             | self._of_originals(sizes)
             | super().encode(rows, encoder, labels)
         )
+
+    def _part(self, row: Values) -> tuple[Image.Image, tuple[int, int]]:
+        """Returns what of an image the model is given, and (width, height) of the whole."""
+        image = self._read(row["image"])[0]
+        return image, image.size
 
     def _of_originals(self, sizes: Sequence[tuple[int, int]]) -> Columns:
         """Returns columns of (width, height) before resizing, where the answer needs them."""
