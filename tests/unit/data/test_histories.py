@@ -16,6 +16,7 @@ from finespun.data.related.histories import NOTHING, with_histories
 from finespun.data.sources.tables import Line
 from finespun.errors import ConfigError, DataError
 from finespun.evaluation.predict_file import predict_file
+from finespun.stages import finetune
 from finespun.stages.prepare import prepare
 from helpers import write_csv
 from small_run import small_config
@@ -90,7 +91,7 @@ def test_who_will_leave_is_learnt_and_new_rows_are_joined(
     data = PreparedData(tmp_path / "prepared")
     model = trained(tmp_path, config, data)
     record = json.loads((model / "run.json").read_text())
-    (model / "run.json").write_text(json.dumps(record | {"histories": data.schema["settings"]["histories"]}))
+    (model / "run.json").write_text(json.dumps(record | {"histories": finetune._record(config, data)["histories"]}))
     write_csv(tmp_path / "in.csv", [{"id": row["id"], "asked": "9"} for row in rows])
     monkeypatch.chdir(tmp_path)
     assert predict_file(Path("in.csv"), Path("out.jsonl"), folder=model, columns={}) == (80, 0)
