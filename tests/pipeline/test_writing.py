@@ -67,8 +67,23 @@ def test_a_language_model_is_tuned_tested_and_asked(strategy: str, tmp_path: Pat
     assert [answer["generated_text"] for answer in answers] == generated(project, rows)
     if strategy == "full":
         assert served(project, pd.DataFrame({"Review": [row["text"] for row in rows]})) == generated(project, rows)
+    run = json.loads((project.folder / "models" / "finetuned" / "run.json").read_text())["run_id"]
+    tables = sorted(path.name for path in (project.folder / "mlruns").rglob(f"{run}/artifacts/tables/*.json"))
+    assert tables == ["evaluation.json", "test.json"]
     assert "ROUGE-L" in project.run("finespun", "summary").stdout
     assert told["target"][0].split()[0] in (reports / "index.html").read_text()
+
+
+@pytest.mark.slow
+def test_an_encoder_decoder_is_tuned_and_tested_beside_what_it_was(tmp_path: Path, tiny_bart: Path) -> None:
+    project = writing_project(tmp_path / "project", tiny_bart, task="seq2seq")
+    project.edit("conf/evaluation/default.yaml", zero_shot=True)
+    project.edit("conf/optimizer/adamw.yaml", lr=3e-3)
+    project.run("dvc", "repro")
+    details = json.loads((project.folder / "reports" / "test" / "details.json").read_text())
+    assert {"lead", "source", "nearest_training_row", "zero_shot"} == set(details["baselines"])
+    assert details["scores"]["perplexity"]["value"] < details["baselines"]["zero_shot"]["perplexity"]
+    assert set(details["comparison"]["zero_shot"]["differences"]["rougeL"]) == {"value", "low", "high"}
 
 
 def served(project: Project, rows: pd.DataFrame) -> list[str]:

@@ -44,7 +44,8 @@ def _pretrained(task: Target, model: ModelConfig, project: Path) -> tuple[Any, T
     folder = ready(model, project, auto_class=built.auto_class)
     encoder, trust = built.encoder(folder), model.trust_remote_code
     found = load_model(folder, auto_class=built.auto_class, options={}, trust_remote_code=trust)
-    processor = load_processor(built.processor, folder, built.processor_options(encoder), trust_remote_code=trust)
-    add_embeddings(found, processor, folder)
+    if built.processor == "AutoTokenizer":
+        processor = load_processor(built.processor, folder, built.processor_options(encoder), trust_remote_code=trust)
+        add_embeddings(found, processor, folder)
     built.equip(found, encoder, folder)
     return found, built, encoder

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from finespun.artifacts import Artifacts
@@ -37,6 +38,9 @@ from finespun.tracking.names import changed
 from finespun.training.lightning.devices import choose
 from finespun.training.lightning.launching import is_worker
 from finespun.training.lightning.sharding import from_rank_zero
+
+TEXTS = ("target", "predicted")  # columns of predictions where a text is written beside another
+SHOWN = 50  # of them, in MLflow
 
 
 def on_devices_exactly(stage: str, artifacts: Artifacts, work: Callable[[RunConfig, Artifacts], None]) -> None:
@@ -149,3 +153,6 @@ def log_report(tracked: Run, measured: Measured, artifacts: Artifacts, *, stage:
     speed = {f"perf/{split}_rows_per_second": rows / measured.seconds} if measured.seconds else {}
     tracked.log({f"{split}/rows": float(rows), **others, **speed}, step)
     tracked.log_folder(folder, folder.name)
+    written = measured.predictions.schema
+    if all(name in written.names and pa.types.is_string(written.field(name).type) for name in TEXTS):
+        tracked.log_table(measured.predictions.slice(0, SHOWN).to_pydict(), folder.name)

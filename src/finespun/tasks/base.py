@@ -120,6 +120,9 @@ class Task(Protocol):
         Only files inside `inside` (by default `folders`) are read, wherever a path or a link leads.
         """
 
+    def files(self, values: Values) -> Iterator[Path]:
+        """Yields the files that a row names: they are read, too."""
+
     def content(self, values: Values) -> str:
         """What makes two rows the same row."""
 
@@ -297,6 +300,9 @@ class Defaults(Section):
 
     def reading_from(self, *folders: Path, inside: Sequence[Path] | None = None) -> Self:
         return self
+
+    def files(self, values: Values) -> Iterator[Path]:
+        return iter(())
 
     def in_passes(self, passes: int) -> Self:
         raise NotImplementedError  # of a task whose rows' losses are their own

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 KIND = ("mlflow.experimentKind", "custom_model_development")  # MLflow shows pages for training, not for agents
+TABLES = "mlflow.loggedArtifacts"  # tag of a run: the tables on its page
 KEY = "mlflow.finespun.key"  # tag of a run that is given before the run exists: by it a run is found whose id a kill has lost
 
 for _noisy in ("alembic", "mlflow"):
@@ -238,6 +239,8 @@ def needed(what: str, remedy: str) -> Iterator[None]:
 class Run:
     """An open run; use it as a context: it ends FINISHED, KILLED on an interrupt or by a pruner, FAILED on any other error."""
 
+    _tables: list[dict[str, str]] | None = None  # what the tag TABLES says, once it is asked for
+
     def __init__(self, tracker: Tracker, run_id: str, *, quiet_seconds: float = 0.0) -> None:
         """Work that ends within `quiet_seconds` leaves its sending to the process that started it."""
         self.tracker, self.id = tracker, run_id
@@ -309,6 +312,17 @@ class Run:
         for name, text in texts.items():
             (folder / name).write_text(masked(text), encoding="utf-8")
         self.log_folder(folder, to)
+
+    def log_table(self, columns: Mapping[str, Sequence[Any]], name: str) -> None:
+        """Shows a table on the run's page, as MLflow's `log_table` does, and keeps it as `tables/NAME.json`."""
+        content = {"columns": [*columns], "data": [list(row) for row in zip(*columns.values(), strict=True)]}
+        self.log_texts({f"{name}.json": json.dumps(content, ensure_ascii=False)}, "tables")
+        if self._tables is None:
+            self._tables = json.loads(self.tag(TABLES) or "[]")
+        entry = {"path": f"tables/{name}.json", "type": "table"}
+        if entry not in self._tables:
+            self._tables.append(entry)
+            self.set_tags({TABLES: json.dumps(self._tables)})
 
     def log_images(self, files: Mapping[str, Path]) -> None:
         """Shows pictures on the run's own page, by their names."""

@@ -162,6 +162,17 @@ def test_each_evaluation_of_the_test_split_is_counted_whichever_model_and_server
     assert len(mlflow.search_runs([tracker.experiment_id], output_format="list")) == 2, "the new run is found again"
 
 
+def test_tables_are_those_of_mlflow(tracker: Tracker) -> None:
+    with tracker.start("tables", tags={}, params={}) as run:
+        run.log_table({"text": ["a", "b"], "target": ["é", "x"]}, "evaluation")
+        run.log_table({"text": ["c"]}, "test")
+    assert run.outbox.failure is None
+    client = mlflow.MlflowClient(tracker.uri)
+    found = client.load_table(tracker.experiment_id, "tables/evaluation.json", run_ids=[run.id])
+    assert found.to_dict("list") == {"text": ["a", "b"], "target": ["é", "x"]}
+    assert len(json.loads(client.get_run(run.id).data.tags["mlflow.loggedArtifacts"])) == 2
+
+
 def test_used_data_and_folders_are_recorded(tracker: Tracker, tmp_path: Path) -> None:
     schema = {
         "name": "reviews", "columns": {"text": "review"}, "digests": {"val": "d" * 64}, "rows": {"val": 17},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ class Source:
 
     def __init__(self, data: DataConfig, project: Path) -> None:
         self.declared, self.project = data, project
+        self.file_digests: Callable[[Path], str] = _path_digest
         self.starts: list[int] = []
 
     @cached_property
@@ -170,7 +171,11 @@ class Source:
         if opening.is_remote(part):
             return opening.checksum(part)
         opening.require_there(part)
-        return folder_digest(Path(part)) if Path(part).is_dir() else file_digest(Path(part))
+        return self.file_digests(Path(part))
+
+
+def _path_digest(path: Path) -> str:
+    return folder_digest(path) if path.is_dir() else file_digest(path)
 
 
 def _columns(data: DataConfig) -> list[str]:

@@ -56,6 +56,9 @@ class ImageInput(Defaults):
         found._places, found._contents = images.Places(folders, inside or folders), {}  # noqa: SLF001  (a copy of this very class)
         return found
 
+    def files(self, values: Values) -> Iterator[Path]:
+        return images.named_files([values.get(role) for role in ("image", "mask")], self._places)
+
     def _read(self, name: str) -> tuple[Image.Image, bool]:
         return images.read(name, self._places, max_pixels=int(self.max_megapixels * 1e6))
 

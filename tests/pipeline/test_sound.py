@@ -1,0 +1,61 @@
+"""Tasks that hear, through the real pipeline, on a generated set of tones: prepare to report, and prediction."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, AutoModelForSpeechSeq2Seq, AutoProcessor
+
+from helpers import Project, make_project
+from speakers import make_tiny_whisper, tone_files
+
+
+def sound_project(folder: Path, *, task: str, columns: str) -> Project:
+    """A project with 60 tones and a tiny Whisper in CTranslate2's format."""
+    make_tiny_whisper(folder / "whisper")
+    project = make_project(folder / "project", folder / "whisper")
+    tone_files(project.folder / "data" / "raw" / "tones", each=20)
+    (project.folder / "conf" / "data" / "tones.yaml").write_text(
+        f"path: data/raw/tones/tones.csv\ncolumns: {columns}\nsplit: {{train: 0.6, val: 0.2, test: 0.2, seed: 1}}\n"
+    )
+    project.edit("params.yaml", data="tones", task=task)
+    project.edit("conf/trainer/default.yaml", max_epochs=2, batch_size=8)
+    return project
+
+
+@pytest.mark.slow
+def test_recordings_are_classified(tmp_path: Path) -> None:
+    project = sound_project(tmp_path, task="audio_classification", columns="{audio: audio, label: label}")
+    project.edit("conf/task/audio_classification.yaml", seconds=1)
+    project.edit("conf/optimizer/adamw.yaml", lr=3e-3)
+    project.run("dvc", "repro")
+    details = json.loads((project.folder / "reports" / "test" / "details.json").read_text())
+    assert {"majority_class", "spectrum_logistic"} == set(details["baselines"])
+    model = project.folder / "models" / "finetuned"
+    assert AutoFeatureExtractor.from_pretrained(model).nb_max_frames == 100
+    assert AutoModelForAudioClassification.from_pretrained(model).config.max_source_positions == 50
+    project.run("finespun", "predict", "data/raw/tones/tones.csv", "--output", "out.jsonl")
+    answers = [json.loads(line) for line in (project.folder / "out.jsonl").read_text().splitlines()]
+    assert len(answers) == 60
+    assert {answer["error"] for answer in answers} == {""}
+    assert "tones" in (project.folder / "reports" / "index.html").read_text()
+
+
+@pytest.mark.slow
+def test_recordings_are_transcribed(tmp_path: Path) -> None:
+    project = sound_project(tmp_path, task="speech_recognition", columns="{audio: audio, target: target}")
+    project.edit("conf/task/speech_recognition.yaml", max_target_length=16, generation__max_new_tokens=16)
+    project.edit("conf/evaluation/default.yaml", zero_shot=True)
+    project.edit("conf/optimizer/adamw.yaml", lr=5e-3)
+    project.run("dvc", "repro")
+    details = json.loads((project.folder / "reports" / "test" / "details.json").read_text())
+    assert {"most_frequent_target", "zero_shot"} == set(details["baselines"])
+    assert details["comparison"]["zero_shot"]["differences"]["wer"]["value"] < 0  # it has learnt which words there are
+    told = pq.read_table(project.folder / "reports" / "test" / "predictions.parquet").to_pydict()
+    assert {*told["predicted"]} <= {"a low tone", "a middle tone", "a high tone"}
+    model = project.folder / "models" / "finetuned"
+    assert AutoModelForSpeechSeq2Seq.from_pretrained(model).generation_config.max_new_tokens == 16
+    assert AutoProcessor.from_pretrained(model).feature_extractor.chunk_length == 2
