@@ -99,13 +99,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rows", type=int, nargs="*", default=[50_000, 100_000, 200_000])
     parser.add_argument("--against-datasets", action="store_true")
+    parser.add_argument("--rows-from", type=Path, help="a folder that keeps the CSV files, so that they are written once")
     parser.add_argument("--only", nargs="*", help="arms: prepare, 'checks alone', datasets")
     arguments = parser.parse_args()
     found = []
     for rows in arguments.rows:
         folder = Path(tempfile.mkdtemp(prefix="prepare-"))
         try:
-            write_rows(folder / "rows.csv", rows)
+            kept = (arguments.rows_from or folder) / f"{rows}.csv"
+            if not kept.exists():
+                write_rows(kept, rows)
+            (folder / "rows.csv").symlink_to(kept.resolve())
             size = (folder / "rows.csv").stat().st_size
             arms = {"prepare": (OURS, ""), "checks alone": (OURS, "checks")}
             arms |= {"datasets": (THEIRS, "")} if arguments.against_datasets else {}

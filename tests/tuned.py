@@ -40,7 +40,11 @@ def prepared(folder: Path, rows: list[dict[str, str]], columns: dict[str, Any], 
 
 def tuned(folder: Path, rows: list[dict[str, str]], columns: dict[str, Any], **changes: Any) -> Path:
     """Prepares and fine-tunes; returns the folder of the model."""
-    config, data = prepared(folder, rows, columns, **changes)
+    return trained(folder, *prepared(folder, rows, columns, **changes))
+
+
+def trained(folder: Path, config: Any, data: PreparedData) -> Path:
+    """Fine-tunes on what was prepared; returns the folder of the model."""
     task = targets.build("task", config.task)
     weights = ready(config.model, folder, auto_class=task.auto_class)
     (folder / "store").mkdir(exist_ok=True)

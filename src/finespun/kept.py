@@ -8,13 +8,16 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from finespun.failures import while_writing
 
 SEAL = "digests.json"  # beside the files that it lists
+SETTLED = 2_000_000_000  # nanoseconds after which a file's times tell of each change
 MAKING = ".making-"  # and the process
 
 
@@ -24,11 +27,47 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def folder_digest(folder: Path) -> str:
+def folder_digest(folder: Path, digest: Callable[[Path], str] = file_digest) -> str:
     """Returns the sha256 of a folder's file names and digests."""
     files = [file for file in sorted(folder.rglob("*")) if file.is_file() and "__pycache__" not in file.parts]
-    lines = [f"{file.relative_to(folder).as_posix()}:{file_digest(file)}" for file in files]
+    lines = [f"{file.relative_to(folder).as_posix()}:{digest(file)}" for file in files]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+class FileDigests:
+    """sha256 of files, kept: one whose size, times and inode are those of before is not read again, as DVC does it."""
+
+    def __init__(self, kept: Path) -> None:
+        """Reads what was kept in a file; if it is damaged, files are read anew."""
+        self.kept = kept
+        self._found: dict[str, tuple[list[int], str]] = {}
+        try:
+            self._before = {str(name): (list(stamp), str(digest)) for name, (stamp, digest) in _json(kept).items()}
+        except (OSError, ValueError, TypeError, AttributeError):
+            self._before = {}
+
+    def __call__(self, path: Path) -> str:
+        """Returns the sha256 of a file's bytes, or of a folder's file names and digests."""
+        return folder_digest(path, self._file) if path.is_dir() else self._file(path)
+
+    def _file(self, path: Path) -> str:
+        status = path.stat()
+        stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+        name = str(path)
+        known = self._found.get(name) or self._before.get(name)
+        digest = known[1] if known and known[0] == stamp else file_digest(path)
+        if time.time_ns() - max(stamp[1:3]) > SETTLED:  # a clock's tick may hide a change that follows
+            self._found[name] = (stamp, digest)
+        return digest
+
+    def save(self) -> None:
+        """Keeps the digests of the files that were asked for."""
+        self.kept.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(self.kept, json.dumps(self._found))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -84,20 +123,30 @@ def damage(folder: Path, *names: str) -> str | None:
     return None
 
 
-def in_one_move(folder: Path, fill: Callable[[Path], object], *, needed: int | None = None) -> Path:
+def in_one_move(
+    folder: Path, fill: Callable[[Path], object], *, needed: int | None = None, alone: bool = False
+) -> Path:  # fmt: skip
     """Fills a folder that is then there as a whole, or not at all; one that is there is taken if it is whole.
 
     Args:
         folder: named by all that its content is a function of.
         fill: is given an empty folder beside it.
         needed: bytes that it will take, for the message where the disk is full.
+        alone: where another process is filling the same folder, it is waited for.
 
     Raises:
         MachineError: the disk is full, or the place cannot be written to.
     """
-    if folder.is_dir() and damage(folder) is None:
-        return folder
-    with _begun(folder) as partial, while_writing(partial, needed=needed):
+    while True:
+        if folder.is_dir() and damage(folder) is None:
+            return folder
+        with _begun(folder, alone=alone) as partial:
+            if partial is not None:
+                return _filled(folder, partial, fill, needed)
+
+
+def _filled(folder: Path, partial: Path, fill: Callable[[Path], object], needed: int | None) -> Path:
+    with while_writing(partial, needed=needed):
         fill(partial)
         seal(partial)
         try:
@@ -109,26 +158,38 @@ def in_one_move(folder: Path, fill: Callable[[Path], object], *, needed: int | N
 
 
 @contextmanager
-def _begun(folder: Path) -> Iterator[Path]:
-    """Yields an empty folder beside a place that is then free; it is held, so that no other process takes it for a leftover."""
+def _begun(folder: Path, *, alone: bool) -> Iterator[Path | None]:
+    """Yields an empty folder beside a place that is then free; it is held, so that no other process takes it for a leftover.
+
+    None, with `alone`, after another process that was filling the same place has ended.
+    """
     partial = folder.with_name(f"{folder.name}{MAKING}{os.getpid()}")
     with ExitStack() as stack:
         with while_writing(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
             with _held(folder.parent):
-                _clear(folder)
-                partial.mkdir()
-                stack.enter_context(_held(partial))
+                others = _clear(folder)
+                if not (alone and others):
+                    partial.mkdir()
+                    stack.enter_context(_held(partial))
+        if alone and others:
+            with suppress(FileNotFoundError), _held(others[0]):
+                pass
+            yield None
+            return
         try:
             yield partial
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def _clear(folder: Path) -> None:
-    """Removes what is damaged, and what killed processes have left half filled."""
+def _clear(folder: Path) -> list[Path]:
+    """Removes what is damaged, and what killed processes have left half filled; returns what others are filling."""
+    others = []
     for left in folder.parent.glob(f"{glob.escape(folder.name)}{MAKING}*"):
-        if not _in_use(left):
+        if _in_use(left):
+            others.append(left)
+        else:
             shutil.rmtree(left, ignore_errors=True)
     reason = damage(folder) if folder.is_dir() else "it is no folder"
     if os.path.lexists(folder) and reason:  # of several processes the first finds it so
@@ -137,6 +198,7 @@ def _clear(folder: Path) -> None:
         folder.rename(aside)
         make_way(aside)
         aside.unlink(missing_ok=True)
+    return others
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 
+from finespun import kept
 from finespun.config.sections import ModelConfig
 from finespun.data.prepared import PreparedData
 from finespun.errors import DataError, ModelError
@@ -112,6 +113,32 @@ def test_what_is_no_folder_is_replaced(tmp_path: Path) -> None:
     assert damage(in_one_move(tmp_path / "kept", fill)) is None
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     assert damage(in_one_move(tmp_path / "link", fill)) is None
+
+
+def test_of_several_processes_that_start_together_one_fills_a_folder_and_the_others_wait(tmp_path: Path) -> None:
+    code = (
+        "import os, sys, time; from pathlib import Path; from finespun.kept import in_one_move\n"
+        "def fill(partial):\n"
+        "    print('fills', flush=True); time.sleep(1)\n"
+        "    if sys.argv[2] == 'dies': os._exit(1)\n"
+        "    (partial / 'made').write_text('x')\n"
+        "assert (in_one_move(Path(sys.argv[1]), fill, alone=True) / 'made').is_file()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+
+    def begin(how: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", code, str(tmp_path / "kept"), how]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+
+    first = begin("dies")
+    assert first.stdout is not None
+    assert first.stdout.readline() == "fills\n"
+    others = [begin("lives") for _ in range(4)]
+    said = [process.communicate()[0] for process in others]
+    assert [process.returncode for process in others] == [0] * 4
+    assert sorted(said) == ["", "", "", "fills\n"], "whoever comes after the one that died"
+    first.communicate()
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
 
 
 def test_what_a_killed_process_left_is_removed_and_what_another_is_making_is_not(tmp_path: Path) -> None:
@@ -332,3 +359,33 @@ def test_a_list_of_digests_can_be_checked_by_hand(killed: Path) -> None:
     )
     assert done.stdout.count(": OK") == 2
     assert json.dumps(done.stdout).count("best-") == 1
+
+
+def test_digests_of_files_are_kept_and_a_change_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, kept_in = tmp_path / "raw", tmp_path / "state" / "digests.json"
+    folder.mkdir()
+    for name in ("a", "b"):
+        (folder / name).write_text(name)
+    read: list[str] = []
+    real = kept.file_digest
+    monkeypatch.setattr(kept, "file_digest", lambda path: read.append(path.name) or real(path))
+
+    def digest() -> str:
+        read.clear()
+        digests = kept.FileDigests(kept_in)
+        found = digests(folder)
+        digests.save()
+        return found
+
+    first = digest()
+    assert first == kept.folder_digest(folder)
+    assert digest() == first
+    assert read == ["a", "b"], "of a file that was just written, times tell little"
+    monkeypatch.setattr(kept, "SETTLED", -1)
+    digest()
+    assert (digest(), read) == (first, [])
+    (folder / "b").write_text("c")
+    assert digest() != first
+    assert read == ["b"]
+    kept_in.write_text('{"torn')
+    assert (digest(), sorted(read)) == (kept.folder_digest(folder), ["a", "b"])

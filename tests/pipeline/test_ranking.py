@@ -11,6 +11,7 @@ import pytest
 
 from embedders import pairs
 from helpers import Project, make_project, write_csv
+from recommenders import catalogue, events
 
 
 def embedding_project(folder: Path, model: Path) -> Project:
@@ -59,3 +60,38 @@ def test_texts_are_embedded_ranked_and_found(strategy: str, tmp_path: Path, tiny
         "print(list(model.predict(pd.read_csv('in.csv').head(4)).item))"
     )
     assert project.run("python", "-c", code).stdout.strip().splitlines()[-1] == str([row[0] for row in ranked[:4]])
+
+
+@pytest.mark.slow
+def test_histories_are_learnt_ranked_and_asked(tmp_path: Path, tiny_bert: Path) -> None:
+    project = make_project(tmp_path / "project", tiny_bert)
+    raw = project.folder / "data" / "raw"
+    write_csv(raw / "events.csv", events())
+    write_csv(raw / "items.csv", catalogue())
+    (project.folder / "conf" / "data" / "films.yaml").write_text(
+        "path: data/raw/events.csv\nevents: {user: who, item: what, time: when}\n"
+        "items: {path: data/raw/items.csv, columns: {item: id, text: [title, kind]}}\n"
+    )
+    project.edit("params.yaml", data="films", task="item_recommendation")
+    project.edit("conf/task/item_recommendation.yaml", width=16, layers=1, dropout=0.0, leave_out_seen=False, candidates=10)
+    project.edit("conf/trainer/default.yaml", max_epochs=30)
+    project.edit("conf/optimizer/adamw.yaml", lr=0.01)
+    project.run("dvc", "repro")
+    details = json.loads((project.folder / "reports" / "test" / "details.json").read_text())
+    assert set(details["baselines"]) == {"popularity", "item_knn", "ease"}
+    assert details["scores"]["recall_at_1"]["value"] > 0.9
+    told = pq.read_table(project.folder / "reports" / "test" / "predictions.parquet").to_pydict()
+    assert {"user", "popularity", "expected", "found"} <= set(told)
+    assert "EASE" in (project.folder / "reports" / "index.html").read_text()
+    rows = [{"who": "me", "history": [f"i{(start + step) % 10}" for step in range(4)]} for start in range(4)]
+    (project.folder / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    project.run("finespun", "predict", "in.jsonl", "--output", "out.jsonl")
+    found = [json.loads(line)["item"] for line in (project.folder / "out.jsonl").read_text().splitlines()]
+    assert found == [f"i{start + 4}" for start in range(4)]
+    run = json.loads((project.folder / "models" / "finetuned" / "run.json").read_text())["run_id"]
+    code = (
+        "import mlflow, pandas as pd; mlflow.set_tracking_uri('sqlite:///mlruns/mlflow.db');"
+        f"model = mlflow.pyfunc.load_model('runs:/{run}/model');"
+        "print(list(model.predict(pd.read_json('in.jsonl', lines=True)[['history']]).item))"
+    )
+    assert project.run("python", "-c", code).stdout.strip().splitlines()[-1] == str(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -213,6 +214,20 @@ def test_a_pruned_trial_is_marked_and_its_checkpoints_go(project: Project) -> No
     assert {run.info.status for run in children} == {"KILLED"}
     assert not list((project.folder / ".finespun" / "checkpoints").glob("*/*.ckpt"))
     assert said.returncode == 1
+
+
+@pytest.mark.slow
+def test_auto_looks_searches_and_ends_with_the_model_of_the_best_mean(project: Project) -> None:
+    budget = ("sweep.minutes=5", "sweep.trials=4", "sweep.finalists=1", "sweep.seeds=2", "sweep.name=a")
+    said = sweep(project, "sweep=auto", *budget).stdout
+    assert re.search(r"sweep=auto: 1\d\d training rows of \d+ tokens, 0.1 M parameters", said)
+    assert "searching strategy=choice(llrd, full), strategy.layer_decay=interval(0.75, 1.0)" in said
+    found = trials(project, "a")
+    assert len(found) == 5, "four, and the best with another seed"
+    assert {state for _, state, _, _ in found} <= {"COMPLETE", "PRUNED"}
+    [model] = (project.folder / "multirun" / "a").glob("*/models/finetuned/model.safetensors")
+    assert (model.parents[2] / "reports" / "evaluation" / "metrics.json").is_file()
+    assert "finespun promote a" in said
 
 
 LAUNCHERS = {

@@ -125,6 +125,28 @@ class ItemsConfig(Section):
     encoding: str | None = None
 
 
+class EventsConfig(Section):
+    """Columns of a table with a row an event, from which each user's history is made: `history`, `item` and the split."""
+
+    user: Column
+    item: Column
+    time: Column | None = None  # None: events are in the order of the file
+    weight: Column | None = None  # a rating, an amount
+    at_least: float | None = None  # events of a smaller weight are left out
+    split: Literal["last", "time"] = "last"  # each user's last event tests, the one before validates; or by data.split's shares
+
+    @model_validator(mode="after")
+    def _says_nothing_in_vain(self) -> Self:
+        if self.split == "time" and self.time is None:
+            raise ValueError("split: time needs time, the column that says when an event was")
+        if self.at_least is not None and self.weight is None:
+            raise ValueError("at_least is for weight, the column of ratings or amounts; name it, or leave at_least out")
+        return self
+
+
+EVENT_COLUMNS = {"history": "history", "item": "item", "user": "user", "split": SPLIT_OF_PATH}
+
+
 class DataConfig(Section):
     """Where rows come from, what the columns mean, how rows are split and checked."""
 
@@ -147,6 +169,7 @@ class DataConfig(Section):
     folds: Annotated[int, Field(ge=2)] = 5
     fold: NonNegativeInt | None = None  # cross-validation: the part, of `folds`, of all but the test split that validates
     limit: Limit | None = None
+    events: EventsConfig | None = None  # rows are events of users, from which histories are made
     items: ItemsConfig | None = None  # of tasks that rank: items beside those that rows name
     slices: Annotated[tuple[Name, ...], Field(strict=False)] = ()  # columns by whose values scores are reported, too
     checks: Checks = Checks()
@@ -181,6 +204,18 @@ class DataConfig(Section):
                 and (values.get("split") or {}).get("by") in (None, "given")
             ):
                 return {**values, "columns": {**columns, "split": SPLIT_OF_PATH}}
+        return values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _columns_of_events_are_made(cls, values: Any) -> Any:
+        """Gives rows that are made of events their columns."""
+        if isinstance(values, dict) and values.get("events"):
+            if values.get("columns", EVENT_COLUMNS) not in (EVENT_COLUMNS, {}):
+                raise ValueError("columns are made by events; name the table's own columns in events, and leave columns out")
+            if values.get("filters") or isinstance(values.get("path"), dict) or values.get("hub"):
+                raise ValueError("events are of one table, split by time; leave filters, hub and paths by split out")
+            return {**values, "columns": EVENT_COLUMNS}
         return values
 
     @model_validator(mode="after")

@@ -7,7 +7,8 @@ import binascii
 import io
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -81,6 +82,14 @@ def locate(name: str, places: Places, *, what: str = "image") -> Path:
     except (OSError, ValueError, RuntimeError) as error:  # too long, a null character, an unknown user, no permission
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise UnreadableError(f"is no path that can be opened ({reason}); correct it") from error
+
+
+def named_files(names: Iterable[Any], places: Places) -> Iterator[Path]:
+    """Yields the files that cells of a row name; why others name none, the checks say."""
+    for name in names:
+        if isinstance(name, str) and not name.startswith(INLINE):
+            with suppress(UnreadableError):
+                yield locate(name, places)
 
 
 def _no_file(places: Sequence[Path], folders: Sequence[Path], what: str) -> str:

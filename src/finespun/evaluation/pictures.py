@@ -38,8 +38,8 @@ def with_pictures(
         encoder: the task's.
         labels: of the model.
     """
-    if not set(DRAWN) & set(task.answer_roles):
-        return predictions
+    if not set(DRAWN) & set(task.answer_roles) or rows.num_rows != predictions.num_rows:
+        return predictions  # of tiles: no row has the whole image
     import torch  # noqa: PLC0415  (the report reads what is made here, and needs no torch)
 
     chosen = _worst(predictions)

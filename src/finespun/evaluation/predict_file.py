@@ -102,7 +102,7 @@ def _call(predictor: Predictor, columns: Mapping[str, str]) -> None:
 
 
 def _of_vectors(task: Task) -> Task:
-    if not task.ranks:
+    if not task.ranks or main_role(task) not in task.item_roles:  # rows are then no items, whose vectors could be compared
         raise ModelError(f"{type(task).__name__} makes no vectors; fine-tune one with task: text_embedding, or use `predict`")
     return task.of_items()
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 520, 300
-LEFT, RIGHT, TOP, BOTTOM = 56, 14, 28, 44
+LEFT, RIGHT, TOP, BOTTOM = 56, 26, 28, 44
 MOST_POINTS = 400  # of a line: more than there are pixels to draw them on
 Point = tuple[float, float]
 

@@ -196,7 +196,7 @@ def calibration_charts(found: Mapping[str, Any] | None) -> list[Markup]:
         "Accuracy when only the surest predictions are taken", Axis("share of rows that are predicted", 0, 1, percent=True),
         Axis("accuracy", max(0.0, lowest - 0.05), 1, percent=True),
     )  # fmt: skip
-    curve.line(Line("accuracy", points, "c"))
+    curve.line(Line("accuracy", points, "c", marks=len(points) < 3))
     return [
         chart.svg(said=f"Expected calibration error {found['ece']:.3f}"),
         curve.svg(said=f"{points[-1][1]:.1%} for all rows"),

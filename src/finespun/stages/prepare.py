@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -16,15 +18,15 @@ from finespun.artifacts import Artifacts
 from finespun.config import targets
 from finespun.config.compose import declared_dependencies, read_for_stage, to_plain
 from finespun.config.sections import DataConfig, RunConfig
-from finespun.data.cells import label_name
+from finespun.data.cells import as_text, label_name
 from finespun.data.check_report import Report
 from finespun.data.dataset_checks.examine import examine
 from finespun.data.dataset_checks.left_out import write_dropped
 from finespun.data.encode import Profile, beyond_limit, encode_each, write_splits
 from finespun.data.passes.here import Rows, RowsHere
 from finespun.data.passes.on_ray import RowsOnRay
-from finespun.data.prepared import ITEMS, PreparedData
-from finespun.data.related.items import source_of, write_items
+from finespun.data.prepared import PreparedData
+from finespun.data.related.items import item_names, source_of, write_items
 from finespun.data.sources import tables
 from finespun.data.sources.source import Source
 from finespun.data.splits import SPLITS, Assigned
@@ -32,7 +34,7 @@ from finespun.data.writing import CsvWriter
 from finespun.errors import DataError, first_of, listed
 from finespun.failures import while_writing
 from finespun.files import copy_or_link
-from finespun.kept import damage, file_digest, in_one_move, make_way
+from finespun.kept import FileDigests, damage, file_digest, in_one_move, make_way
 from finespun.models.addresses import resolve
 from finespun.stages import finished
 from finespun.tasks.base import Encoder, Task, main_role
@@ -59,7 +61,7 @@ def run(artifacts: Artifacts) -> None:
                 _in_place(artifacts.prepared, lambda partial: prepare(config, artifacts, partial, source))
                 _keep(artifacts.prepared, last)
     else:
-        in_one_move(shared, lambda partial: prepare(config, artifacts, partial, source))
+        in_one_move(shared, lambda partial: prepare(config, artifacts, partial, source), alone=True)
         artifacts.prepared.parent.mkdir(parents=True, exist_ok=True)
         if artifacts.prepared.is_symlink():
             artifacts.prepared.unlink()  # of an earlier trial in the same folder, which this one may take up
@@ -71,16 +73,32 @@ def run(artifacts: Artifacts) -> None:
 
 
 def _inputs(config: RunConfig, artifacts: Artifacts, source: Source) -> dict[str, str]:
-    """Returns digests of all that is read: of `data/raw` only the files that are named, unless rows name files themselves."""
+    """Returns digests of all that is read: of `data/raw` only what is named, by the configuration or by rows."""
     raw = str(artifacts.raw[0].relative_to(artifacts.project))
     deps = [name for name in declared_dependencies(artifacts.pipeline, "prepare") if name != raw]
     found = {name: path_digest(artifacts.local(name)) for name in deps}
-    task = targets.build("task", config.task)
-    if main_role(task) != "text" and artifacts.raw[0].is_dir():
-        found[raw] = path_digest(artifacts.raw[0])
+    source.file_digests = digests = FileDigests(artifacts.state / "file_digests.json")
+    found["source"] = source.digest()
+    files = _named_files(source, task_of(config, artifacts))
+    named = {os.path.relpath(path, artifacts.project): digests(path) for path in files}
     items = source.declared.items
-    found |= {"items": source_of(items, artifacts.project).digest()} if items else {}
-    return found | {"source": source.digest()}
+    if items:
+        found["items"] = source_of(items, artifacts.project).digest()
+    if named:
+        found["files that rows name"] = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
+    digests.save()
+    return found
+
+
+def _named_files(source: Source, task: Task) -> Iterator[Path]:
+    """Yields the files that rows name and the source's own digest does not cover."""
+    data = source.data
+    files = [] if data.hub or data.sql else [part for part, _ in source.parts]
+    if main_role(task) == "text" or (files and all(tables.format_of(part, data.format) == "images" for part in files)):
+        return
+    columns = {role: column for role, column in data.columns.items() if isinstance(column, str)}
+    for line in source():
+        yield from task.files({role: as_text(line.row.get(column)) for role, column in columns.items()})
 
 
 def _taken(target: Path, *kept: Path) -> bool:
@@ -125,7 +143,7 @@ def prepare(config: RunConfig, artifacts: Artifacts, folder: Path, source: Sourc
     report, known = found.report, found.labels
     _tell(report, artifacts.state / "data_problems.csv")
     require_rows(report, data)
-    labels = task.label_names(known.names, data.columns)
+    labels = item_names(source) if data.events else task.label_names(known.names, data.columns)
     left_out = beyond_limit(source(), data, task, assigned=Assigned(report.kept, found.codes))
     for number in sorted(left_out):
         report.dropped.add(number, "limit")
@@ -137,9 +155,7 @@ def prepare(config: RunConfig, artifacts: Artifacts, folder: Path, source: Sourc
     _require_trained(known.trained, profile, data)
     written = PreparedData(folder)
     task.fitted(written.open("train"), labels)
-    write_items(
-        task, encoder, data, artifacts.project, [written.open(split) for split in SPLITS], written.path(ITEMS)
-    )  # fmt: skip
+    write_items(task, encoder, source, labels, written)
     for split, missing in profile.without_rows().items():
         remarks = [*task.remarks(written.open(split), labels)]
         if missing:
@@ -165,19 +181,25 @@ def prepare(config: RunConfig, artifacts: Artifacts, folder: Path, source: Sourc
 
 def _rows(source: Source, config: RunConfig) -> Rows:
     """Returns what goes through the rows: this process, or a cluster."""
-    if config.runtime.prepare_with == "ray":
+    if config.runtime.prepare_with == "ray" and not source.declared.events:  # whose rows are made of all of them
         return RowsOnRay(source)
     return RowsHere(source, bars=config.runtime.progress_bar)
 
 
-def task_and_encoder(config: RunConfig, artifacts: Artifacts) -> tuple[Task, Encoder]:
-    """Returns the task, which reads files from where the data lie, and what it encodes with."""
+def task_of(config: RunConfig, artifacts: Artifacts) -> Task:
+    """Returns the task, which reads files from where the data lie."""
     given = [*config.data.path.values()] if isinstance(config.data.path, dict) else [config.data.path]
     paths = [artifacts.project / path for each in given for path in ([each] if isinstance(each, str) else each)]
     folders = {path if path.is_dir() else path.parent for path in paths}
     here = folders.pop() if len(folders) == 1 else artifacts.raw[0]
     inside = (Path(here.anchor),) if config.data.allow_outside else (here, *artifacts.raw)
     task: Task = targets.build("task", config.task).reading_from(here, artifacts.project, inside=inside)
+    return task
+
+
+def task_and_encoder(config: RunConfig, artifacts: Artifacts) -> tuple[Task, Encoder]:
+    """Returns the task, and what it encodes with."""
+    task = task_of(config, artifacts)
     model = localised(config.model, config.runtime, artifacts)
     return task, task.encoder(resolve(model, artifacts.project, weights=False))
 

@@ -120,6 +120,9 @@ class Task(Protocol):
         Only files inside `inside` (by default `folders`) are read, wherever a path or a link leads.
         """
 
+    def files(self, values: Values) -> Iterator[Path]:
+        """Yields the files that a row names: they are read, too."""
+
     def content(self, values: Values) -> str:
         """What makes two rows the same row."""
 
@@ -178,12 +181,15 @@ class Task(Protocol):
     def in_passes(self, passes: int) -> Self:
         """The task that computes a whole step in so many passes itself; for those that want `whole_steps`."""
 
-    def items(self, splits: Sequence[pa.Table], more: Iterable[Values], encoder: Any) -> pa.Table:
+    def items(self, splits: Sequence[pa.Table], more: Iterable[Values], encoder: Any, labels: Sequence[str]) -> pa.Table:
         """The items of prepared splits and of the rows of `data.items`, where it `ranks`; the column `item` names them.
 
         Raises:
             DataError: they are none that can be ranked.
         """
+
+    def built(self, model: Any, encoder: Any, items: pa.Table) -> Any:
+        """Returns the model that is trained, where it `ranks`: the pretrained one, or one that is made of it and the items."""
 
     def of_items(self) -> Self:
         """The task whose inputs are items and whose outputs are their vectors, where it `ranks`."""
@@ -295,11 +301,17 @@ class Defaults(Section):
     def reading_from(self, *folders: Path, inside: Sequence[Path] | None = None) -> Self:
         return self
 
+    def files(self, values: Values) -> Iterator[Path]:
+        return iter(())
+
     def in_passes(self, passes: int) -> Self:
         raise NotImplementedError  # of a task whose rows' losses are their own
 
-    def items(self, splits: Sequence[pa.Table], more: Iterable[Values], encoder: Any) -> pa.Table:
+    def items(self, splits: Sequence[pa.Table], more: Iterable[Values], encoder: Any, labels: Sequence[str]) -> pa.Table:
         raise NotImplementedError  # of a task that ranks nothing
+
+    def built(self, model: Any, encoder: Any, items: pa.Table) -> Any:
+        return model
 
     def of_items(self) -> Self:
         raise NotImplementedError

@@ -4,29 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from finespun.data import images
-from finespun.tasks.answers.boxes import PADDING, BoxList
-from finespun.tasks.base import Batch, Outputs, Values
-from finespun.tasks.inputs.whole_images import WholeImages
+import numpy as np
+
+from finespun.tasks.answers.boxes import LEAST, PADDING, WHOLE, BoxList
+from finespun.tasks.base import Batch, Outputs
+from finespun.tasks.inputs.tiles import joined_boxes
+from finespun.tasks.inputs.whole_images import ORIGINAL, WholeImages
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     import torch
 
     from finespun.tasks.inputs.image_encoder import ImageEncoder
-
-LEAST = 0.1  # of a box's area that must be left in the image after it was moved
 
 
 class ObjectDetection(WholeImages, BoxList):
     """Detectors of transformers; the loss is the model's own, with its own matching of queries and boxes."""
 
     auto_class: ClassVar[str] = "AutoModelForObjectDetection"
-
-    def _size_of(self, values: Values) -> tuple[int, int] | None:
-        try:
-            return self._read(values["image"])[0].size
-        except images.UnreadableError:
-            return None  # reported of the image
 
     def augment(self, batch: Batch, encoder: ImageEncoder, *, epoch: int, seed: int) -> Batch:
         """Boxes move with the pixels: each becomes the smallest upright one around its corners, cut at the image's sides."""
@@ -36,6 +31,21 @@ class ObjectDetection(WholeImages, BoxList):
         rows = batch.rows.to(batch.targets.device)
         matrix, flip = self.augmentation.moved(rows, encoder.size, epoch=epoch, seed=seed)
         return changed._replace(targets=moved_boxes(batch.targets, matrix, flip, encoder.size))
+
+    def _joined(self, rows: pa.Table, outputs: Outputs) -> tuple[pa.Table, Outputs]:
+        """Returns a row an image and its boxes, where rows are tiles of images."""
+        if self.tile is None:
+            return rows, outputs
+        parts = [*self._by_image(rows, outputs)]
+        table = rows.take([place for place, _, _ in parts])
+        if WHOLE in table.column_names:
+            table = table.set_column(table.column_names.index("target"), "target", table[WHOLE])
+        sizes = zip(*(table[name].to_pylist() for name in ORIGINAL), strict=True)
+        joined = []
+        for (_, tiles, found), size in zip(parts, sizes, strict=True):
+            known = [each[each[:, 0] >= 0].astype(np.float64) for each in found]
+            joined.append(joined_boxes(known, tiles, size))
+        return table, joined
 
     def forward(self, model: Any, batch: Batch) -> Any:
         """Returns `losses` (rows,), the model's own loss for each row, and `found` (rows, boxes, 6)."""

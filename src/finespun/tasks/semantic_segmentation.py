@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from finespun.data import images
-from finespun.tasks.answers.masks import Masks
+import numpy as np
+
+from finespun.tasks.answers.masks import Masks, nearest
 from finespun.tasks.answers.pixels import IGNORED, boundaries, confusion, upsampled
-from finespun.tasks.base import Batch, Outputs, Values
+from finespun.tasks.base import Batch, Outputs
 from finespun.tasks.inputs.augmentation import warped
-from finespun.tasks.inputs.whole_images import WholeImages
+from finespun.tasks.inputs.tiles import joined_mask
+from finespun.tasks.inputs.whole_images import ORIGINAL, WholeImages
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     import torch
 
     from finespun.tasks.inputs.image_encoder import ImageEncoder
@@ -22,12 +25,6 @@ class SemanticSegmentation(WholeImages, Masks):
     """Semantic segmentation; logits may be smaller than the image, and are scaled up as transformers does it."""
 
     auto_class: ClassVar[str] = "AutoModelForSemanticSegmentation"
-
-    def _size_of(self, values: Values) -> tuple[int, int] | None:
-        try:
-            return self._read(values["image"])[0].size
-        except images.UnreadableError:
-            return None  # reported of the image
 
     def model_options(self, labels: Sequence[str]) -> dict[str, Any]:
         return super().model_options(labels) | {"semantic_loss_ignore_index": IGNORED}
@@ -49,6 +46,21 @@ class SemanticSegmentation(WholeImages, Masks):
         )  # fmt: skip
         masks = warped(batch.targets[:, None].float(), matrix, flip=flip, outside=float(IGNORED))[:, 0].long()
         return changed._replace(inputs=changed.inputs | {"labels": masks}, targets=masks)
+
+    def _joined(self, rows: pa.Table, outputs: Outputs) -> tuple[pa.Table, Outputs]:
+        """Returns a row an image and its mask, or its counts (pixels of two tiles count twice), where rows are tiles."""
+        if self.tile is None:
+            return rows, outputs
+        parts = [*self._by_image(rows, outputs)]
+        table = rows.take([place for place, _, _ in parts])
+        if "target" in table.column_names:
+            return table, [np.sum(found, axis=0) for _, _, found in parts]
+        sizes = zip(*(table[name].to_pylist() for name in ORIGINAL), strict=True)
+        joined: list[Any] = []
+        for (_, tiles, found), size in zip(parts, sizes, strict=True):
+            masks = [nearest(mask.astype(np.uint8), tile.size) for mask, tile in zip(found, tiles, strict=True)]
+            joined.append(joined_mask(masks, tiles, size))
+        return table, joined
 
     def forward(self, model: Any, batch: Batch) -> Any:
         return model(pixel_values=batch.inputs["pixel_values"]).logits

@@ -12,7 +12,7 @@ import torch
 
 from finespun.config import targets
 from finespun.config.sections import RunConfig
-from finespun.data.prepared import PreparedData
+from finespun.data.prepared import ITEMS, PreparedData
 from finespun.models.compatibility import add_embeddings, fitted_together, require_size
 from finespun.models.pretrained import (
     Loaded,
@@ -75,6 +75,8 @@ def _ready(
         require_same_pixels(processor, encoder, folder)
         require_size(model, encoder.size, folder)
     task.equip(model, encoder, folder)
+    if task.ranks:
+        model = task.built(model, encoder, prepared.open(ITEMS))
     loaded = replace(loaded, changes=changes) if tokens else loaded
     drawn = {name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if name in {*loaded.new, *grown}}
     return model, encoder, processor, loaded, drawn

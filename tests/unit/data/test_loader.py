@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import re
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +13,7 @@ import torch
 
 from finespun.data.batches import Batches
 from finespun.data.loader import BatchLoader, RowReader, Rows
+from finespun.data.prepared import PreparedData
 from finespun.tasks.base import Batch
 from finespun.tasks.inputs.text import TextEncoder
 from finespun.tasks.text_classification import TextClassification
@@ -45,6 +48,33 @@ def test_rows_come_in_the_order_asked_across_chunks(chunk: int) -> None:
         assert [one.tolist() if isinstance(one, np.ndarray) else one for one in found] == source[name].take(rows).to_pylist()
     later = RowReader(source.slice(10)).take(rows[rows >= 11] - 10)
     assert [one[0] for one in later["input_ids"]] == rows[rows >= 11].tolist(), "of a slice"
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux says whose memory is whose")
+def test_an_epoch_holds_batches_in_memory_and_not_the_file(tmp_path: Path) -> None:
+    size, length, chunks = 2_000, 4_000, 6  # 32 MB a chunk, 192 in all
+    ids = pa.ListArray.from_arrays(np.arange(0, size * length + 1, length, dtype=np.int32), np.ones(size * length, np.int32))
+    batch = pa.record_batch({
+        "input_ids": ids, "length": pa.array([length] * size, pa.int32()), "target": pa.array([0] * size, pa.int64()),
+    })  # fmt: skip
+    with pa.ipc.new_file(str(tmp_path / "train.arrow"), batch.schema) as file:
+        for _ in range(chunks):
+            file.write_batch(batch)
+    del ids, batch
+    before, held = pa.total_allocated_bytes(), _anonymous()
+    opened = PreparedData(tmp_path).open("train")
+    assert pa.total_allocated_bytes() - before < 1e6, "opening reads nothing"
+    batches = Batches(opened["length"].to_numpy(), step_rows=50, seed=1)
+    seen = sum(batch.counted for batch in BatchLoader(Rows(opened, TASK, TextEncoder(None, 0)), batches))
+    assert seen == size * chunks
+    assert _anonymous() - held < 50e6
+
+
+def _anonymous() -> int:
+    """Bytes of memory that are no file's."""
+    found = re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found
+    return int(found[1]) * 1024
 
 
 def test_batches_are_padded_and_masked() -> None:

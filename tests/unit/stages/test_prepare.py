@@ -16,7 +16,7 @@ from finespun.data.prepared import PreparedData
 from finespun.errors import DataError
 from finespun.kept import file_digest
 from finespun.stages.prepare import prepare
-from helpers import Project, real_rows, write_csv
+from helpers import Project, real_rows, write_csv, write_digits
 from small_run import LABELS, small_config
 
 ALL = ("train", "val", "test")
@@ -137,6 +137,32 @@ def test_a_file_that_is_not_read_costs_a_look_and_changes_nothing(project: Proje
     assert "rows, " in project.run(*stage, DVC_STAGE="prepare").stdout, "a file that is read is read again"
     assert {path.name: path.read_bytes() for path in folder.iterdir()} != before
     assert len([*(project.folder / ".finespun" / "last_prepared").iterdir()]) == 1
+
+
+def test_of_images_only_those_that_rows_name_matter(project: Project, tiny_net: Path) -> None:
+    raw, stage = project.folder / "data" / "raw", ("python", "-m", "finespun.stages", "prepare")
+    shutil.copytree(tiny_net, project.folder / "data" / "tiny-net")
+    (project.folder / "conf" / "model" / "tiny_net.yaml").write_text("checkpoint: data/tiny-net\n")
+    write_digits(raw / "digits", 60)
+    named = sorted((raw / "digits").rglob("*.png"))
+    rows = [{"file": str(path.relative_to(raw)), "digit": f"d{int(path.parent.name) % 2}"} for path in named[:50]]
+    write_csv(raw / "table.csv", rows)
+    columns = "{image: file, label: digit}"
+    (project.folder / "conf" / "data" / "table.yaml").write_text(f"path: data/raw/table.csv\ncolumns: {columns}\n")
+    project.edit("params.yaml", data="table", task="image_classification", model="tiny_net")
+    project.run("python", "-m", "finespun.stages", "configure")
+
+    def again() -> str:
+        for each in (project.folder / "data" / "prepared", project.folder / ".finespun" / "finished"):
+            shutil.rmtree(each, ignore_errors=True)
+        return project.run(*stage, DVC_STAGE="prepare").stdout
+
+    assert "50 rows, " in again()
+    shutil.copy(named[0], raw / "digits" / "new.png")
+    shutil.copy(named[0], named[55])
+    assert "what was prepared before is taken" in again(), "no row names these two"
+    shutil.copy(named[0], named[1])
+    assert "50 rows, " in again()
 
 
 def test_an_interrupted_prepare_leaves_nothing_half_written(project: Project) -> None:

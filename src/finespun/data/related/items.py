@@ -11,7 +11,9 @@ import pyarrow as pa
 from finespun.config.sections import DataConfig, ItemsConfig
 from finespun.data.cells import as_text, is_blank
 from finespun.data.checks import named_columns
+from finespun.data.prepared import ITEMS, PreparedData
 from finespun.data.sources.source import Source
+from finespun.data.splits import SPLITS
 from finespun.errors import DataError, did_you_mean, listed, visible
 from finespun.tasks.base import Encoder, Task
 
@@ -71,7 +73,19 @@ def _problems(values: dict[str, str], items: ItemsConfig, first: dict[str, int],
     first.setdefault(name, number)
 
 
-def write_items(task: Task, encoder: Encoder, data: DataConfig, project: Path, splits: Sequence[pa.Table], path: Path) -> None:
+def item_names(source: Source) -> list[str]:
+    """Returns the names of all items, each once: those of `data.items`, then others in the order of the rows' histories."""
+    items = source.declared.items
+    listed_items = [row["item"] for row in item_rows(items, source.project)] if items else []
+    done = (name for line in source() for name in (*line.row["history"], line.row["item"]))
+    found = dict.fromkeys([*listed_items, *done])
+    unknown = len(found) - len(listed_items)
+    if items and unknown:
+        print(f"warning: {unknown:,} of {len(found):,} items of events are not in {items.path}: nothing is known of them")  # noqa: T201
+    return [*found]
+
+
+def write_items(task: Task, encoder: Encoder, source: Source, labels: Sequence[str], prepared: PreparedData) -> None:
     """Writes the items that a task ranks; of another task, a table without rows.
 
     Raises:
@@ -79,9 +93,10 @@ def write_items(task: Task, encoder: Encoder, data: DataConfig, project: Path, s
     """
     table = pa.table({"row": pa.array([], pa.int64())})
     if task.ranks:
-        more = list(item_rows(data.items, project)) if data.items else []
-        table = task.items(splits, more, encoder)
+        items = source.declared.items
+        more = list(item_rows(items, source.project)) if items else []
+        table = task.items([prepared.open(split) for split in SPLITS], more, encoder, labels)
         if table.num_rows <= 1:
-            raise DataError(f"{data.name}: names {table.num_rows} item, and a ranking needs two; bring more rows")
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            raise DataError(f"{source.declared.name}: names {table.num_rows} item, and a ranking needs two; bring more rows")
+    with pa.OSFile(str(prepared.path(ITEMS)), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table, max_chunksize=task.rows_at_once)

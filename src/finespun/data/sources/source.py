@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import bisect
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from finespun.config.sections import SPLIT_OF_PATH, DataConfig, Filter
+from finespun.config.sections import SPLIT_OF_PATH, DataConfig
+from finespun.data.related.sequences import read_events, sequences
 from finespun.data.sources import arrow, opening, tables
 from finespun.data.sources.dialect import SAMPLE, dialect_of, encoding_of
 from finespun.data.sources.services import hub, sql
@@ -27,6 +28,7 @@ class Source:
 
     def __init__(self, data: DataConfig, project: Path) -> None:
         self.declared, self.project = data, project
+        self.file_digests: Callable[[Path], str] = _path_digest
         self.starts: list[int] = []
 
     @cached_property
@@ -42,7 +44,7 @@ class Source:
         sample, whole = opening.beginning(first, SAMPLE)
         found = {"encoding": data.encoding or encoding_of(sample)}
         if kind == "csv" and not data.delimiter and opening.suffix(first) not in tables.TABS:
-            columns = _columns(data.columns, data.filters) if data.header else []
+            columns = _columns(data) if data.header else []
             found["delimiter"] = dialect_of(sample, columns=columns, whole=whole).delimiter
         return data.model_copy(update=found)
 
@@ -72,7 +74,16 @@ class Source:
         return files
 
     def __call__(self) -> Iterator[Line]:
-        """Yields all rows.
+        """Yields all rows; of events, those that are made of them.
+
+        Raises:
+            DataError: they cannot be read.
+        """
+        events = self.declared.events
+        return sequences(self.lines(), events, self.declared.split, self.data.name) if events else self.lines()
+
+    def lines(self) -> Iterator[Line]:
+        """Yields the rows of the files.
 
         Raises:
             DataError: they cannot be read.
@@ -130,10 +141,14 @@ class Source:
     def notes(self) -> list[str]:
         """What was found out of the file, where it is not what files usually are."""
         usual = {"encoding": "utf-8", "delimiter": ","}
+        events = self.declared.events
         return [
-            f"data.{name}: {getattr(self.data, name)!r} was found in the file; set it in conf/data if it is another"
-            for name, value in usual.items()
-            if getattr(self.data, name) not in {None, value} and getattr(self.declared, name) is None
+            *(read_events(self.lines(), events, self.data.name).notes if events else []),
+            *(
+                f"data.{name}: {getattr(self.data, name)!r} was found in the file; set it in conf/data if it is another"
+                for name, value in usual.items()
+                if getattr(self.data, name) not in {None, value} and getattr(self.declared, name) is None
+            ),
         ]
 
     def digest(self) -> str:
@@ -153,12 +168,20 @@ class Source:
         if opening.is_remote(part):
             return opening.checksum(part)
         opening.require_there(part)
-        return folder_digest(Path(part)) if Path(part).is_dir() else file_digest(Path(part))
+        return self.file_digests(Path(part))
 
 
-def _columns(columns: Any, filters: tuple[Filter, ...]) -> list[str]:
-    named = [each for given in columns.values() for each in ([given] if isinstance(given, str) else given)]
-    return [each for each in {*named, *(rule.column for rule in filters)} if each != SPLIT_OF_PATH]
+def _path_digest(path: Path) -> str:
+    return folder_digest(path) if path.is_dir() else file_digest(path)
+
+
+def _columns(data: DataConfig) -> list[str]:
+    """Returns the columns that the file itself must have."""
+    if data.events:
+        events = data.events
+        return [str(each) for each in (events.user, events.item, events.time, events.weight) if each is not None]
+    named = [each for given in data.columns.values() for each in ([given] if isinstance(given, str) else given)]
+    return [each for each in {*named, *(rule.column for rule in data.filters)} if each != SPLIT_OF_PATH]
 
 
 def _is_there(name: str) -> bool:

@@ -56,6 +56,8 @@ def _kinds(judged: Judgement, rows: pa.Table) -> Iterator[tuple[str, Names]]:
     units = np.asarray(judged.table["row"]) if "row" in judged.table else None
     if units is None or len(units) != judged.units:
         return
+    if "popularity" in judged.table:
+        yield "popularity", np.array(judged.table["popularity"], dtype=object)
     numbers = rows["row"].to_numpy()
     if "length" in rows.column_names:
         yield from _by_length(units, numbers, rows["length"].to_numpy())

@@ -29,6 +29,8 @@ EDGES = ("x_min", "y_min", "x_max", "y_max")
 WIDTH = 6  # numbers of a target: label, centre and size as shares of the image, whether it is a crowd
 FOUND = 6  # numbers of a detection: label, score, edges as shares of the image
 PADDING = -1.0  # label of a target that is none
+WHOLE = "whole_target"  # column of the targets of the image that a tile is of
+LEAST = 0.1  # of a box's area that must be left of it, where images are moved or cut into tiles
 SLACK = 1.0  # pixels that a box may reach outside: rounding
 MEETS = 0.5  # intersection over union from which a detection is of a box, in pictures
 FORM = '{"x_min": 1, "y_min": 2, "x_max": 30, "y_max": 40, "label": "cat"}, or "bbox": [x, y, width, height]'
@@ -60,6 +62,10 @@ class BoxList(Defaults):
 
     def _size_of(self, values: Values) -> tuple[int, int] | None:
         """Returns width and height of a row's image, or None where it cannot be read: the input's."""
+        raise NotImplementedError
+
+    def _joined(self, rows: pa.Table, outputs: Outputs) -> tuple[pa.Table, Outputs]:
+        """Returns a row an image and its output, where rows are parts of images: the input's."""
         raise NotImplementedError
 
     def answers(self, values: Values) -> Sequence[str]:
@@ -112,14 +118,20 @@ class BoxList(Defaults):
 
         if labels is None:
             return {}
-        found = []
+        found: dict[str, list[list[float]]] = {"target": [], WHOLE: []}
         for row in rows:
             size = self._size_of(row)
             assert size is not None, "checked before"
-            boxes = (as_box(each, *self._scale(each, size)) for each in _as_list(row["boxes"]))
-            kept = [_shares(box, size, labels) for box in boxes if isinstance(box, Box) and box.label in labels]
-            found.append([number for each in kept if each is not None for number in each])
-        return {"target": pa.array(found, pa.list_(pa.float32()))}
+            given = (as_box(each, *self._scale(each, size)) for each in _as_list(row["boxes"]))
+            boxes = [box for box in given if isinstance(box, Box) and box.label in labels]
+            found[WHOLE].append(_targets(boxes, size, labels))
+            if "tile" in row:
+                left, top, right, bottom = row["tile"]
+                boxes = [part for box in boxes if (part := _part(box, row["tile"])) is not None]
+                size = right - left, bottom - top
+            found["target"].append(_targets(boxes, size, labels))
+        kept = ["target", *([WHOLE] if any("tile" in row for row in rows) else [])]
+        return {name: pa.array(found[name], pa.list_(pa.float32())) for name in kept}
 
     def collate(
         self, columns: Mapping[str, Sequence[Any]], encoder: Any
@@ -168,6 +180,7 @@ class BoxList(Defaults):
 
     def predictions(self, rows: pa.Table, outputs: Outputs, labels: Sequence[str], *, top_k: int) -> list[dict[str, Any]]:
         """Returns `boxes`, those with `min_score` at least, the highest first: edges in the image's pixels, label and score."""
+        rows, outputs = self._joined(rows, outputs)
         return [
             {"boxes": self._shown(output, size, labels)} for output, size in zip(outputs, _sizes(rows), strict=True)
         ]  # fmt: skip
@@ -181,6 +194,7 @@ class BoxList(Defaults):
         ]
 
     def judge(self, rows: pa.Table, outputs: Outputs, labels: Sequence[str]) -> Judgement:
+        rows, outputs = self._joined(rows, outputs)
         sizes = list(_sizes(rows))
         boxes = [np.asarray(each, dtype=np.float64).reshape(-1, WIDTH) for each in rows["target"].to_pylist()]
         actual = [_actual(each, size) for each, size in zip(boxes, sizes, strict=True)]
@@ -274,6 +288,23 @@ def _wrong(box: Box, width: float, height: float, *, shares: bool) -> Iterator[s
         yield f"{told} reaches outside the image of {width:g} x {height:g} pixels; correct it, {clip}"
     if not shares and max(map(abs, box[:4])) <= 1 and math.isfinite(width):
         yield f"{told} has no pixel; where numbers are shares of the image's sides, set task.coordinates: shares"
+
+
+def _part(box: Box, tile: Sequence[int]) -> Box | None:
+    """Returns what of a box lies in a tile, in the tile's own pixels; None where that is less than LEAST of it."""
+    left, top, right, bottom = tile
+    low = max(box.x_min, left), max(box.y_min, top)
+    high = min(box.x_max, right), min(box.y_max, bottom)
+    area = max(0, high[0] - low[0]) * max(0, high[1] - low[1])
+    if area <= LEAST * (box.x_max - box.x_min) * (box.y_max - box.y_min):
+        return None
+    return Box(low[0] - left, low[1] - top, high[0] - left, high[1] - top, box.label, box.crowd)
+
+
+def _targets(boxes: Iterable[Box], size: tuple[int, int], labels: Sequence[str]) -> list[float]:
+    """Returns the targets of boxes, one after the other."""
+    found = (_shares(box, size, labels) for box in boxes)
+    return [number for each in found if each is not None for number in each]
 
 
 def _shares(box: Box, size: tuple[int, int], labels: Sequence[str]) -> list[float] | None:

@@ -167,6 +167,10 @@ class Masks(Defaults):
         """Returns width and height of a row's image, or None where it cannot be read: the input's."""
         raise NotImplementedError
 
+    def _joined(self, rows: pa.Table, outputs: Outputs) -> tuple[pa.Table, Outputs]:
+        """Returns a row an image and its output, where rows are parts of images: the input's."""
+        raise NotImplementedError
+
     def label_names(self, found: Iterable[str], columns: Mapping[str, Any]) -> list[str]:
         """Returns the classes in the order of their values."""
         names = {*found}
@@ -191,11 +195,12 @@ class Masks(Defaults):
         found = []
         for row in rows:
             mask = self._drawn(row)
+            left, top, right, bottom = row.get("tile", (0, 0, *mask.pixels.shape[::-1]))
             positions = np.full(65536, IGNORED, dtype=np.uint8)
             for value, name in mask.names.items():
                 if name in labels:
                     positions[value] = labels.index(name)
-            found.append(_nearest(positions[mask.pixels], (width, height)))
+            found.append(nearest(positions[mask.pixels[top:bottom, left:right]], (width, height)))
         return {
             "mask": pa.array([str(row["mask"])[:1000] for row in rows], pa.string()),
             "target": pa.array([each.tobytes() for each in found], pa.binary(height * width)),
@@ -272,11 +277,12 @@ class Masks(Defaults):
 
     def predictions(self, rows: pa.Table, outputs: Outputs, labels: Sequence[str], *, top_k: int) -> list[dict[str, Any]]:
         """Returns `shares` of the classes and `mask`: a PNG of the image's size, as text, of positions of labels."""
+        rows, outputs = self._joined(rows, outputs)
         names = ("original_width", "original_height")
         sizes = zip(*(rows[name].to_pylist() for name in names), strict=True)
         found = []
         for output, size in zip(outputs, sizes, strict=True):
-            mask = _nearest(np.asarray(output).astype(np.uint8), size)
+            mask = nearest(np.asarray(output).astype(np.uint8), size)
             shares = np.bincount(mask.ravel(), minlength=len(labels)) / mask.size
             order = np.argsort(-shares, kind="stable")
             told = {labels[index]: round(float(shares[index]), 6) for index in order if shares[index] > 0}
@@ -284,6 +290,7 @@ class Masks(Defaults):
         return found
 
     def judge(self, rows: pa.Table, outputs: Outputs, labels: Sequence[str]) -> Judgement:
+        rows, outputs = self._joined(rows, outputs)
         counts = np.stack(outputs).astype(np.int64)
         each = segmentation_scores(counts, np.eye(len(counts)), labels=labels)
         table: dict[str, Any] = {name: rows[name] for name in ("row", "image", "mask") if name in rows.column_names}
@@ -339,7 +346,7 @@ def _pairs(target: NDArray[np.uint8], mask: NDArray[np.int64], count: int) -> ND
     return found.reshape(count, count).astype(np.float64)
 
 
-def _nearest(values: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+def nearest(values: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     """Returns values at another (width, height), each the nearest of the old ones."""
     from PIL import Image  # noqa: PLC0415  (configure checks tasks and decodes nothing)
 

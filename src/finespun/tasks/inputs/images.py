@@ -56,6 +56,9 @@ class ImageInput(Defaults):
         found._places, found._contents = images.Places(folders, inside or folders), {}  # noqa: SLF001  (a copy of this very class)
         return found
 
+    def files(self, values: Values) -> Iterator[Path]:
+        return images.named_files([values.get(role) for role in ("image", "mask")], self._places)
+
     def _read(self, name: str) -> tuple[Image.Image, bool]:
         return images.read(name, self._places, max_pixels=int(self.max_megapixels * 1e6))
 
@@ -91,8 +94,8 @@ class ImageInput(Defaults):
         height, width = encoder.size
         found, sizes = [], []
         for row in rows:
-            image = self._read(row["image"])[0]
-            sizes.append(image.size)
+            image, size = self._part(row)
+            sizes.append(size)
             found.append(encoder.pixels(image).tobytes())
         names = [name if not name.startswith(images.INLINE) else f"{name[:32]}..." for name in (row["image"] for row in rows)]
         return (
@@ -106,6 +109,11 @@ class ImageInput(Defaults):
             | self._of_originals(sizes)
             | super().encode(rows, encoder, labels)
         )
+
+    def _part(self, row: Values) -> tuple[Image.Image, tuple[int, int]]:
+        """Returns what of an image the model is given, and (width, height) of the whole."""
+        image = self._read(row["image"])[0]
+        return image, image.size
 
     def _of_originals(self, sizes: Sequence[tuple[int, int]]) -> Columns:
         """Returns columns of (width, height) before resizing, where the answer needs them."""

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from finespun.tasks.base import Outputs
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MOST_ITEMS = 8_000  # of EASE, which inverts a matrix of items by items
+REGULARISATION = 250.0  # of EASE
+BLOCK = 1024  # users
 
 
 def lexical(queries: Sequence[str], items: Sequence[str], count: int) -> dict[str, Outputs]:
@@ -24,3 +32,72 @@ def lexical(queries: Sequence[str], items: Sequence[str], count: int) -> dict[st
     asked = bm25s.tokenize(list(queries), return_ids=False, **options)
     places, scores = ranker.retrieve(asked, k=count, show_progress=False)
     return {"bm25": [*np.stack([places.astype(np.float64), scores.astype(np.float64)], axis=1)]}
+
+
+def collaborative(
+    train: pa.Table, split: pa.Table, items: int, count: int, *, leave_out: bool
+) -> dict[str, Outputs]:  # fmt: skip
+    """Returns rankings by popularity, by item-kNN (cosines of items' users) and by EASE (Steck, WWW 2019).
+
+    Args:
+        train: rows that the methods are fitted on.
+        split: rows whose histories they are asked about.
+        items: how many there are.
+        count: how many are ranked.
+        leave_out: items of a history are not ranked.
+    """
+    seen, asked = events_of(train, items, targets=True), events_of(split, items, targets=False)
+    popular = np.asarray(seen.sum(axis=0), dtype=np.float64).ravel()
+    common = (seen.T @ seen).tocsr().astype(np.float64)
+    sizes = np.sqrt(np.maximum(popular, 1.0))
+    cosines = common.multiply(1 / sizes[:, None]).multiply(1 / sizes[None, :]).tolil()
+    cosines.setdiag(0)
+    methods: dict[str, Any] = {"popularity": popular, "item_knn": cosines.tocsr()}
+    if items <= MOST_ITEMS:
+        methods["ease"] = _ease(common.toarray())
+    return {name: _ranked(method, asked, count, leave_out=leave_out) for name, method in methods.items()}
+
+
+def _ease(common: NDArray[np.float64]) -> NDArray[np.float64]:
+    inverse = np.linalg.inv(common + REGULARISATION * np.eye(len(common)))
+    weights = -inverse / np.diag(inverse)
+    np.fill_diagonal(weights, 0.0)
+    return np.asarray(weights)
+
+
+def _ranked(method: Any, asked: Any, count: int, *, leave_out: bool) -> Outputs:
+    found: list[NDArray[np.float64]] = []
+    for start in range(0, asked.shape[0], BLOCK):
+        users = asked[start : start + BLOCK]
+        alike = getattr(method, "ndim", 2) == 1
+        scores = np.tile(method, (users.shape[0], 1)) if alike else np.asarray(_dense(users @ method), dtype=np.float64)
+        if leave_out:
+            scores[users.toarray() > 0] = -np.inf
+        places = np.argsort(-scores, axis=1, kind="stable")[:, :count]
+        found += [*np.stack([places.astype(np.float64), np.take_along_axis(scores, places, axis=1)], axis=1)]
+    return found
+
+
+def _dense(found: Any) -> Any:
+    return found.toarray() if hasattr(found, "toarray") else found
+
+
+def events_of(rows: pa.Table, items: int, *, targets: bool) -> Any:
+    """Returns which items each row's history holds, sparse (rows, items), with what came next or without."""
+    from scipy.sparse import csr_matrix  # noqa: PLC0415  (reports alone need it)
+
+    histories = rows["input_ids"].to_pylist()
+    if targets:
+        histories = [[*history, target] for history, target in zip(histories, rows["target"].to_pylist(), strict=True)]
+    ends = np.cumsum([0, *map(len, histories)])
+    places = np.concatenate([np.asarray(each, dtype=np.int64) for each in histories])
+    found = csr_matrix((np.ones(len(places)), places, ends), shape=(len(histories), items))
+    found.sum_duplicates()
+    found.data[:] = 1.0
+    return found
+
+
+def counts(train: pa.Table, items: int) -> NDArray[np.int64]:
+    """Returns how many training events are of each item, (items,)."""
+    events = [*train["input_ids"].to_pylist(), train["target"].to_pylist()]
+    return np.bincount(np.concatenate([np.asarray(each, dtype=np.int64) for each in events]), minlength=items)

@@ -38,6 +38,16 @@ class Catalogue:
         """Item -> its position."""
         return {name: place for place, name in enumerate(self.names)}
 
+    def column(self, name: str) -> list[Any]:
+        """Returns what is known of each item."""
+        if name not in self._columns:
+            self._columns[name] = self.table[name].to_pylist()
+        return self._columns[name]
+
+    @cached_property
+    def _columns(self) -> dict[str, list[Any]]:
+        return {}
+
     @cached_property
     def tensor(self) -> torch.Tensor:
         """The vectors as torch sees them, not copied: nobody writes into the mapped file."""

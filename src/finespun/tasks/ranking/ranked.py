@@ -106,20 +106,29 @@ class Ranked(Defaults):
         """Returns what `Judgement.scores` is: all scores as a function of weights over queries."""
         return partial(weighted, self.values(places, asked))
 
+    def called(self, place: int) -> str:
+        """Returns what a person calls an item."""
+        return self.catalogue.names[place]
+
+    def kinds(self, rows: pa.Table, asked: Queries) -> dict[str, Any]:
+        """Returns further columns of the table of predictions, by some of which slices are made."""
+        return {}
+
     def judge(self, rows: pa.Table, outputs: Outputs, labels: Sequence[str]) -> Judgement:
         asked = self.queries(rows)
         found = np.stack([outputs[row] for row in asked.rows])
         places = found[:, 0].astype(np.int64)
         hits = np.array([[p in wanted for p in row] for row, wanted in zip(places.tolist(), asked.relevant, strict=True)])
         first = first_hits(hits)
-        names, texts = self.catalogue.names, self.shown_queries(rows)
+        texts = self.shown_queries(rows)
         numbers = rows["row"].to_numpy()
         table: dict[str, Any] = {
             "row": numbers[asked.rows],
             "query": [texts[row] for row in asked.rows],
-            "expected": [[names[place] for place in sorted(wanted)] for wanted in asked.relevant],
-            "found": [[names[place] for place in row[:SHOWN]] for row in places.tolist()],
+            "expected": [[self.called(place) for place in sorted(wanted)] for wanted in asked.relevant],
+            "found": [[self.called(place) for place in row[:SHOWN]] for row in places.tolist()],
             "place": first,
+            **self.kinds(rows, asked),
         }
         return Judgement(
             units=len(asked.rows), scores=self.measures(places, asked), table=table, classes=(),

@@ -53,3 +53,21 @@ def weighted(values: Values, weights: NDArray[np.float64]) -> Values:
     """Returns the means over queries for weights (resamples, queries), (resamples,) each."""
     total = weights.sum(axis=1)
     return {name: weights @ each / total for name, each in values.items()}
+
+
+def by_place(places: NDArray[np.int64]) -> Values:
+    """Returns each score of queries with one relevant item, given its place, counted from 1, (queries,)."""
+    near = places <= CUT
+    found: Values = {f"recall_at_{cut}": (places <= cut).astype(np.float64) for cut in CUTS}
+    found[f"mrr_at_{CUT}"] = near / places
+    found[f"ndcg_at_{CUT}"] = near / np.log2(places + 1)
+    return found
+
+
+def coverage(places: NDArray[np.int64], items: int, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns the share of all items that some query is given, (resamples,), for weights (resamples, queries).
+
+    It is a property of all queries together: where a bootstrap counts some of them twice, it is that of all.
+    """
+    whole = len(np.unique(places)) / items
+    return np.array([len(np.unique(places[row > 0])) / items if row.max() <= 1 else whole for row in weights])

@@ -46,6 +46,7 @@ class TextEmbedding(TextPairs, Ranked):
     temperature: PositiveFloat  # cosines are divided by it in info_nce and cosent
     margin: NonNegativeFloat  # of triplet
     pooling: Literal["mean", "cls", "last"]
+    vector_dtype: Literal["float32", "bfloat16"]  # what vectors are computed in once the model is trained
     dimensions: Annotated[tuple[PositiveInt, ...], Field(strict=False)]  # Matryoshka: the loss is the mean over these widths
     monitor: Literal["val/recall_at_1", "val/recall_at_10", "val/mrr_at_10", "val/ndcg_at_10", "val/spearman", "val/loss"]
     monitor_mode: Literal["max", "min"]
@@ -150,7 +151,9 @@ class TextEmbedding(TextPairs, Ranked):
             columns["target"] = pa.array([number_of(row["positive"]) for row in rows], pa.int64())
         return columns
 
-    def items(self, splits: Sequence[pa.Table], more: Iterable[Values], encoder: TextEncoder) -> pa.Table:
+    def items(
+        self, splits: Sequence[pa.Table], more: Iterable[Values], encoder: TextEncoder, labels: Sequence[str]
+    ) -> pa.Table:
         """Returns each distinct positive and negative of all splits, then the texts of `data.items`."""
         import pyarrow as pa  # noqa: PLC0415
 
@@ -221,11 +224,15 @@ class TextEmbedding(TextPairs, Ranked):
         return contrastive.info_nce(texts, candidates, own, known=targets, others=others, scale=1 / self.temperature)
 
     def predict(self, model: Any, inputs: dict[str, torch.Tensor]) -> Outputs:
+        import torch  # noqa: PLC0415
         from torch.nn.functional import normalize  # noqa: PLC0415
 
-        found = normalize(self.vectors(model, side(inputs, "")).float(), dim=1)
-        if self.scored and "positive_input_ids" in inputs:
-            other = normalize(self.vectors(model, side(inputs, "positive_")).float(), dim=1)
+        kind, half = inputs["input_ids"].device.type, self.vector_dtype == "bfloat16"
+        prefixes = ("", "positive_") if self.scored and "positive_input_ids" in inputs else ("",)
+        with torch.autocast(kind, torch.bfloat16, enabled=half):
+            given = [self.vectors(model, side(inputs, prefix)) for prefix in prefixes]
+        found, *others = (normalize(each.float(), dim=1) for each in given)
+        for other in others:
             return [*(found * other).sum(dim=1, keepdim=True).double().cpu().numpy()]
         return self.ranked(found)
 

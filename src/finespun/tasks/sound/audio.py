@@ -105,6 +105,9 @@ class AudioInput(_Answer):
     _last: dict[str, audio.Samples] = PrivateAttr(default_factory=dict)
     _contents: dict[str, str] = PrivateAttr(default_factory=dict)
 
+    def files(self, values: Values) -> Iterator[Path]:
+        return images.named_files([values.get("audio")], self._places)
+
     def reading_from(self, *folders: Path, inside: Sequence[Path] | None = None) -> Self:
         found = self.model_copy()
         found._places = images.Places(folders, inside or folders)  # noqa: SLF001  (a copy of this very class)

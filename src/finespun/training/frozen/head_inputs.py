@@ -139,7 +139,7 @@ def inputs_of_head(job: Job, head: Head, loader: BatchLoader, split: str) -> Hea
         for name, found in _compute(job, head, loader)._asdict().items():
             np.save(partial / f"{name}.npy", found.numpy())
 
-    kept = in_one_move(job.features / split / f"into-{head.name}", fill)
+    kept = in_one_move(job.features / split / f"into-{head.name}", fill, alone=True)
     return HeadInputs(*(torch.from_numpy(np.load(kept / f"{name}.npy")).to(device) for name in HeadInputs._fields))
 
 

@@ -160,7 +160,7 @@ def compute(model: nn.Module, cut: Cut, loader: BatchLoader, folder: Path) -> Fe
                     values[starts[row] : starts[row + 1]] = found[: kept[row]]
         values.flush()
 
-    return Features(in_one_move(folder, fill) / "values.npy", starts)
+    return Features(in_one_move(folder, fill, alone=True) / "values.npy", starts)
 
 
 class FeatureRows(Dataset[Batch]):

@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,22 +63,18 @@ def test_files_on_s3(s3: str, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def postgresql(tmp_path: Path) -> Iterator[str]:
+def postgresql() -> Iterator[str]:
     """The address of a PostgreSQL server without its password, hunter2."""
     pytest.importorskip("psycopg")
     program = shutil.which("initdb") or next(iter(map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb"))), None)
     if program is None:
         pytest.skip("there is no PostgreSQL on this machine")
     place, user = Path(program).resolve().parent, []
-    folder = tmp_path / "server"
-    folder.mkdir()
+    folder = Path(tempfile.mkdtemp())  # pytest's own folders are closed to others whenever another pytest begins
     if os.geteuid() == 0:  # PostgreSQL refuses to be root
         if shutil.which("runuser") is None or not _has_user("nobody"):
             pytest.skip("PostgreSQL does not run as root, and there is nobody else")
         user = ["runuser", "-u", "nobody", "--"]
-        for each in (folder, *folder.parents):
-            if each.is_relative_to("/tmp") and each != Path("/tmp"):
-                each.chmod(0o755)
         shutil.chown(folder, "nobody")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -94,6 +91,7 @@ def postgresql(tmp_path: Path) -> Iterator[str]:
     yield f"postgresql+psycopg://reader@127.0.0.1:{port}/postgres"
     server.terminate()
     server.wait(timeout=30)
+    shutil.rmtree(folder)
 
 
 def _has_user(name: str) -> bool:
@@ -104,7 +102,7 @@ def _filled(address: str) -> None:
     import sqlalchemy as sql
 
     engine = sql.create_engine(address.replace("reader@", "reader:hunter2@"))
-    for _ in range(100):
+    for _ in range(600):  # a minute
         try:
             with engine.begin() as connection:
                 connection.execute(sql.text("CREATE TABLE mail (id INTEGER, text TEXT, label TEXT)"))
