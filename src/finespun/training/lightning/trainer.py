@@ -103,7 +103,8 @@ def train_by_lightning(job: Job, train: BatchLoader, val: BatchLoader) -> tuple[
         max_epochs=config.trainer.max_epochs,
         accumulate_grad_batches=job.passes,
         gradient_clip_val=config.trainer.gradient_clip_norm,
-        find_unused_parameters=any(group.from_epoch for group in job.tuning.groups),
+        # Detectors that train with noise have an embedding that a rank without boxes does not use.
+        find_unused_parameters=any(group.from_epoch for group in job.tuning.groups) or "boxes" in job.task.answer_roles,
         callbacks=_callbacks(StepLog(job.recorder, padding_share=train.batches.padding_share), saver, task, config),
         plugins=[StoreIO(store)],
         default_root_dir=store.folder,
