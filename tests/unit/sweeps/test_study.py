@@ -126,27 +126,30 @@ WRITER = """
 import sys
 from optuna.trial import TrialState
 from finespun.tracking.trials.studies import open_storage
-storage = open_storage(sys.argv[1])
-study_id = storage.get_study_id_from_name("s")
-for number in range(int(sys.argv[2])):
-    trial_id = storage.create_new_trial(study_id)
-    for step in range(5):
-        storage.set_trial_intermediate_value(trial_id, step, float(step))
-        storage.get_all_trials(study_id)
-    storage.set_trial_user_attr(trial_id, "number", number)
-    storage.set_trial_state_values(trial_id, TrialState.COMPLETE, [1.0])
+for address in sys.argv[2:]:
+    storage = open_storage(address)
+    study_id = storage.get_study_id_from_name("s")
+    for number in range(int(sys.argv[1])):
+        trial_id = storage.create_new_trial(study_id)
+        for step in range(5):
+            storage.set_trial_intermediate_value(trial_id, step, float(step))
+            storage.get_all_trials(study_id)
+        storage.set_trial_user_attr(trial_id, "number", number)
+        storage.set_trial_state_values(trial_id, TrialState.COMPLETE, [1.0])
 """
 
 
-def together(folder: Path, workers: int, trials: int) -> None:
-    study(folder, sampler=TPE)
-    command = [sys.executable, "-c", WRITER, address_in(folder), str(trials)]
+def together(*folders: Path, workers: int, trials: int) -> None:
+    for folder in folders:
+        study(folder, sampler=TPE)
+    command = [sys.executable, "-c", WRITER, str(trials), *map(address_in, folders)]
     processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(workers)]
     ended = [(process.communicate()[1], process.returncode) for process in processes]
     assert [code for _, code in ended] == [0] * workers, ended
-    found = study(folder, sampler=TPE).trials
-    assert sorted(trial.number for trial in found) == list(range(workers * trials))
-    assert all(len(trial.intermediate_values) == 5 for trial in found)
+    for folder in folders:
+        found = study(folder, sampler=TPE).trials
+        assert sorted(trial.number for trial in found) == list(range(workers * trials))
+        assert all(len(trial.intermediate_values) == 5 for trial in found)
 
 
 def test_processes_at_one_sqlite_file_lose_nothing(tmp_path: Path) -> None:
@@ -155,5 +158,4 @@ def test_processes_at_one_sqlite_file_lose_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_eight_processes_at_one_sqlite_file_lose_nothing_twenty_times(tmp_path: Path) -> None:
-    for number in range(20):
-        together(tmp_path / str(number), workers=8, trials=3)
+    together(*(tmp_path / str(number) for number in range(20)), workers=8, trials=3)
