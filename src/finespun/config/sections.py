@@ -144,6 +144,29 @@ class EventsConfig(Section):
         return self
 
 
+class HistoriesConfig(Section):
+    """A table of events that is joined to rows, a row a user, as a text in the column `history`, the latest event first."""
+
+    path: Name
+    user: Column  # of the events' table
+    of: Column  # of the rows: the same user
+    says: Strings  # columns of the events' table that say what an event was
+    time: Column | None = None  # None: events are in the order of the file
+    before: Column | None = None  # of the rows: events at this moment or later are left out
+    latest: PositiveInt = 50  # events that are read
+    column: Name = "history"
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    encoding: str | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not self.says:
+            raise ValueError("says names no column, so all events would be alike; name those that say what an event was")
+        if self.before is not None and self.time is None:
+            raise ValueError("before needs time, the column that says when an event was")
+        return self
+
+
 EVENT_COLUMNS = {"history": "history", "item": "item", "user": "user", "split": SPLIT_OF_PATH}
 
 
@@ -170,6 +193,7 @@ class DataConfig(Section):
     fold: NonNegativeInt | None = None  # cross-validation: the part, of `folds`, of all but the test split that validates
     limit: Limit | None = None
     events: EventsConfig | None = None  # rows are events of users, from which histories are made
+    histories: HistoriesConfig | None = None  # events of users, joined to their rows
     items: ItemsConfig | None = None  # of tasks that rank: items beside those that rows name
     slices: Annotated[tuple[Name, ...], Field(strict=False)] = ()  # columns by whose values scores are reported, too
     checks: Checks = Checks()

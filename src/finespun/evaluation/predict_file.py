@@ -11,6 +11,7 @@ from typing import Any
 
 from finespun.data import images, writing
 from finespun.data.checks import named_columns
+from finespun.data.related.histories import with_histories
 from finespun.data.sources import image_folder, tables
 from finespun.data.sources.annotations import coco
 from finespun.data.sources.tables import Row, chunks
@@ -81,7 +82,7 @@ def predict_file(
         options: dict[str, Any] = {**predictor.reading, **reading}
         if rank() == 0 and tables.format_of(source, reading.get("file_format")) in {"json", "jsonl"}:
             job.columns = _columns(tables.read(source, **options, lenient=True))
-        lines = tables.read(source, **options, lenient=True)
+        lines = job.joined(tables.read(source, **options, lenient=True))
     if rank():
         help_rank_zero(job.answers)
         return 0, 0
@@ -166,6 +167,15 @@ class _Job:
         self.places = images.Places((), ())  # of images, where answers have places in them
         self.columns: Row = {}  # of all rows, with a value of each; if empty, each row has those of the first
         self.like: list[Row] = []  # a row as it will be written
+
+    def joined(self, lines: Iterator[tables.Line]) -> Iterator[tables.Line]:
+        """Returns rows with the histories of their users, where the model was trained on such."""
+        histories = self.predictor.histories
+        if histories is None:
+            return lines
+        if self.columns:
+            self.columns.setdefault(histories.column, "")
+        return with_histories(lines, histories, self.name, Path())
 
     def answered(self, lines: Iterator[tables.Line]) -> Iterator[Row]:
         """Yields the rows with their answers; names of the user's columns are never taken.

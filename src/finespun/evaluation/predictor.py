@@ -11,7 +11,7 @@ import pyarrow as pa
 import torch
 
 from finespun.config import targets
-from finespun.config.sections import Target
+from finespun.config.sections import HistoriesConfig, Target
 from finespun.data.checks import named_columns, problems_of, role_values
 from finespun.data.images import inline
 from finespun.data.loader import RowReader
@@ -44,6 +44,8 @@ class Predictor:
         self.task, self.encoder = task.settled(self.model.config.to_dict()), task.encoder(folder)
         self.labels = [self.model.config.id2label[position] for position in range(self.model.config.num_labels)]
         self.columns = {role: record["columns"][role] for role in task.input_roles if role in record["columns"]}
+        joined = record.get("histories")
+        self.histories = HistoriesConfig.model_validate(joined) if joined else None  # events that are joined to rows
         self.reading: dict[str, Any] = record.get("reading", {})  # how a CSV is read: the delimiter and encoding of training
         self.batch_tokens = BATCH_TOKENS.get(self.device.type, BATCH_TOKENS_ELSEWHERE)
 

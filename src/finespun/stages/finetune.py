@@ -133,6 +133,7 @@ def _record(config: RunConfig, prepared: PreparedData) -> dict[str, Any]:
         "columns": prepared.schema["columns"],
         "trust_remote_code": config.model.trust_remote_code,
         "reading": {name: settings[name] for name in ("delimiter", "encoding", "quoting")} | header,
+        "histories": settings.get("histories"),
         "task": to_plain(config, ["task"])["task"],
         "auto_class": targets.build("task", config.task).auto_class,
     }

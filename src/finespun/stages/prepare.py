@@ -81,7 +81,9 @@ def _inputs(config: RunConfig, artifacts: Artifacts, source: Source) -> dict[str
     found["source"] = source.digest()
     files = _named_files(source, task_of(config, artifacts))
     named = {os.path.relpath(path, artifacts.project): digests(path) for path in files}
-    items = source.declared.items
+    items, histories = source.declared.items, source.declared.histories
+    if histories:
+        found["histories"] = path_digest(artifacts.project / histories.path)
     if items:
         found["items"] = source_of(items, artifacts.project).digest()
     if named:
@@ -181,7 +183,8 @@ def prepare(config: RunConfig, artifacts: Artifacts, folder: Path, source: Sourc
 
 def _rows(source: Source, config: RunConfig) -> Rows:
     """Returns what goes through the rows: this process, or a cluster."""
-    if config.runtime.prepare_with == "ray" and not source.declared.events:  # whose rows are made of all of them
+    whole = source.declared.events or source.declared.histories  # rows are made of all events
+    if config.runtime.prepare_with == "ray" and not whole:
         return RowsOnRay(source)
     return RowsHere(source, bars=config.runtime.progress_bar)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from finespun.config.sections import SPLIT_OF_PATH, DataConfig
+from finespun.data.related.histories import with_histories
 from finespun.data.related.sequences import read_events, sequences
 from finespun.data.sources import arrow, opening, tables
 from finespun.data.sources.dialect import SAMPLE, dialect_of, encoding_of
@@ -79,7 +80,9 @@ class Source:
         Raises:
             DataError: they cannot be read.
         """
-        events = self.declared.events
+        events, histories = self.declared.events, self.declared.histories
+        if histories:
+            return with_histories(self.lines(), histories, self.declared.name, self.project)
         return sequences(self.lines(), events, self.declared.split, self.data.name) if events else self.lines()
 
     def lines(self) -> Iterator[Line]:
