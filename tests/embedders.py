@@ -15,7 +15,7 @@ from helpers import real_rows
 
 TASK: dict[str, Any] = {
     "loss_function": "info_nce", "temperature": 0.05, "margin": 0.2, "pooling": "mean", "dimensions": [], "max_length": 48,
-    "vector_dtype": "float32",
+    "vector_dtype": "float32", "hard_negatives": 0,
     "query_prefix": "", "item_prefix": "", "candidates": 100, "monitor": "val/loss", "monitor_mode": "min",
 }  # fmt: skip
 TARGET = {"_target_": "finespun.tasks.ranking.text_embedding.TextEmbedding"}

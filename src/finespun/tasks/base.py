@@ -91,6 +91,21 @@ class TargetScale(Section):
     deviation: Floats
 
 
+class Miner(Protocol):
+    """Chooses, before each epoch, what is hard for the model: on all ranks at once, and the same on any number of them."""
+
+    epoch: int  # for which it has chosen; -1: none
+
+    def mine(self, model: Any, *, epoch: int, progressed: Callable[[], None]) -> None:
+        """Chooses by the model as it is, which is left in eval mode; `progressed` is called after each part of the work."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: inside an epoch the model is no longer the one that chose."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on with what was chosen before a run was cut short."""
+
+
 class Task(Protocol):
     """One kind of task. A task is given plain options, checks them itself, and knows no trainer."""
 
@@ -113,6 +128,7 @@ class Task(Protocol):
     ranks: bool  # its answers are items of a catalogue, which is prepared beside the rows and kept beside the model
     rows_at_once: int  # as many are encoded, written and answered together: what memory is asked to hold
     unit: str  # what `length` counts
+    miner: Miner | None  # what `with_miner` has set
 
     def reading_from(self, *folders: Path, inside: Sequence[Path] | None = None) -> Self:
         """The task for rows that name files, relative to the first of these folders that has them.
@@ -170,6 +186,13 @@ class Task(Protocol):
         """Returns a batch, on its device, with inputs changed at random for training, and targets with them.
 
         A function of (seed, epoch, row) alone.
+        """
+
+    def with_miner(self, train: pa.Table, encoder: Encoder) -> Self:
+        """The task that, in `augment`, adds to each row of training what its `miner` chose; the same where it mines nothing.
+
+        Raises:
+            ConfigError: there is not enough to choose from.
         """
 
     def counts(self, table: pa.Table) -> NDArray[np.float64] | None:
@@ -298,6 +321,10 @@ class Defaults(Section):
     def ranks(self) -> bool:
         return False
 
+    @property
+    def miner(self) -> Miner | None:
+        return None
+
     def reading_from(self, *folders: Path, inside: Sequence[Path] | None = None) -> Self:
         return self
 
@@ -356,6 +383,9 @@ class Defaults(Section):
 
     def augment(self, batch: Batch, encoder: Any, *, epoch: int, seed: int) -> Batch:
         return batch
+
+    def with_miner(self, train: pa.Table, encoder: Encoder) -> Self:
+        return self
 
     def counts(self, table: pa.Table) -> NDArray[np.float64] | None:
         return None

@@ -86,6 +86,7 @@ def fit(
     passes = passes_of_step(config.trainer.batch_size, world_size(), runtime.device_batch_size)
     if task.whole_steps:
         task, passes = task.in_passes(passes), 1
+    task = task.with_miner(prepared.open("train"), encoder)
     common: dict[str, Any] = {"task": task, "encoder": encoder, "runtime": runtime}
     train = make_loader(
         prepared, "train", step_rows=config.trainer.batch_size, seed=config.seed, passes=passes,

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, PrivateAttr, model_validator
 
 from finespun.data.cells import number_problem
 from finespun.errors import ModelError
-from finespun.tasks.base import Batch, Columns, Judgement, Outputs, Problem, Role, Values
+from finespun.tasks.base import Batch, Columns, Judgement, Miner, Outputs, Problem, Role, Values
 from finespun.tasks.inputs.text import TextEncoder
 from finespun.tasks.metrics.scores import regression_scores
 from finespun.tasks.ranking.baselines import lexical
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     import torch
     from torchmetrics import MetricCollection
 
+    from finespun.tasks.ranking.mining import HardNegatives
+
 SCORED = ("cosent", "cosine")
+MINED = "mined"  # negatives that the model chose
 RANKINGS = ("recall_at_1", "recall_at_10", "mrr_at_10", "ndcg_at_10")
 PROFILE = ("spearman", "pearson")
 REPEATED = 0.05  # share of rows whose positive another row has, too, that is worth a remark
@@ -45,11 +48,13 @@ class TextEmbedding(TextPairs, Ranked):
     loss_function: Literal["info_nce", "triplet", "cosent", "cosine"]
     temperature: PositiveFloat  # cosines are divided by it in info_nce and cosent
     margin: NonNegativeFloat  # of triplet
+    hard_negatives: NonNegativeInt  # of info_nce: items that the model ranks first, wrongly, are added to each row's negatives
     pooling: Literal["mean", "cls", "last"]
     vector_dtype: Literal["float32", "bfloat16"]  # what vectors are computed in once the model is trained
     dimensions: Annotated[tuple[PositiveInt, ...], Field(strict=False)]  # Matryoshka: the loss is the mean over these widths
     monitor: Literal["val/recall_at_1", "val/recall_at_10", "val/mrr_at_10", "val/ndcg_at_10", "val/spearman", "val/loss"]
     monitor_mode: Literal["max", "min"]
+    _miner: HardNegatives | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _is_of_one_piece(self) -> Self:
@@ -61,6 +66,8 @@ class TextEmbedding(TextPairs, Ranked):
             raise ValueError(f"monitor_mode: {self.monitor_mode} would keep the worst epoch by {self.monitor}; say the other")
         if len({*self.dimensions}) != len(self.dimensions):
             raise ValueError("dimensions: names a width twice; name each once")
+        if self.hard_negatives and self.loss_function != "info_nce":
+            raise ValueError(f"hard_negatives: {self.loss_function} has no place for them; set 0, or loss_function: info_nce")
         return self
 
     @property
@@ -172,6 +179,22 @@ class TextEmbedding(TextPairs, Ranked):
         if wrong:
             raise ModelError(f"task.dimensions: {wrong} is more than the {width} that vectors of {folder} have; leave it out")
 
+    @property
+    def miner(self) -> Miner | None:
+        return self._miner
+
+    def with_miner(self, train: pa.Table, encoder: TextEncoder) -> Self:
+        if not self.hard_negatives:
+            return self
+        from finespun.tasks.ranking.mining import HardNegatives  # noqa: PLC0415  (imports torch)
+
+        numbers = [number_of(text) for text in train["text"].to_pylist()]
+        options: dict[str, Any] = {"encode": self.in_passes(1).vectors, "padding": encoder.pad_token_id}
+        return self._with(_miner=HardNegatives(train, numbers, count=self.hard_negatives, **options))
+
+    def augment(self, batch: Batch, encoder: TextEncoder, *, epoch: int, seed: int) -> Batch:
+        return self._miner.added(batch) if self._miner else batch
+
     def vectors(self, model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """Returns a vector a row, as the model gives it, (rows, width)."""
         from finespun.tasks.ranking.contrastive import in_chunks, pooled  # noqa: PLC0415  (imports torch)
@@ -182,13 +205,13 @@ class TextEmbedding(TextPairs, Ranked):
         return in_chunks(encode, inputs, self._passes)
 
     def forward(self, model: Any, batch: Batch) -> dict[str, torch.Tensor]:
-        """Returns vectors (rows, width) by side, and the numbers of negatives."""
+        """Returns vectors (rows, width) by side, and the numbers of negatives; of those mined, as many of each row."""
         found = {"text": self.vectors(model, side(batch.inputs, ""))}
-        for role in SIDES:
+        for role in (*SIDES, MINED):
             if f"{role}_input_ids" in batch.inputs:
                 found[role] = self.vectors(model, side(batch.inputs, f"{role}_"))
-        if "negative_number" in batch.inputs:
-            found["number"] = batch.inputs["negative_number"]
+            if f"{role}_number" in batch.inputs:
+                found[f"{role}_number"] = batch.inputs[f"{role}_number"]
         return found
 
     def losses(self, output: Any, batch: Batch, *, training: bool = False) -> torch.Tensor:
@@ -216,9 +239,11 @@ class TextEmbedding(TextPairs, Ranked):
         count = batch.counted  # a row that only keeps a device busy is nobody's negative
         candidates, first = contrastive.gathered(positives[:count])
         others = contrastive.gathered(targets[:count])[0]
-        if "negative" in vectors:
-            candidates = torch.cat([candidates, contrastive.gathered(vectors["negative"][:count])[0]])
-            others = torch.cat([others, contrastive.gathered(vectors["number"][:count])[0]])
+        for name in ("negative", MINED):
+            if name in vectors:
+                counted = count * len(vectors[name]) // len(texts)
+                candidates = torch.cat([candidates, contrastive.gathered(vectors[name][:counted])[0]])
+                others = torch.cat([others, contrastive.gathered(vectors[f"{name}_number"][:counted])[0]])
         own = torch.arange(len(texts), device=texts.device)
         own = torch.where(own < count, own + first, 0)
         return contrastive.info_nce(texts, candidates, own, known=targets, others=others, scale=1 / self.temperature)

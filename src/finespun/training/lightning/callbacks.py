@@ -17,8 +17,9 @@ from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 
 from finespun.data.loader import BatchLoader
 from finespun.errors import DivergedError, InterruptError
-from finespun.tasks.base import Batch
+from finespun.tasks.base import Batch, Miner
 from finespun.training.checkpoints import Signals, Store
+from finespun.training.frozen.head_inputs import arithmetic
 from finespun.training.history import Recorder
 from finespun.training.lightning.fine_tuner import FineTuner
 from finespun.training.lightning.heartbeat import at_rest, progressed
@@ -96,6 +97,26 @@ class Alive(Callback):
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         at_rest()
+
+
+class Mining(Callback):
+    """Lets a miner choose by the model as it is before each epoch, in training's arithmetic; checkpoints keep its choice."""
+
+    def __init__(self, miner: Miner, precision: str) -> None:
+        self.miner, self.precision = miner, precision
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.miner.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.miner.load_state_dict(state_dict)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, FineTuner)
+        if self.miner.epoch == trainer.current_epoch:  # taken up at its beginning
+            return
+        with arithmetic(pl_module.model, self.precision):  # which the module's own hook then puts into its phase
+            self.miner.mine(pl_module.model, epoch=trainer.current_epoch, progressed=progressed)
 
 
 class Progress(TQDMProgressBar):

@@ -22,9 +22,8 @@ from finespun.config.sections import RunConfig, Target
 from finespun.data.loader import BatchLoader
 from finespun.errors import ConfigError, InterruptError, MachineError
 from finespun.masking import one_line
-from finespun.tasks.base import Task
 from finespun.training.job import Job
-from finespun.training.lightning.callbacks import Alive, Progress, Saver, StepLog, StoreIO
+from finespun.training.lightning.callbacks import Alive, Mining, Progress, Saver, StepLog, StoreIO
 from finespun.training.lightning.data_module import FineTuningData
 from finespun.training.lightning.devices import Hardware
 from finespun.training.lightning.fine_tuner import FineTuner
@@ -105,7 +104,7 @@ def train_by_lightning(job: Job, train: BatchLoader, val: BatchLoader) -> tuple[
         gradient_clip_val=config.trainer.gradient_clip_norm,
         # Detectors that train with noise have an embedding that a rank without boxes does not use.
         find_unused_parameters=any(group.from_epoch for group in job.tuning.groups) or "boxes" in job.task.answer_roles,
-        callbacks=_callbacks(StepLog(job.recorder, padding_share=train.batches.padding_share), saver, task, config),
+        callbacks=_callbacks(StepLog(job.recorder, padding_share=train.batches.padding_share), saver, job),
         plugins=[StoreIO(store)],
         default_root_dir=store.folder,
         **config.runtime.lightning,
@@ -133,8 +132,11 @@ def _compile(model: nn.Module, hardware: Hardware) -> None:
     model.compile(dynamic=True)  # in place: names of weights stay; lengths differ from batch to batch
 
 
-def _callbacks(log: StepLog, saver: Saver, task: Task, config: RunConfig) -> list[Callback]:
+def _callbacks(log: StepLog, saver: Saver, job: Job) -> list[Callback]:
+    task, config = job.task, job.config
     callbacks: list[Callback] = [log, saver]
+    if task.miner is not None:
+        callbacks.append(Mining(task.miner, job.hardware.precision))
     if config.trainer.ema_decay:
         all_at_once = get_ema_multi_avg_fn(config.trainer.ema_decay)  # type: ignore[no-untyped-call]
         saver.average = WeightAveraging(
