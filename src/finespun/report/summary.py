@@ -16,12 +16,12 @@ from finespun.files import read_json
 
 NAMES = {"f1_macro": "F1 (macro)", "f1_micro": "F1 (micro)", "log_loss": "log loss", "r2": "R²", "rmse": "RMSE", "f1": "F1",
          "mean_iou": "mean IoU", "map": "mAP", "map_50": "AP50", "map_75": "AP75",
-         "wer": "WER", "cer": "CER",
+         "wer": "WER", "cer": "CER", "ndcg_at_10": "nDCG at 10", "mrr_at_10": "MRR at 10",
          "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "bleu": "BLEU", "chrf": "chrF"}  # fmt: skip
 BASELINES = {
     "majority_class": "majority class", "tfidf_logistic": "TF-IDF + logistic regr.", "tfidf_ridge": "TF-IDF + ridge",
     "pixels_logistic": "pixels + logistic regr.", "pixels_ridge": "pixels + ridge",
-    "spectrum_logistic": "spectrum + logistic regr.",
+    "spectrum_logistic": "spectrum + logistic regr.", "bm25": "BM25", "ease": "EASE", "item_knn": "item-kNN",
 }  # fmt: skip
 
 

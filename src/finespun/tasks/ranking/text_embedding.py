@@ -195,21 +195,22 @@ class TextEmbedding(TextPairs, Ranked):
     def augment(self, batch: Batch, encoder: TextEncoder, *, epoch: int, seed: int) -> Batch:
         return self._miner.added(batch) if self._miner else batch
 
-    def vectors(self, model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Returns a vector a row, as the model gives it, (rows, width)."""
+    def vectors(self, model: Any, inputs: dict[str, torch.Tensor], times: int = 1) -> torch.Tensor:
+        """Returns a vector a row, as the model gives it, (rows, width); of `times` as many rows as a step has."""
         from finespun.tasks.ranking.contrastive import in_chunks, pooled  # noqa: PLC0415  (imports torch)
 
         def encode(part: dict[str, torch.Tensor]) -> torch.Tensor:
             return pooled(model(**part).last_hidden_state, part["attention_mask"], self.pooling)
 
-        return in_chunks(encode, inputs, self._passes)
+        return in_chunks(encode, inputs, self._passes * times if self._passes > 1 else 1)
 
     def forward(self, model: Any, batch: Batch) -> dict[str, torch.Tensor]:
         """Returns vectors (rows, width) by side, and the numbers of negatives; of those mined, as many of each row."""
         found = {"text": self.vectors(model, side(batch.inputs, ""))}
         for role in (*SIDES, MINED):
             if f"{role}_input_ids" in batch.inputs:
-                found[role] = self.vectors(model, side(batch.inputs, f"{role}_"))
+                times = self.hard_negatives if role == MINED else 1
+                found[role] = self.vectors(model, side(batch.inputs, f"{role}_"), times)
             if f"{role}_number" in batch.inputs:
                 found[f"{role}_number"] = batch.inputs[f"{role}_number"]
         return found

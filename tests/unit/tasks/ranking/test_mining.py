@@ -76,6 +76,8 @@ def test_mined_negatives_are_candidates_of_the_loss_and_no_answer_is(tiny_bert: 
     with torch.no_grad():
         vectors = task.forward(model, batch)
         losses = task.losses(vectors, batch, training=True)
+        parts = task.in_passes(4).forward(model, batch)
+        assert torch.allclose(task.losses(parts, batch, training=True), losses, atol=1e-5)
     candidates = torch.cat([vectors["positive"], vectors["mined"]])
     numbers = torch.cat([batch.targets, batch.inputs["mined_number"]])
     scores = normalize(vectors["text"], dim=1) @ normalize(candidates, dim=1).T / task.temperature
