@@ -24,7 +24,7 @@ Answered = Iterator[tuple[list[Line], Answers]]
 class KeptAnswers:
     """A file of JSON lines: what made the predictions, then each chunk's digest with its predictions, in order.
 
-    A chunk's predictions are taken where it holds the rows that it held; from the first that differs, or was written in part, on
+    A chunk's predictions are taken where it holds the rows that it held; from the first that differs, or is written in part, on
     all are made anew. The output is written from its beginning, whatever its kind, so it ends in the same bytes.
     """
 
