@@ -244,9 +244,9 @@ class _Job:
         return {name: whole[name] for name in answer}
 
     def _pairs(self, lines: Iterator[tables.Line]) -> Iterator[tuple[tables.Line, dict[str, Any]]]:
-        answer = partial(shared, answer=self.answers)
+        predicted = partial(shared, answer=self.answers)
         chunks = self._checked(lines)
-        for chunk, answers in self.kept.shared(chunks, answer) if self.kept else answer(chunks):
+        for chunk, answers in self.kept.shared(chunks, predicted) if self.kept else predicted(chunks):
             for line, answer in zip(chunk, answers, strict=True):
                 self._count(line, answer)
                 if self.drawer:
