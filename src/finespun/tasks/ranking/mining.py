@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.functional import normalize
 
-from finespun.data.loader import RowReader
 from finespun.errors import ConfigError
 from finespun.tasks.base import Batch
 from finespun.tasks.inputs.text import pad
@@ -45,9 +44,10 @@ class HardNegatives:
         """
         targets = train["target"].to_numpy()
         self.items, first = np.unique(targets, return_index=True)  # numbers of the distinct positives
-        self.reader = RowReader(train.select(["input_ids", "positive_ids"]))
+        self.tokens = {name: _tokens(train, name) for name in ("input_ids", "positive_ids")}
         self.first, self.padding, self.count, self.encode, self.epoch = first, padding, count, encode, -1
-        self.lengths = _lengths(train, "input_ids"), _lengths(train, "positive_ids")[first]
+        lengths = [np.diff(offsets) for _, offsets in self.tokens.values()]
+        self.lengths = lengths[0], lengths[1][first]
         self.known = _known(np.asarray(numbers, dtype=np.int64), targets, self.items)
         fewest = len(self.items) - max(map(len, self.known))
         if fewest < count:
@@ -68,7 +68,7 @@ class HardNegatives:
         model.eval()
 
         def vectors_of(rows: Rows, column: str) -> torch.Tensor:
-            ids, mask = pad(self.reader.take(rows)[column], self.padding)
+            ids, mask = pad(self._taken(rows, column), self.padding)
             found = self.encode(model, {"input_ids": ids.to(device), "attention_mask": mask.to(device)})
             progressed()
             return normalize(found.float(), dim=1)
@@ -86,10 +86,14 @@ class HardNegatives:
             self.chosen = _shared(np.zeros(len(queries), np.int32), QUERIES, device, hardest).cpu()
         self.epoch = epoch
 
+    def _taken(self, rows: Rows, column: str) -> list[NDArray[np.int32]]:
+        values, offsets = self.tokens[column]
+        return [values[offsets[row] : offsets[row + 1]] for row in rows]
+
     def added(self, batch: Batch) -> Batch:
         """Returns a batch with the negatives of its rows: `mined_...`, (rows * count, ...), those of a row together."""
         places = self.chosen[batch.rows.cpu()].flatten().numpy()
-        ids, mask = pad(self.reader.take(self.first[places])["positive_ids"], self.padding)
+        ids, mask = pad(self._taken(self.first[places], "positive_ids"), self.padding)
         more = {"input_ids": ids, "attention_mask": mask, "number": torch.from_numpy(self.items[places])}
         device = batch.targets.device
         return batch._replace(inputs=batch.inputs | {f"mined_{name}": each.to(device) for name, each in more.items()})
@@ -103,8 +107,11 @@ class HardNegatives:
         self.epoch, self.chosen = state["epoch"], state["chosen"].long()
 
 
-def _lengths(table: pa.Table, column: str) -> NDArray[np.int32]:
-    return np.concatenate([np.diff(chunk.offsets.to_numpy()) for chunk in table[column].chunks])
+def _tokens(table: pa.Table, column: str) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Returns the tokens of all rows, one after the other, and where each row begins."""
+    chunks = table[column].chunks
+    whole = chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks)
+    return whole.values.to_numpy(), whole.offsets.to_numpy()
 
 
 def _known(texts: Rows, targets: Rows, items: Rows) -> list[Rows]:
