@@ -39,6 +39,11 @@ class Lora(Section):
         written: Any = model
         writes = bool(getattr(written, "can_generate", lambda: False)())  # its head is pretrained, and stays as it is
         heads = [] if writes else sorted({name.split(".")[0] for name in dissect(model).head})
+        if heads and dissect(model).block_names[0].startswith(f"{heads[0]}."):
+            raise ModelError(
+                f"strategy: {type(model).__name__} makes its outputs inside its decoder, which adapters cannot leave"
+                " whole; take strategy: head or last_n"
+            )
         chosen = sorted(self.target_modules or _linear_layers(model))
         if not chosen:
             raise ModelError(
@@ -70,9 +75,9 @@ def _linear_layers(model: nn.Module) -> set[str]:
     config: Any = model.config
     if config.model_type in KNOWN:
         return set(KNOWN[config.model_type])
-    inside = tuple(f"{block}." for block in dissect(model).block_names)
+    inside = {name for block in dissect(model).blocks for name in block}
     linear = (name for name, module in model.named_modules() if type(module).__name__ == "Linear")
-    return {name.rpartition(".")[2] for name in linear if name.startswith(inside)}
+    return {name.rpartition(".")[2] for name in linear if f"{name}.weight" in inside}
 
 
 def _merge(model: nn.Module, folder: Path) -> nn.Module:

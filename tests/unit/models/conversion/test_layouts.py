@@ -116,7 +116,7 @@ def is_state(name: str) -> bool:
     return name.endswith(("running_mean", "running_var", "num_batches_tracked"))
 
 
-@pytest.mark.parametrize(("layout", "shapes", "said", "parameters"), published())
+@pytest.mark.parametrize(("layout", "shapes", "said", "parameters"), list(published()))
 def test_published_shapes_are_those_of_transformers(
     tmp_path: Path, layout: str, shapes: Shapes, said: dict[str, Any], parameters: int
 ) -> None:
