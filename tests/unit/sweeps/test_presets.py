@@ -58,7 +58,7 @@ def test_auto_from_scratch_trains_everything_at_higher_rates(tmp_path: Path) -> 
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "vocab_size": 1000}
     model = {"config": {"model_type": "bert", **sizes}, "weights": "random", "tokenizer": "somewhere"}
     config = small_config(model=model)
-    parameters = _parameters(config, Artifacts(project=tmp_path))
+    parameters = _parameters(config, Artifacts(project=tmp_path, out=tmp_path))
     assert 32 * 1000 < parameters < 100_000
     found = space_for(Sight(500, 30, parameters, "cpu", 2, from_scratch=config.model.from_scratch), 15)
     assert found["strategy"] == "choice(full)"
@@ -69,4 +69,4 @@ def test_auto_from_scratch_trains_everything_at_higher_rates(tmp_path: Path) -> 
 def test_auto_finds_the_size_of_weights_beside_a_configuration(tmp_path: Path) -> None:
     (tmp_path / "w.pth").write_bytes(bytes(4_000))
     config = small_config(model={"config": {"model_type": "bert"}, "weights": "w.pth", "processor": {"size": 8}})
-    assert _parameters(config, Artifacts(project=tmp_path)) == 1_000
+    assert _parameters(config, Artifacts(project=tmp_path, out=tmp_path)) == 1_000

@@ -69,13 +69,17 @@ class WholeImages(ImageInput):
         """Returns columns of the images, or of their tiles, each of which is a row of its own."""
         import pyarrow as pa  # noqa: PLC0415  (configure checks this class's options and needs no Arrow)
 
-        parts = [(place, tile) for place, row in enumerate(rows) for tile in self._tiles(self._known_size(row))]
-        given = [{**rows[place], TILE: tile} for place, tile in parts] if self.cut else rows
-        columns = super().encode(given, encoder, labels)
-        if encoder.letterbox:
-            filled = [encoder.filled(tile.size) for _, tile in parts]
-            columns = {**columns, FILLED: pa.array(filled, pa.list_(pa.int32()))}
-        return {**columns, "source": pa.array([place for place, _ in parts], pa.int64())} if self.cut else columns
+        if not self.cut:
+            columns = super().encode(rows, encoder, labels)
+            sizes = list(zip(*(columns[name].to_pylist() for name in ORIGINAL), strict=True))
+        else:
+            parts = [(place, tile) for place, row in enumerate(rows) for tile in self._tiles(self._known_size(row))]
+            columns = super().encode([{**rows[place], TILE: tile} for place, tile in parts], encoder, labels)
+            columns = {**columns, "source": pa.array([place for place, _ in parts], pa.int64())}
+            sizes = [tile.size for _, tile in parts]
+        if not encoder.letterbox:
+            return columns
+        return {**columns, FILLED: pa.array([encoder.filled(size) for size in sizes], pa.list_(pa.int32()))}
 
     def collate(
         self, columns: Mapping[str, Sequence[Any]], encoder: ImageEncoder

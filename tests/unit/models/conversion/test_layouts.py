@@ -178,7 +178,7 @@ def test_plain_transformers_loads_every_tensor_into_its_place(tmp_path: Path, la
 def test_a_backbone_finds_its_place_inside_a_detector(tmp_path: Path, layout: str) -> None:
     net = TINY["resnet"] | {"out_features": ["stage4"]}
     detr = {
-        "model_type": "detr", "backbone_config": net, "use_timm_backbone": False, "use_pretrained_backbone": False,
+        "model_type": "detr", "backbone_config": net,
         "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
         "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "num_queries": 4,
     }  # fmt: skip
@@ -199,7 +199,7 @@ def test_a_backbone_finds_its_place_inside_a_detector(tmp_path: Path, layout: st
     [
         ("timm", "vit", {"dist_token": torch.zeros(1, 1, 16)}, {}, "dist_token is no tensor of a vit there"),
         ("torchvision", "resnet", {}, {"hidden_sizes": [64, 72, 80, 96]}, r"\[88, .*in the file and \[96"),
-        ("timm", "resnet", {}, {"model_type": "efficientnet"}, "no map for efficientnet; there are for resnet, convnext, vit"),
+        ("timm", "resnet", {}, {"model_type": "efficientnet"}, "no map for efficientnet; there are for convnext, resnet, vit"),
     ],
 )
 def test_what_is_of_no_layout_is_named(
