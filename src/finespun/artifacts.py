@@ -98,6 +98,10 @@ class Artifacts:
         """Results that DVC has not recorded yet."""
         return self.state / "finished"
 
+    def seconds(self, stage: str) -> Path:
+        """How long a stage took when it last ended well under `dvc repro`."""
+        return self.state / "seconds" / stage
+
     @property
     def sweeps(self) -> Path:
         """What is known of each sweep, and its study where that is not elsewhere."""

@@ -11,8 +11,10 @@ import sys
 import time
 import warnings
 from collections.abc import Iterable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import product
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,9 +25,11 @@ from click.testing import CliRunner, Result
 
 from finespun.artifacts import Artifacts
 from finespun.cli.main import main
-from finespun.doctor import examination, project
+from finespun.doctor import examination, machine, project
 from finespun.doctor.finding import Finding
+from finespun.sweeps.processes import workers
 from finespun.tracking.outbox.journal import Journal
+from finespun.training.lightning import devices
 from helpers import ROOT
 from small_run import small_config
 
@@ -284,6 +288,114 @@ def test_packages_that_are_too_old_or_missing(
     assert (finding.check, finding.found) == ("versions", said)
 
 
+@pytest.mark.parametrize(
+    ("package", "needs", "said"),
+    [
+        ("torchvision", ["numpy", "torch==2.1.0"], "torchvision 9.9 was built for torch==2.1.0, and torch is "),
+        ("hydra-optuna-sweeper", ["optuna<3"], "hydra-optuna-sweeper 9.9 is another `hydra/sweeper=optuna`"),
+    ],
+)
+def test_packages_that_break_others(
+    here: Artifacts, monkeypatch: pytest.MonkeyPatch, package: str, needs: list[str], said: str
+) -> None:
+    requires, version = machine.requires, machine.version
+    monkeypatch.setattr(machine, "requires", lambda name: needs if name == package else requires(name))
+    monkeypatch.setattr(machine, "version", lambda name: "9.9" if name == package else version(name))
+    [finding] = wrong(here)
+    assert finding.check == "combinations"
+    assert finding.found.startswith(said)
+    assert finding.remedy.endswith(f"`pip uninstall {package}`")
+
+
+def setting(here: Artifacts, file: str, **values: object) -> None:
+    path = here.conf / file
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | values))
+
+
+def test_devices_that_are_not_there_and_precisions_that_are_slow(here: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    for name in devices.NATIVE_BF16:
+        monkeypatch.setattr(torch.cpu, name, lambda: False)
+    found = {finding.check: finding for finding in examination.examine(here)}
+    assert "1 x cpu" in found["devices"].found
+    assert "precision 32-true (no native bf16 on this cpu)" in found["devices"].found
+    setting(here, "trainer/default.yaml", precision="bf16-mixed")
+    [note] = wrong(here, "note")
+    assert note.found == "trainer.precision: bf16-mixed, and no native bf16 on this cpu: many times slower than 32-true"
+    assert note.remedy == "set trainer.precision: auto"
+    setting(here, "trainer/default.yaml", precision="auto")
+    monkeypatch.setattr(workers, "gpus_here", lambda _: ["0"])
+    monkeypatch.setattr(machine.shutil, "which", lambda _: "/usr/bin/nvidia-smi")
+    [note] = wrong(here, "note")
+    assert note.found.startswith(f"1 x GPU there, and torch {torch.__version__} cannot use them: 1 x cpu")
+    assert "requirements-cuda.lock" in note.remedy
+    setting(here, "runtime/default.yaml", accelerator="gpu")
+    [finding] = wrong(here)
+    assert (finding.check, "gpu asked for, none is there" in finding.found) == ("devices", True)
+
+
+def test_a_torch_that_cannot_be_imported(here: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "finespun.training.lightning.devices", None)
+    [finding] = wrong(here)
+    assert finding.check == "devices"
+    assert finding.found.startswith("torch cannot be imported: ")
+
+
+def test_dvcs_cache_and_remote(here: Artifacts) -> None:
+    def found() -> dict[str, Finding]:
+        return {finding.check: finding for finding in machine.check_storage(here)}
+
+    def bad(state: str = "wrong") -> list[Finding]:
+        return [finding for finding in found().values() if finding.state == state]
+
+    assert found()["DVC's cache"].found == str(here.dvc / "cache")
+    assert found()["DVC's remote"].found == "none; `dvc push` needs one: `dvc remote add --default NAME ADDRESS`"
+    gone, store = here.project.parent / "gone", here.project.parent / "store"
+    (here.dvc / "config").write_text(f"[cache]\n    dir = {gone}\n")
+    [finding] = bad()
+    assert (finding.check, f"`mkdir -p {gone}`" in finding.remedy) == ("DVC's cache", True)
+    gone.mkdir()
+    assert bad() == []
+    config = "[core]\n    remote = main\n"
+    (here.dvc / "config").write_text(config)
+    [finding] = bad()
+    assert finding.found == "core.remote names main, which is not one of (none)"
+    for url in ("gs://bucket/results", "ssh://user:word@host/results"):
+        (here.dvc / "config").write_text(f"{config}['remote \"main\"']\n    url = {url}\n")
+        [finding] = bad()
+        plugin = f"dvc-{url.partition(':')[0]}"
+        assert finding.remedy == f"`pip install {plugin}`"
+        assert "word" not in finding.found
+    (here.dvc / "config").write_text(f"{config}['remote \"main\"']\n    url = {store}\n")
+    [note] = bad("note")
+    assert note.found == f"main: {store} is not there"
+    store.mkdir()
+    assert found()["DVC's remote"].found == f"main: {store}"
+
+
+def test_an_mlflow_server_that_is_away(here: Artifacts) -> None:
+    class Refuses(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(401)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refuses) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        setting(here, "runtime/default.yaml", tracking_uri=address)
+        assert f"{address} answers" in doctor().output, "also one that asks for a password"
+        server.shutdown()
+    [note] = wrong(here, "note")
+    assert note.found.startswith(f"{address} does not answer (")
+    assert "`finespun sync`" in note.remedy
+
+
 def test_a_configuration_with_mistakes(here: Artifacts) -> None:
     here.params.write_text(here.params.read_text().replace("model: ", "model: x"))
     [finding] = wrong(here)
@@ -384,15 +496,11 @@ def test_a_project_that_was_moved(here: Artifacts) -> None:
     runtime = small_config().runtime
     with Tracker(runtime, here).start("one", tags={}, params={}):
         pass
-    assert wrong(here, "note") == []
     folder = here.project.parent / "moved"
     here.project.rename(folder)
     os.chdir(folder)
     moved = Artifacts(project=folder, out=folder)
-    [note] = wrong(moved, "note")
-    assert note.check == "mlruns"
-    assert "runtime.mlflow_experiment" in note.remedy
-    renamed = runtime.model_copy(update={"mlflow_experiment": "another"})
-    with Tracker(renamed, moved).start("two", tags={}, params={}) as run:
+    assert wrong(moved, "note") == wrong(moved) == [], "its runs are brought along by the next command"
+    with Tracker(runtime, moved).start("two", tags={}, params={}) as run:
         place = run.tracker.client.get_run(run.id).info.artifact_uri
     assert place.startswith((folder / "mlruns" / "artifacts").as_uri())

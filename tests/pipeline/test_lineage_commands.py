@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from helpers import Project
 
@@ -67,7 +70,40 @@ def test_a_plan_names_stages_and_keys_and_changes_nothing(again: Project) -> Non
     finetune = lines.index("finetune   runs")
     assert lines[finetune + 1].strip() == "optimizer.lr: 0.001 -> 0.002"
     assert lines[lines.index("evaluate   runs") + 1].strip() == "finetune runs"
-    assert lines[-1].startswith("dvc repro would run configure, finetune, evaluate, test, report; last time finetune took ")
+    assert re.fullmatch(
+        r"dvc repro would run configure, finetune, evaluate, test, report; last time they took \d\.\d minutes"
+        r" \(\w+ \d\.\d\) and wrote \d+\.\d MB",
+        lines[-1],
+    )
+
+
+def test_a_plan_knows_what_dvc_takes_from_its_cache(again: Project) -> None:
+    """As after a change of settings that is taken back: `dvc.lock` is of other settings, the results of these are kept."""
+    lock = again.folder / "dvc.lock"
+    stages = yaml.safe_load(lock.read_text())
+    stages["stages"]["finetune"]["params"]["build/config.yaml"]["optimizer"]["lr"] = 0.5
+    lock.write_text(yaml.safe_dump(stages, sort_keys=False))
+    lines = again.run("finespun", "plan").stdout.splitlines()
+    finetune = lines.index("finetune   is restored from DVC's cache")
+    assert lines[finetune + 1].strip() == "optimizer.lr: 0.5 -> 0.001"
+    assert "evaluate   is up to date" in lines, "it is the model that it has evaluated"
+    assert lines[-1] == "dvc repro would run nothing"
+    shutil.rmtree(again.folder / ".dvc" / "cache" / "runs")
+    assert "finetune   runs" in again.run("finespun", "plan").stdout
+
+
+@pytest.mark.slow
+def test_what_a_plan_says_of_the_cache_is_what_dvc_does(again: Project) -> None:
+    again.edit("conf/evaluation/default.yaml", bootstrap_resamples=101)
+    assert again.stages_run(again.run("dvc", "repro").stdout) == ["configure", "evaluate", "test", "report"]
+    again.edit("conf/evaluation/default.yaml", bootstrap_resamples=100)
+    lines = again.run("finespun", "plan").stdout.splitlines()
+    states = dict(line.split(maxsplit=1) for line in lines if line.split()[0] in {"configure", "evaluate", "test", "report"})
+    restored = [stage for stage, state in states.items() if state == "is restored from DVC's cache"]
+    assert {"evaluate", "test"} <= set(restored), lines
+    said = again.run("dvc", "repro").stdout
+    assert re.findall(r"Stage '(\w+)' is cached", said) == restored
+    assert again.stages_run(said) == [stage for stage, state in states.items() if state == "runs"]
 
 
 def test_a_plan_names_files_that_were_changed(again: Project) -> None:
@@ -75,6 +111,9 @@ def test_a_plan_names_files_that_were_changed(again: Project) -> None:
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
     lines = again.run("finespun", "plan").stdout.splitlines()
     assert lines[lines.index("prepare    runs") + 1].strip() == "data/raw was modified"
+    shutil.rmtree(path.parent)
+    lines = again.run("finespun", "plan").stdout.splitlines()
+    assert lines[lines.index("prepare    runs") + 1].strip() == "data/raw is not there", "and so nothing is restored"
 
 
 def test_models_are_compared_row_by_row(again: Project) -> None:

@@ -37,11 +37,12 @@ MARKS = {"ok": "+", "gone": "-", "differs": "!"}
 
 @click.command()
 def plan() -> None:
-    """Print which stages `dvc repro` would run and why, without running or changing anything."""
+    """Print which stages `dvc repro` would run and why, what they took last time, and what its cache has; change nothing."""
     from finespun.lineage.plan import plan as planned  # noqa: PLC0415
     from finespun.lineage.plan import show  # noqa: PLC0415
 
-    show(planned(this_project()))
+    artifacts = this_project()
+    show(planned(artifacts), artifacts)
 
 
 @click.command()

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from finespun.artifacts import Artifacts
-from finespun.doctor import project
+from finespun.doctor import machine, project
 from finespun.doctor.dvc import check_dvc
 from finespun.doctor.finding import Finding
 from finespun.errors import MachineError
@@ -19,14 +19,21 @@ MARKS = {"well": ("ok", "green"), "note": ("note", "yellow"), "wrong": ("wrong",
 
 
 def examine(artifacts: Artifacts) -> list[Finding]:
-    """Runs all checks; imports nothing heavy, and writes nothing that stays."""
+    """Runs all checks; writes nothing that stays."""
     return [*_all(artifacts)]
 
 
 def _all(artifacts: Artifacts) -> Iterator[Finding]:
     yield from project.check_versions()
-    yield from project.check_configuration(artifacts)
+    yield from machine.check_combinations()
+    said, config = project.check_configuration(artifacts)
+    yield said
+    if config is not None:
+        yield from machine.check_devices(config)
+        yield from machine.check_server(config)
     yield from check_dvc(artifacts)
+    if artifacts.dvc.is_dir():
+        yield from machine.check_storage(artifacts)
     yield from project.check_folders(artifacts)
     yield from project.check_disk(artifacts)
     yield from project.check_checkpoints(artifacts)

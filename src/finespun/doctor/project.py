@@ -20,6 +20,7 @@ from packaging.requirements import Requirement
 
 from finespun.artifacts import Artifacts
 from finespun.config.compose import compose
+from finespun.config.sections import RunConfig
 from finespun.doctor.finding import Finding, well
 from finespun.errors import ConfigError
 from finespun.tracking.outbox.journal import journals
@@ -50,15 +51,14 @@ def check_versions() -> Iterator[Finding]:
         yield well("versions", f"finespun {version('finespun')}, Python {sys.version.split()[0]}, packages as needed")
 
 
-def check_configuration(artifacts: Artifacts) -> Iterator[Finding]:
-    """Composes it, as `configure` does."""
+def check_configuration(artifacts: Artifacts) -> tuple[Finding, RunConfig | None]:
+    """Composes it, as `configure` does; returns it too, where it has no problems."""
     try:
-        compose(artifacts)
+        config, _ = compose(artifacts)
     except ConfigError as error:
         found, remedy = "\n".join(error.problems), "correct each; `dvc repro configure` checks them again"
-        yield Finding(check="configuration", state="wrong", found=found, remedy=remedy)
-    else:
-        yield well("configuration", "params.yaml and conf/ fit together")
+        return Finding(check="configuration", state="wrong", found=found, remedy=remedy), None
+    return well("configuration", "params.yaml and conf/ fit together"), config
 
 
 def check_folders(artifacts: Artifacts) -> Iterator[Finding]:

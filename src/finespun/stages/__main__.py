@@ -7,6 +7,8 @@ import importlib
 import os
 import signal
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -27,7 +29,9 @@ def run_stages(names: tuple[str, ...], artifacts: Artifacts) -> int:
         for name in names:
             if name is not names[0]:
                 gc.collect()  # a trainer and its model hold each other
+            began = time.monotonic()
             importlib.import_module(f"finespun.stages.{name}").run(artifacts)
+            _note(name, time.monotonic() - began, artifacts)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except SystemExit:
@@ -35,6 +39,14 @@ def run_stages(names: tuple[str, ...], artifacts: Artifacts) -> int:
     except BaseException as error:  # noqa: BLE001  (libraries in Rust panic with one; whatever is not explained is our bug)
         return _said(error, name, artifacts)
     return 0
+
+
+def _note(name: str, seconds: float, artifacts: Artifacts) -> None:
+    """Keeps how long a stage of the project took, for `finespun plan`; a disk that refuses it stops nothing."""
+    if artifacts.out == artifacts.project:
+        with suppress(OSError):
+            artifacts.seconds(name).parent.mkdir(parents=True, exist_ok=True)
+            artifacts.seconds(name).write_text(f"{seconds:.2f}\n", encoding="utf-8")
 
 
 def _said(error: BaseException, name: str, artifacts: Artifacts) -> int:

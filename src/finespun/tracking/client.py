@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 KIND = ("mlflow.experimentKind", "custom_model_development")  # MLflow shows pages for training, not for agents
 TABLES = "mlflow.loggedArtifacts"  # tag of a run: the tables on its page
 KEY = "mlflow.finespun.key"  # tag of a run that is given before the run exists: by it a run is found whose id a kill has lost
+BY_METRIC = "CREATE INDEX IF NOT EXISTS finespun_by_metric ON latest_metrics (key, run_uuid, value, is_nan, timestamp, step)"
 
 for _noisy in ("alembic", "mlflow"):
     logging.getLogger(_noisy).setLevel(logging.WARNING)
@@ -217,11 +218,15 @@ class Tracker:
             self.client.set_terminated(found.info.run_id, "KILLED")
 
     def tidy(self) -> None:
-        """Refreshes SQLite's statistics: without them a search ordered by a metric is quadratic in the number of runs."""
+        """Makes searches ordered by a metric quick: without statistics SQLite takes a time that is quadratic in the runs.
+
+        With all columns that MLflow asks for in an index, it need not look each run's metric up in a table of all metrics.
+        """
         database = database_path(self.uri)
         if database is not None:
             connection = sqlite3.connect(database, timeout=30)
             with connection:
+                connection.execute(BY_METRIC)
                 connection.execute("PRAGMA analysis_limit = 1000")
                 connection.execute("ANALYZE")
             connection.close()

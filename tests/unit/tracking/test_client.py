@@ -248,3 +248,15 @@ def test_processes_that_make_one_fresh_database_at_once_all_succeed(
     assert sorted(run.data.metrics["n"] for run in runs) == [0.0, 1.0, 2.0, 3.0]
     assert {run.info.status for run in runs} == {"FINISHED"}
     mlflow.set_tracking_uri(None)
+
+
+def test_searches_by_a_metric_read_an_index_alone(tracker: Tracker, artifacts: Artifacts) -> None:
+    for _ in range(2):  # each finished run does it
+        tracker.tidy()
+    with sqlite3.connect(artifacts.mlruns / "mlflow.db") as connection:
+        columns = ", ".join(column[1] for column in connection.execute("PRAGMA table_info(latest_metrics)"))
+        query = f"EXPLAIN QUERY PLAN SELECT {columns} FROM latest_metrics WHERE key = 'val/accuracy'"
+        [plan] = [row[-1] for row in connection.execute(query)]
+        assert "USING COVERING INDEX finespun_by_metric" in plan, "a column that MLflow added must be added to the index"
+        assert connection.execute("SELECT count(*) FROM sqlite_stat1").fetchone()[0] > 0
+    connection.close()

@@ -1,6 +1,6 @@
 """Pastes Tux Paint's photographed cut-outs on crops of scikit-learn's two photographs: cut_outs/SPLIT/NUMBER.jpg, masks, boxes.
 
-    python data/raw/cut_outs.py [FOLDER]
+    python data/sources/cut_outs.py [FOLDER]
 
 FOLDER holds the stamps of Debian's package tuxpaint-stamps-default (`apt install` puts them into /usr/share/tuxpaint/stamps;
 `apt download` and `dpkg -x` unpack them anywhere). Writes 800 images of 128 x 128 pixels for training, 100 for validation and
@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-HERE = Path(__file__).resolve().parent / "cut_outs"
+HERE = Path(__file__).resolve().parents[1] / "raw" / "cut_outs"
 STAMPS = Path("/usr/share/tuxpaint/stamps")
 CLASSES = {"food": "food", "animal": "animals", "vehicle": "vehicles", "flower": "plants/flowers"}  # class -> folder of stamps
 DRAWN = {"cartoon", "dinosaur", "toys", "plastic"}  # folders of what is no photograph
