@@ -222,7 +222,7 @@ def count_parameters(values: Mapping[str, Any], auto_class: str) -> int:
     config = architecture(values)
     try:
         with torch.device("meta"):
-            empty = getattr(transformers, auto_class).from_config(config)
+            empty = getattr(transformers, auto_class).from_config(config, trust_remote_code=False)
     except (*REFUSALS, ArithmeticError, ImportError) as error:
         raise ModelError(f"model.config: {auto_class} has no such architecture: {one_line(error)}") from error
     return sum(parameter.numel() for parameter in empty.parameters())
