@@ -85,7 +85,10 @@ def closure(stage: str) -> frozenset[str]:
     graph = grimp.build_graph("finespun", cache_dir=None, exclude_type_checking_imports=True)
     start = {f"finespun.stages.{stage}"}
     start |= {
-        module for name, package in DYNAMIC.items() if name in sections_read(stage) for module in graph.find_children(package)
+        module
+        for name, package in DYNAMIC.items()
+        if name in sections_read(stage)
+        for module in graph.find_descendants(package)  # also of rooms, such as tasks.ranking and tasks.sound
     }
     found = set(start)
     for module in start:

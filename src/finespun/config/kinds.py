@@ -63,11 +63,11 @@ def _ours(section: str) -> list[str]:
     spec = importlib.util.find_spec(package)
     assert spec is not None, "finespun's own package"
     assert spec.submodule_search_locations, "it has modules"
-    found = []
-    for path in sorted(Path(spec.submodule_search_locations[0]).glob("*.py")):
+    found, folder = [], Path(spec.submodule_search_locations[0])
+    for path in sorted(folder.rglob("*.py"), key=lambda path: (len(path.parts), path)):
         if path.stem == "__init__" or IMPORTS_TORCH.search(path.read_text(encoding="utf-8")):
             continue
-        module = importlib.import_module(f"{package}.{path.stem}")
+        module = importlib.import_module(".".join([package, *path.relative_to(folder).with_suffix("").parts]))
         found += [f"{module.__name__}.{name}" for name, each in vars(module).items() if is_ours(section, each, module.__name__)]
     return found
 

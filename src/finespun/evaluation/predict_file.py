@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
@@ -14,11 +15,12 @@ from finespun.data.checks import named_columns
 from finespun.data.related.histories import with_histories
 from finespun.data.sources import image_folder, tables
 from finespun.data.sources.annotations import coco
-from finespun.data.sources.tables import Row, chunks
+from finespun.data.sources.tables import Row
 from finespun.errors import DataError, ModelError, did_you_mean, listed, visible
 from finespun.evaluation import coco_output
 from finespun.evaluation.devices import help_rank_zero, release, shared
 from finespun.evaluation.drawing import DRAWN, Drawer
+from finespun.evaluation.kept_answers import KeptAnswers, digest_of
 from finespun.evaluation.predictor import Predictor
 from finespun.models.addresses import require_consent
 from finespun.tasks.base import Task, main_role
@@ -43,6 +45,7 @@ def predict_file(
 ) -> tuple[int, int]:
     """Predicts `source` into `output` and returns how many rows there were and how many could not be predicted.
 
+    Where rows are texts, predictions are kept beside `output` until that is whole: a job that was killed goes on where it was.
     Of several processes, each on a device of its own, rank zero reads and writes; the others return (0, 0).
 
     Args:
@@ -74,6 +77,7 @@ def predict_file(
     inside = (Path(Path.cwd().anchor),) if allow_outside else (here, Path())
     job = _Job(predictor=predictor, name=str(source), top_k=top_k, strict=strict)
     job.show(draw, output, images.Places((here, Path()), inside))
+    job.keep(output, folder)
     if str(source) == "-" or (source.is_dir() and reading.get("file_format") not in tables.ANNOTATED):
         predictor.task = predictor.task.reading_from(Path(), inside=inside)
         lines = _bare_lines(source, predictor)
@@ -87,9 +91,7 @@ def predict_file(
         help_rank_zero(job.answers)
         return 0, 0
     try:
-        if output.suffix == COCO:
-            return job.write_coco(lines, output, _categories(source, reading)), job.failed
-        return writing.write(job.answered(lines), output, like=job.like), job.failed
+        return job.write(lines, output, partial(_categories, source, reading)), job.failed
     finally:
         release()
 
@@ -164,6 +166,7 @@ class _Job:
         self.predictor, self.name, self.top_k, self.strict = predictor, name, top_k, strict
         self.failed = 0
         self.drawer: Drawer | None = None
+        self.kept: KeptAnswers | None = None  # what was predicted before
         self.places = images.Places((), ())  # of images, where answers have places in them
         self.columns: Row = {}  # of all rows, with a value of each; if empty, each row has those of the first
         self.like: list[Row] = []  # a row as it will be written
@@ -207,6 +210,22 @@ class _Job:
             columns = _image_columns(self.predictor)
             self.drawer = Drawer(Path(draw), labels=self.predictor.labels, columns=columns, places=places)
 
+    def keep(self, output: Path, folder: Path) -> None:
+        """Lets predictions be kept beside a file, where rows are texts: files that rows name may change unseen."""
+        if self.predictor.task.processor != "AutoTokenizer" or str(output) == "-":
+            return
+        settings = {"columns": dict(self.predictor.columns), "top_k": self.top_k}
+        self.kept = KeptAnswers(output, digest_of(folder, settings, self.predictor.device.type))
+
+    def write(self, lines: Iterator[tables.Line], output: Path, categories: Callable[[], Mapping[str, int]]) -> int:
+        """Writes rows with their predictions, in the format of the output's ending, and returns their number."""
+        if output.suffix == COCO:
+            return self.write_coco(lines, output, categories())
+        count = writing.write(self.answered(lines), output, like=self.like)
+        if self.kept:
+            self.kept.done()
+        return count
+
     def write_coco(self, lines: Iterator[tables.Line], output: Path, categories: Mapping[str, int]) -> int:
         """Writes COCO's JSON and returns the number of its images."""
         answered = ((line.row, answer) for line, answer in self._pairs(lines))
@@ -225,7 +244,9 @@ class _Job:
         return {name: whole[name] for name in answer}
 
     def _pairs(self, lines: Iterator[tables.Line]) -> Iterator[tuple[tables.Line, dict[str, Any]]]:
-        for chunk, answers in shared(self._checked(lines), self.answers):
+        predicted = partial(shared, answer=self.answers)
+        chunks = self._checked(lines)
+        for chunk, answers in self.kept.shared(chunks, predicted) if self.kept else predicted(chunks):
             for line, answer in zip(chunk, answers, strict=True):
                 self._count(line, answer)
                 if self.drawer:
@@ -235,7 +256,7 @@ class _Job:
     def _checked(self, lines: Iterator[tables.Line]) -> Iterator[list[tables.Line]]:
         """Yields chunks; the first row that says something must have the columns."""
         checked = False
-        for chunk in chunks(lines, min(ROWS_AT_ONCE, self.predictor.task.rows_at_once)):
+        for chunk in tables.chunks(lines, min(ROWS_AT_ONCE, self.predictor.task.rows_at_once)):
             whole = next(
                 (line for line in chunk if line.row or not line.error), None
             )  # also a row of another width has columns

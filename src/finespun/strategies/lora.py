@@ -1,4 +1,7 @@
-"""Low-rank adapters through peft (Hu et al., "LoRA", ICLR 2022; Liu et al., "DoRA", ICML 2024), merged when trained."""
+"""Low-rank adapters through peft (Hu et al., "LoRA", ICLR 2022; Liu et al., "DoRA", ICML 2024), merged when trained.
+
+With `four_bit`, what is frozen is held in 4 bits (Dettmers et al., "QLoRA", NeurIPS 2023); `models.quantized` asks for it.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+LINEAR = ("Linear", "Linear4bit")
+
 
 class Lora(Section):
     """Trains low-rank updates of the blocks' linear layers, and a new head; the saved model is merged, plain transformers."""
@@ -31,6 +36,7 @@ class Lora(Section):
     dropout: Share
     target_modules: Strings | None  # None: those that peft knows for the architecture, else every linear layer in the blocks
     magnitude: bool  # DoRA: direction and magnitude apart
+    four_bit: bool  # QLoRA: what is frozen is held in 4 bits, on a CUDA GPU
     lr_scale: PositiveFloat
 
     def tune(self, model: nn.Module) -> Tuning:
@@ -38,7 +44,10 @@ class Lora(Section):
 
         written: Any = model
         writes = bool(getattr(written, "can_generate", lambda: False)())  # its head is pretrained, and stays as it is
-        heads = [] if writes else sorted({name.split(".")[0] for name in dissect(model).head})
+        if self.four_bit and not writes:
+            kind = type(model).__name__
+            raise ModelError(f"strategy.four_bit: is for models that write, and {kind} has a head that trains; set it to false")
+        heads = [] if writes else _heads(model)
         chosen = sorted(self.target_modules or _linear_layers(model))
         if not chosen:
             raise ModelError(
@@ -60,7 +69,19 @@ class Lora(Section):
             for name, parameters in (("adapters", adapters), ("head", kept))
             if parameters
         ]
-        return Tuning(model=adapted, groups=groups, merge=_merge)
+        return Tuning(model=adapted, groups=groups, merge=_merge_dequantized if self.four_bit else _merge)
+
+
+def _heads(model: nn.Module) -> list[str]:
+    """Names of the modules above the blocks that train whole."""
+    anatomy = dissect(model)
+    heads = sorted({name.split(".")[0] for name in anatomy.head})
+    if heads and anatomy.block_names[0].startswith(f"{heads[0]}."):
+        raise ModelError(
+            f"strategy: {type(model).__name__} makes its outputs inside its decoder, which adapters cannot leave whole; take"
+            " strategy: head or last_n"
+        )
+    return heads
 
 
 def _linear_layers(model: nn.Module) -> set[str]:
@@ -70,13 +91,25 @@ def _linear_layers(model: nn.Module) -> set[str]:
     config: Any = model.config
     if config.model_type in KNOWN:
         return set(KNOWN[config.model_type])
-    inside = tuple(f"{block}." for block in dissect(model).block_names)
-    linear = (name for name, module in model.named_modules() if type(module).__name__ == "Linear")
-    return {name.rpartition(".")[2] for name in linear if name.startswith(inside)}
+    inside = {name for block in dissect(model).blocks for name in block}
+    linear = (name for name, module in model.named_modules() if type(module).__name__ in LINEAR)
+    return {name.rpartition(".")[2] for name in linear if f"{name}.weight" in inside}
 
 
 def _merge(model: nn.Module, folder: Path) -> nn.Module:
     adapted: Any = model
     adapted.save_pretrained(folder / "adapter")
     merged: nn.Module = adapted.merge_and_unload()
+    return merged
+
+
+def _merge_dequantized(model: nn.Module, folder: Path) -> nn.Module:
+    """Merges into the weights that the adapters were trained on, which are not those of the checkpoint any more."""
+    import torch  # noqa: PLC0415
+    from peft import PeftModel  # noqa: PLC0415
+
+    adapted: Any = model
+    adapted.save_pretrained(folder / "adapter")
+    plain: Any = adapted.unload().dequantize(dtype=torch.float32)
+    merged: nn.Module = PeftModel.from_pretrained(plain, folder / "adapter").merge_and_unload()
     return merged

@@ -22,10 +22,12 @@ from finespun.models.pretrained import (
     require_same_tokens,
     with_head_dropout,
 )
+from finespun.models.quantized import in_four_bits
 from finespun.strategies.base import Tuning
 from finespun.tasks.base import Encoder, Task
 from finespun.training import target_units
-from finespun.training.lightning.launching import rank
+from finespun.training.lightning.devices import choose_accelerator
+from finespun.training.lightning.launching import rank, world_size
 
 
 class Begun(NamedTuple):
@@ -43,7 +45,10 @@ def begin(config: RunConfig, folder: Path, prepared: PreparedData) -> Begun:
     """Loads what the configuration names, makes sure that it fits the rows, and says what trains; for rank zero alone."""
     task, strategy = targets.build("task", config.task), targets.build("strategy", config.strategy)
     task = task.fitted(prepared.open("train"), prepared.labels)
-    model, encoder, processor, loaded, drawn = _ready(config, task, folder, prepared)
+    options = task.model_options(prepared.labels)
+    if getattr(strategy, "four_bit", False):
+        options = options | in_four_bits(choose_accelerator(config.runtime.accelerator), devices=world_size())
+    model, encoder, processor, loaded, drawn = _ready(config, task, folder, prepared, options)
     if rank() == 0:
         print(f"weights: {loaded}", flush=True)  # noqa: T201
     task = target_units.take_up(task, model, loaded)
@@ -52,7 +57,7 @@ def begin(config: RunConfig, folder: Path, prepared: PreparedData) -> Begun:
 
 
 def _ready(
-    config: RunConfig, task: Task, folder: Path, prepared: PreparedData
+    config: RunConfig, task: Task, folder: Path, prepared: PreparedData, options: dict[str, Any]
 ) -> tuple[Any, Encoder, Any, Loaded, dict[str, torch.Tensor]]:  # fmt: skip
     """Loads model and processor and makes sure that they and the rows fit; also returns the tensors that the seed drew."""
     encoder = task.encoder(folder)
@@ -61,7 +66,7 @@ def _ready(
     torch.manual_seed(config.seed)  # the new head
     dropout = with_head_dropout(folder, config.model.head_dropout, trust_remote_code=trust)
     model, loaded = load(
-        folder, auto_class=task.auto_class, options=task.model_options(prepared.labels) | dropout, new_head=True,
+        folder, auto_class=task.auto_class, options=options | dropout, new_head=True,
         allow_partial=config.model.allow_partial or config.model.from_scratch, trust_remote_code=trust,
     )  # fmt: skip
     tokens = task.processor == "AutoTokenizer"

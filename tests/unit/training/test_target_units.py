@@ -33,7 +33,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     },
     "lora": {
         "_target_": "finespun.strategies.lora.Lora", "rank": 4, "alpha": 8, "dropout": 0.0, "target_modules": None,
-        "magnitude": False, "lr_scale": 10.0,
+        "magnitude": False, "four_bit": False, "lr_scale": 10.0,
     },
     "ridge": RIDGE,
     "forest": {**RIDGE, "head": "random_forest"},

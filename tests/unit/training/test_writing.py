@@ -66,11 +66,11 @@ def train(store: Path, config: Any, folder: Path, prepared: PreparedData) -> tup
     return found, task, encoder
 
 
-@pytest.mark.parametrize("strategy", ["full", "lora"])
+@pytest.mark.parametrize("strategy", ["full", "lora", "dora"])
 def test_a_killed_run_ends_in_the_same_bits(
     strategy: str, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changes = {"strategy": {**LORA, "rank": 4}} if strategy == "lora" else {}
+    changes = {} if strategy == "full" else {"strategy": {**LORA, "rank": 4, "magnitude": strategy == "dora"}}
     config = config_of(TASK, **changes)
     prepared = prepare(tmp_path / "prepared", config, tiny_llama, pairs(50))
     whole, *_ = train(tmp_path / "whole", config, tiny_llama, prepared)
@@ -88,7 +88,8 @@ def test_a_killed_run_ends_in_the_same_bits(
             train(tmp_path / "killed", config, tiny_llama, prepared)
     assert same_bits(whole, train(tmp_path / "killed", config, tiny_llama, prepared)[0])
     trained = [name for group in whole.tuning.groups for name in group.parameters]
-    assert all("lora_" in name for name in trained) == (strategy == "lora")
+    assert all("lora_" in name for name in trained) == (strategy != "full")
+    assert any("magnitude" in name for name in trained) == (strategy == "dora")
 
 
 def test_the_gradient_is_that_of_the_mean_over_tokens_however_a_step_is_cut_up(tiny_llama: Path, tmp_path: Path) -> None:

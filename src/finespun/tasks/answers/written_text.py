@@ -54,7 +54,7 @@ class WrittenText(Defaults):
 
     answer_roles: ClassVar[Mapping[str, Role]] = {"target": Role(verbatim=True)}
     from_logits: ClassVar[bool] = False
-    rows_at_once: ClassVar[int] = 1024
+    rows_at_once: ClassVar[int] = 256  # a killed `finespun predict` loses no more
 
     max_target_length: PositiveInt
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
