@@ -106,7 +106,8 @@ def test_segmentation(tmp_path: Path, tiny_bert: Path) -> None:
     assert mine.shape == (32, 48)
     masks = sorted((project.folder / "drawn").glob("*_mask.png"))
     assert len(masks) == len(rows)
-    assert Image.open(masks[0]).mode == "P"
+    with Image.open(masks[0]) as mask:
+        assert mask.mode == "P"
     told = served(project, str(project.folder / "data" / "raw" / "scenes" / "0.png"))
     assert (segmentation.mask_in(told) == mine).mean() > 0.99
 

@@ -230,6 +230,19 @@ def test_auto_looks_searches_and_ends_with_the_model_of_the_best_mean(project: P
     assert "finespun promote a" in said
 
 
+@pytest.mark.slow
+def test_auto_searches_a_model_from_scratch(project: Project) -> None:
+    vocabulary = json.loads((project.folder / "data" / "tiny-bert" / "config.json").read_text())["vocab_size"]
+    sizes = "hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 64, max_position_embeddings: 64"
+    model = f"config: {{model_type: bert, vocab_size: {vocabulary}, {sizes}}}\nweights: random\ntokenizer: data/tiny-bert\n"
+    (project.folder / "conf" / "model" / "scratch.yaml").write_text(model)
+    project.edit("params.yaml", model="scratch")
+    budget = ("sweep.minutes=5", "sweep.trials=2", "sweep.finalists=1", "sweep.seeds=1", "sweep.name=s")
+    said = sweep(project, "sweep=auto", *budget, "trainer.max_epochs=1").stdout
+    assert "searching strategy=choice(full), optimizer.lr=tag(log, interval(1e-4, 3e-3))" in said
+    assert {state for _, state, _, _ in trials(project, "s")} <= {"COMPLETE", "PRUNED"}
+
+
 LAUNCHERS = {
     "joblib": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
     "submitit_local": ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=10"],

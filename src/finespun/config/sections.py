@@ -322,7 +322,9 @@ class ModelConfig(Section):
     config: dict[str, Any] | None = None
     module: Target | None = None
     weights: Name | None = None  # a file, by path or package:// address; `random`: of a config, from scratch
-    mapping: Literal["exact", "by_order"] | dict[str, str] = "exact"  # or {prefix in the file: prefix in the model}
+    mapping: Literal["exact", "by_order", "torchvision", "timm"] | dict[str, str] = (
+        "exact"  # or {prefix in the file: prefix in the model}
+    )
     cut: Name | None = None  # of a module or a Keras file: the layer that the new head stands for; None: the last linear one
     tokenizer: Name | None = None  # where the weights bring none: a folder, a hub name, a package:// address
     processor: dict[str, Any] | None = None  # the values of preprocessor_config.json
@@ -364,6 +366,10 @@ class ModelConfig(Section):
             raise ValueError("revision is that of a checkpoint on the hub; leave it out")
         if self.mapping != "exact" and not (self.config or self.module):
             raise ValueError("mapping is for weights of a config or a module; leave it out")
+        if self.mapping in ("torchvision", "timm") and not self.config:
+            raise ValueError(
+                f"mapping: {self.mapping} is for a config of transformers; leave it out, the names of a module are its own"
+            )
         if self.cut and (self.checkpoint or self.config or str(self.weights).endswith(GGUF)):
             raise ValueError("cut is for a module or Keras weights; leave it out")
         if self.tokenizer and self.processor is not None:

@@ -44,7 +44,9 @@ def with_pictures(
 
     chosen = _worst(predictions)
     table = rows.take(pa.array(chosen))
-    inputs, _ = task.collate({name: table[name].to_pylist() for name in task.model_columns}, encoder)
+    inputs, _ = task.collate(
+        {name: table[name].to_pylist() for name in task.model_columns if name in table.column_names}, encoder
+    )
     device = next(model.parameters()).device
     with torch.inference_mode():
         outputs = task.predict(model.eval(), {name: tensor.to(device) for name, tensor in inputs.items()})
@@ -91,14 +93,15 @@ def _colour(label: int, *, boxes: bool) -> tuple[int, int, int]:
 
 def _side_by_side(row: Mapping[str, Any], actual: Mapping[str, Any], answer: Mapping[str, Any], labels: Sequence[str]) -> str:
     pixels = np.frombuffer(row["pixels"], np.uint8).reshape(row["height"], -1, 3)
+    inside = np.s_[: row["filled"][0], : row["filled"][1]] if "filled" in row else np.s_[:, :]  # all but padding
     original = row["original_width"], row["original_height"]
     share = SIDE / max(original)
     width, height = (max(1, round(share * side)) for side in original)
-    image = Image.fromarray(pixels).resize((width, height))
+    image = Image.fromarray(pixels[inside]).resize((width, height))
     if "boxes" in answer:
         pair = [framed(image, each["boxes"], labels, scale=share) for each in (actual, answer)]
     else:
-        target = np.frombuffer(row["target"], np.uint8).reshape(pixels.shape[:2])
+        target = np.frombuffer(row["target"], np.uint8).reshape(pixels.shape[:2])[inside]
         pair = [overlaid(image, mask) for mask in (target, mask_of(answer["mask"]))]
     whole = Image.new("RGB", (2 * width + GAP, height), "white")
     whole.paste(pair[0], (0, 0))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def feature_extractor(folder: Path, changes: Mapping[str, Any]) -> Any:
-    """Loads the feature extractor of a checkpoint, changed by `changes`.
+    """Loads the feature extractor of a checkpoint, changed by `changes`; code that lies in the folder is never run.
 
     Raises:
         ModelError: there is none that can be read.
@@ -26,7 +26,7 @@ def feature_extractor(folder: Path, changes: Mapping[str, Any]) -> Any:
     from transformers import AutoFeatureExtractor  # noqa: PLC0415  (imports torch; prepare asks for none)
 
     try:
-        return AutoFeatureExtractor.from_pretrained(folder, **changes)  # type: ignore[no-untyped-call]
+        return AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False, **changes)  # type: ignore[no-untyped-call]
     except (*REFUSALS, OSError, ImportError) as error:
         raise ModelError(f"{folder}: none of transformers' feature extractors can be made of it ({one_line(error)})") from error
 

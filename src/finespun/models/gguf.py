@@ -38,7 +38,7 @@ def tokenizer_folder(path: Path, store: Path) -> Path:
         from transformers import AutoTokenizer  # noqa: PLC0415  (imports torch, the one time that a file is converted)
 
         with _refusing(path, "its tokenizer"):
-            AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(partial)
+            AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False).save_pretrained(partial)
 
     return in_one_move(store / f"gguf-{MADE_BY}-{file_digest(path)[:32]}", fill)
 
@@ -56,7 +56,7 @@ def read(path: Path, auto_class: str) -> tuple[Any, dict[str, torch.Tensor]]:
 
     with _refusing(path, "its weights"):
         model, report = getattr(transformers, auto_class).from_pretrained(
-            path.parent, gguf_file=path.name, dtype="float32", output_loading_info=True
+            path.parent, gguf_file=path.name, dtype="float32", trust_remote_code=False, output_loading_info=True
         )
     config = type(model.config).from_dict(
         {name: value for name, value in model.config.to_dict().items() if name not in {"quantization_config", "_name_or_path"}}

@@ -220,7 +220,8 @@ def require_same_pixels(processor: Any, encoder: ImageEncoder, folder: Path) -> 
     for width, height in ((301, 211), (37, 90)):
         made = np.random.Generator(np.random.Philox(key=width)).integers(0, 256, (height, width, 3), dtype=np.uint8)
         theirs = np.asarray(processor(images=made, input_data_format="channels_last")["pixel_values"][0])
-        ours = encoder.values(encoder.pixels(Image.fromarray(made))).transpose(2, 0, 1)
+        pixels = encoder.pixels(Image.fromarray(made))[None]
+        ours = encoder.values(pixels, [encoder.filled((width, height))])[0].transpose(2, 0, 1)
         if ours.shape != theirs.shape or not np.allclose(ours, theirs, atol=1e-5):
             far = (
                 f"by {np.abs(ours - theirs).max():.3g}" if ours.shape == theirs.shape else f"{theirs.shape}, here {ours.shape}"

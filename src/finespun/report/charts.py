@@ -53,7 +53,11 @@ class Axis:
         """What a tick is called."""
         if self.percent:
             return f"{value:.0%}"
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+        text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+        if abs(value) >= 0.001 or (len(text) <= 6 and "e" not in text):
+            return text
+        digits, power = f"{value:.2e}".split("e")  # as short as the room beside the axis
+        return f"{float(digits):g}e{int(power)}"
 
 
 @dataclass

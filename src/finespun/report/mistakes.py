@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from typing import Any
 
@@ -109,15 +109,24 @@ def _numbers(predictions: pa.Table, names: Sequence[str]) -> Iterator[Mistake]:
 def _texts(predictions: pa.Table) -> Iterator[Mistake]:
     known = {"row", "target", "predicted", "rougeL"}
     sources = [name for name in predictions.column_names if name not in known]
+    for row, found in _written(predictions, sources):
+        yield replace(found, weight=1 - row["rougeL"], said=f"ROUGE-L {row['rougeL']:.2f}")
+
+
+def _transcripts(predictions: pa.Table) -> Iterator[Mistake]:
+    for row, found in _written(predictions, ["audio"]):
+        yield replace(found, weight=row["wer"], said=f"word error rate {row['wer']:.2f}")
+
+
+def _written(predictions: pa.Table, sources: Sequence[str]) -> Iterator[tuple[dict[str, Any], Mistake]]:
+    """Yields rows whose prediction is another text than the target, both in parts that they share or not."""
     for place, row in enumerate(predictions.to_pylist()):
-        if row["target"].strip() == row["predicted"].strip():
-            continue
-        source = " | ".join(str(row[name]) for name in sources)
-        yield Mistake(
-            row=row.get("row", place), text=source if len(source) <= LONGEST else f"{source[:LONGEST]}…",
-            actual=row["target"], predicted=row["predicted"], weight=1 - row["rougeL"], said=f"ROUGE-L {row['rougeL']:.2f}",
-            sides=side_by_side(row["target"], row["predicted"]),
-        )  # fmt: skip
+        target, predicted = row["target"], row["predicted"]
+        if target.strip() != predicted.strip():
+            yield row, Mistake(
+                row=row.get("row", place), text=_cut(" | ".join(str(row[name]) for name in sources)), actual=target,
+                predicted=predicted, weight=0.0, said="", sides=side_by_side(target, predicted),
+            )  # fmt: skip
 
 
 def side_by_side(one: str, other: str) -> tuple[Parts, Parts]:
@@ -136,8 +145,9 @@ def _rankings(predictions: pa.Table) -> Iterator[Mistake]:
     for place, row in enumerate(predictions.to_pylist()):
         if row["place"] == 1:
             continue
-        said = f"expected came {row['place']:,}." if row["place"] else "expected was not found"
-        expected, found = (_cut(" | ".join(names)) for names in (row["expected"], row["found"][:3]))
+        said = f"expected at place {row['place']:,}" if row["place"] else "expected was not found"
+        first = (f"{number}. {name}" for number, name in enumerate(row["found"][:3], 1))
+        expected, found = _cut(" | ".join(row["expected"])), _cut("\n".join(first))
         yield Mistake(
             row=row.get("row", place), text=_cut(row["query"]), actual=expected, predicted=found,
             weight=float(row["place"] or 1e9), said=said, sides=(((expected, True),), ((found, True),)),
@@ -164,6 +174,7 @@ KINDS: tuple[tuple[set[str], Callable[[pa.Table], Iterator[Mistake]], str], ...]
     ({"tags", "predicted", "words"}, _tags, "words that are wrong"),
     ({"label", "predicted"}, _one_label, "the probability of the wrong label"),
     ({"target", "predicted", "rougeL"}, _texts, "how little the texts share (ROUGE-L)"),
+    ({"target", "predicted", "wer"}, _transcripts, "the word error rate"),
     ({"query", "expected", "found", "place"}, _rankings, "how late the expected item came"),
     ({"labels", "predicted"}, _several, "labels that are wrong"),
 )

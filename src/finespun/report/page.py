@@ -78,6 +78,11 @@ def size(count: float) -> str:
     return f"{count:,.0f} bytes"
 
 
+def rows(count: int) -> str:
+    """Returns a number of rows as people say it."""
+    return "1 row" if count == 1 else f"{count:,} rows"
+
+
 def minutes(seconds: float) -> str:
     """Returns a time as people say it."""
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:,.1f} min"
@@ -116,12 +121,12 @@ def data_table(facts: Facts) -> dict[str, Any]:
     unit = next((key for key, value in profile.items() if isinstance(value, dict) and "rows_truncated" in value), None)
     dropped = {**profile.get("rows_left_out_by_filter", {}), **profile.get("rows_left_out_by_check", {})}
     remarks = [f"{split}: {remark}" for split, found in profile.get("remarks", {}).items() for remark in found]
-    remarks += [f"{count:,} rows: {check.replace('_', ' ')}" for check, count in profile.get("warnings", {}).items()]
-    remarks += [f"{count:,} rows were left out: {reason}" for reason, count in dropped.items()]
+    remarks += [f"{rows(count)}: {check.replace('_', ' ')}" for check, count in profile.get("warnings", {}).items()]
+    remarks += [f"left out: {rows(count)}, {reason.replace('_', ' ')}" for reason, count in dropped.items()]
     lengths = profile[unit] if unit else None
     if lengths and lengths["rows_truncated"]:
         share = lengths["rows_truncated"] / max(1, sum(profile["rows"].values()))
-        remarks.append(f"{lengths['rows_truncated']:,} rows ({share:.0%}) are longer than max_length: their ends are cut off")
+        remarks.append(f"longer than max_length, so that the end is cut off: {rows(lengths['rows_truncated'])} ({share:.0%})")
     return {"labels": labels, "names": names, "most": most, "unit": unit, "lengths": lengths, "remarks": remarks,
             "all_labels": len({name for counts in labels.values() for name in counts})}  # fmt: skip
 

@@ -29,7 +29,7 @@ METHODS = {
     "bm25": "BM25", "popularity": "most popular items", "ease": "EASE",
     "item_knn": "item-kNN",
     "lead": "first words of the source", "source": "the source itself", "nearest_training_row": "nearest training row's target",
-    "zero_shot": "the model before fine-tuning",
+    "zero_shot": "the model before fine-tuning", "untrained": "the model before fine-tuning",
 }  # fmt: skip
 SMALLER_IS_BETTER = ("loss", "rmse", "mse", "mae", "perplexity", "error", "wer", "cer")
 SHARES = (
@@ -58,7 +58,7 @@ def smaller_is_better(name: str) -> bool:
 
 def number(value: float) -> str:
     """Returns a score as people write it."""
-    return f"{value:.3f}" if abs(value) < 1000 else f"{value:,.1f}"
+    return f"{round(value, 3) + 0.0:.3f}" if abs(value) < 1000 else f"{value:,.1f}"  # adding zero takes the sign of -0.000
 
 
 def difference(name: str, value: float) -> str:

@@ -39,7 +39,9 @@ class Anatomy:
 def dissect(model: nn.Module) -> Anatomy:
     """Finds the blocks: the largest list of modules inside the backbone (stages, in a convolutional net).
 
-    Convolutions after the last of them are the topmost block: a head reads what is pooled.
+    Convolutions after the last of them are the topmost block: a head reads what is pooled (not that of a segmenter). Of a
+    detector that block is all between its net and the layers that name and place boxes; RT-DETR has these inside its decoder,
+    and so all above its net is its head.
 
     Raises:
         ModelError: the model has no backbone with a list of blocks.
@@ -70,8 +72,12 @@ def dissect(model: nn.Module) -> Anatomy:
             head[full] = parameter
         else:
             (after if any(found) else before)[full] = parameter
-    convolution = next((full for full, parameter in after.items() if parameter.ndim == 4), None)
-    if convolution:
+    convolution = next((full for full, each in after.items() if each.ndim == 4 and full.endswith(".weight")), None)
+    if type(model).__name__.endswith("ForSemanticSegmentation"):  # MobileNetV2's head does not read its last convolution
+        convolution = None
+    if convolution and not head and not bare:  # a detector whose outputs are made inside its decoder
+        head, after = after, {}
+    elif convolution:
         names.append(_outside(names, convolution))
         found.append(after)
         after = {}

@@ -47,7 +47,7 @@ class Lora(Section):
         if self.four_bit and not writes:
             kind = type(model).__name__
             raise ModelError(f"strategy.four_bit: is for models that write, and {kind} has a head that trains; set it to false")
-        heads = [] if writes else sorted({name.split(".")[0] for name in dissect(model).head})
+        heads = [] if writes else _heads(model)
         chosen = sorted(self.target_modules or _linear_layers(model))
         if not chosen:
             raise ModelError(
@@ -72,6 +72,18 @@ class Lora(Section):
         return Tuning(model=adapted, groups=groups, merge=_merge_dequantized if self.four_bit else _merge)
 
 
+def _heads(model: nn.Module) -> list[str]:
+    """Names of the modules above the blocks that train whole."""
+    anatomy = dissect(model)
+    heads = sorted({name.split(".")[0] for name in anatomy.head})
+    if heads and anatomy.block_names[0].startswith(f"{heads[0]}."):
+        raise ModelError(
+            f"strategy: {type(model).__name__} makes its outputs inside its decoder, which adapters cannot leave whole; take"
+            " strategy: head or last_n"
+        )
+    return heads
+
+
 def _linear_layers(model: nn.Module) -> set[str]:
     """Names of the linear layers that adapters go to: peft's own choice for a known architecture, else all in the blocks."""
     from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as KNOWN  # noqa: PLC0415
@@ -79,9 +91,9 @@ def _linear_layers(model: nn.Module) -> set[str]:
     config: Any = model.config
     if config.model_type in KNOWN:
         return set(KNOWN[config.model_type])
-    inside = tuple(f"{block}." for block in dissect(model).block_names)
+    inside = {name for block in dissect(model).blocks for name in block}
     linear = (name for name, module in model.named_modules() if type(module).__name__ in LINEAR)
-    return {name.rpartition(".")[2] for name in linear if name.startswith(inside)}
+    return {name.rpartition(".")[2] for name in linear if f"{name}.weight" in inside}
 
 
 def _merge(model: nn.Module, folder: Path) -> nn.Module:

@@ -7,15 +7,15 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import click
 
 from finespun.artifacts import Artifacts
 from finespun.config.compose import write
 from finespun.config.sections import RunConfig
+from finespun.config.targets import build
 from finespun.errors import FinespunError
-from finespun.models.addresses import WEIGHT_FILES, resolve
+from finespun.models.addresses import WEIGHT_FILES, resolve, weights_file
 from finespun.sweeps.composing import Composer
 from finespun.sweeps.processes.workers import gpus_here
 from finespun.tracking.earlier import localised
@@ -38,6 +38,7 @@ class Sight:
     parameters: float
     device: str
     cores: int
+    from_scratch: bool = False
 
     @property
     def epoch_seconds(self) -> float:
@@ -71,14 +72,20 @@ def look(composer: Composer, overrides: list[str], artifacts: Artifacts) -> Sigh
     lengths = next((value["mean"] for value in profile.values() if isinstance(value, dict) and "mean" in value), 1.0)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     device = "gpu" if gpus_here(config.runtime.accelerator) else "cpu"
-    return Sight(profile["rows"]["train"], float(lengths), _parameters(config, artifacts), device, cores)
+    rows, scratch = profile["rows"]["train"], config.model.from_scratch
+    return Sight(rows, float(lengths), _parameters(config, artifacts), device, cores, scratch)
 
 
 def _parameters(config: RunConfig, artifacts: Artifacts) -> float:
-    """Returns how many parameters the pretrained weights have, by the size of their files."""
+    """Returns how many parameters the pretrained weights have, by the size of their files; from scratch, those of the model."""
+    if config.model.from_scratch:
+        from finespun.models.conversion.folder import count_parameters  # noqa: PLC0415  (torch: 6 s that files do not need)
+
+        return count_parameters(config.model.config or {}, build("task", config.task).auto_class)
     folder = resolve(localised(config.model, config.runtime, artifacts), artifacts.project, weights=True)
     files = {path for pattern in WEIGHT_FILES for path in folder.glob(pattern)}
-    sizes = [path.stat().st_size for path in files] or [Path(artifacts.project / str(config.model.weights)).stat().st_size]
+    files = files or {weights_file(config.model, artifacts.project)}
+    sizes = [path.stat().st_size for path in files]
     return max(sizes) / BYTES if len({path.suffix for path in files}) > 1 else sum(sizes) / BYTES
 
 
@@ -94,10 +101,13 @@ def space_for(sight: Sight, minutes: float) -> dict[str, str]:
     if not whole and WHOLE_TRIALS * SCORED * sight.epoch_seconds / FROZEN > seconds:
         strategies = ["head"]
     batches = [size for size in ((8, 16, 32) if few else (16, 32, 64)) if size <= max(8, sight.rows // 8)]
+    chosen = {"strategy": f"choice({', '.join(strategies)})", "strategy.layer_decay": "interval(0.75, 1.0)"}
+    if sight.from_scratch:  # nothing is known that could stay as it is
+        chosen = {"strategy": "choice(full)"}
+    rates = "1e-4, 3e-3" if sight.from_scratch else "1e-5, 3e-4"
     return {
-        "strategy": f"choice({', '.join(strategies)})",
-        "strategy.layer_decay": "interval(0.75, 1.0)",
-        "optimizer.lr": "tag(log, interval(1e-5, 3e-4))",
+        **chosen,
+        "optimizer.lr": f"tag(log, interval({rates}))",
         "trainer.max_epochs": f"int(interval({2 if few else 1}, {most}))",
         "trainer.batch_size": f"choice({', '.join(map(str, batches))})",
     }

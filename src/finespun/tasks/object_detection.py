@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from finespun.tasks.answers.boxes import LEAST, PADDING, WHOLE, BoxList
 from finespun.tasks.base import Batch, Outputs
+from finespun.tasks.inputs.augmentation import warped
 from finespun.tasks.inputs.tiles import joined_boxes
 from finespun.tasks.inputs.whole_images import ORIGINAL, WholeImages
 
@@ -23,6 +25,17 @@ class ObjectDetection(WholeImages, BoxList):
 
     auto_class: ClassVar[str] = "AutoModelForObjectDetection"
 
+    def collate(
+        self, columns: Mapping[str, Sequence[Any]], encoder: ImageEncoder
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
+        """Returns inputs and boxes as shares of what the model is given, which with padding is more than the image."""
+        inputs, targets = super().collate(columns, encoder)
+        filled = self._filled(inputs)
+        if filled is not None and targets is not None:
+            share = (filled / filled.new_tensor(encoder.size)).flip(1)
+            targets[..., 1:5] *= share.repeat(1, 2)[:, None]
+        return inputs, targets
+
     def augment(self, batch: Batch, encoder: ImageEncoder, *, epoch: int, seed: int) -> Batch:
         """Boxes move with the pixels: each becomes the smallest upright one around its corners, cut at the image's sides."""
         changed = super().augment(batch, encoder, epoch=epoch, seed=seed)
@@ -30,11 +43,14 @@ class ObjectDetection(WholeImages, BoxList):
             return changed
         rows = batch.rows.to(batch.targets.device)
         matrix, flip = self.augmentation.moved(rows, encoder.size, epoch=epoch, seed=seed)
+        if "pixel_mask" in changed.inputs:
+            mask = warped(changed.inputs["pixel_mask"][:, None].float(), matrix, flip=flip, outside=0.0)[:, 0].long()
+            changed = changed._replace(inputs=changed.inputs | {"pixel_mask": mask})
         return changed._replace(targets=moved_boxes(batch.targets, matrix, flip, encoder.size))
 
     def _joined(self, rows: pa.Table, outputs: Outputs) -> tuple[pa.Table, Outputs]:
         """Returns a row an image and its boxes, where rows are tiles of images."""
-        if self.tile is None:
+        if not self.cut:
             return rows, outputs
         parts = [*self._by_image(rows, outputs)]
         table = rows.take([place for place, _, _ in parts])
@@ -53,15 +69,40 @@ class ObjectDetection(WholeImages, BoxList):
         for boxes in batch.targets:
             known = boxes[(boxes[:, 0] != PADDING) & (boxes[:, 5] == 0)]  # crowds are no examples
             labels.append({"class_labels": known[:, 0].long(), "boxes": known[:, 1:5]})
-        output = model(pixel_values=batch.inputs["pixel_values"], labels=labels)
+        output = model(**_given(model, batch.inputs), labels=labels)
         return {"losses": output.loss.expand(len(labels)), "found": self._found(model, output)}
 
     def predict(self, model: Any, inputs: dict[str, torch.Tensor]) -> Outputs:
         """Returns label, score and edges (as shares of the image) of each row's boxes, (boxes, 6), the highest scores first."""
-        return [*self._found(model, model(pixel_values=inputs["pixel_values"])).double().cpu().numpy()]
+        found = self._found(model, model(**_given(model, inputs))).double()
+        filled = self._filled(inputs)
+        if filled is not None:
+            found = _without_padding(found, filled / filled.new_tensor(inputs["pixel_values"].shape[-2:]))
+        return [*found.cpu().numpy()]
 
     def _found(self, model: Any, output: Any) -> torch.Tensor:
         return found_boxes(output.logits.detach(), output.pred_boxes.detach(), model.config.num_labels, self.max_boxes)
+
+
+def _given(model: Any, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Returns what a detector is called with: `pixel_mask` too, where there is one and the detector takes it."""
+    names = ("pixel_values",) if model.config.model_type == "yolos" else ("pixel_values", "pixel_mask")
+    return {name: inputs[name] for name in names if name in inputs}
+
+
+def _without_padding(found: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+    """Returns detections (rows, boxes, 6) as shares of the images alone, cut at their ends; those beside them have no label.
+
+    Args:
+        found: with edges as shares of images and padding.
+        share: (rows, 2), how much of height and width is the image.
+    """
+    import torch  # noqa: PLC0415
+
+    edges = (found[..., 2:] / share.flip(1).repeat(1, 2)[:, None]).clamp(max=1)
+    there = ((edges[..., 2:] - edges[..., :2]) > 0).all(-1)
+    label = torch.where(there, found[..., 0], PADDING)
+    return torch.cat([label[..., None], found[..., 1:2], edges], -1)
 
 
 def found_boxes(logits: torch.Tensor, places: torch.Tensor, count: int, most: int) -> torch.Tensor:

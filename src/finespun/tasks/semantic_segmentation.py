@@ -49,7 +49,7 @@ class SemanticSegmentation(WholeImages, Masks):
 
     def _joined(self, rows: pa.Table, outputs: Outputs) -> tuple[pa.Table, Outputs]:
         """Returns a row an image and its mask, or its counts (pixels of two tiles count twice), where rows are tiles."""
-        if self.tile is None:
+        if not self.cut:
             return rows, outputs
         parts = [*self._by_image(rows, outputs)]
         table = rows.take([place for place, _, _ in parts])
@@ -68,6 +68,7 @@ class SemanticSegmentation(WholeImages, Masks):
     def predict(self, model: Any, inputs: dict[str, torch.Tensor]) -> Outputs:
         """Returns counts of each row whose mask is known, else the mask, (height, width).
 
+        Of a padded image, the mask is of what is not padding.
         Counts are (classes, classes + 4): pixels of each class that are predicted as each, and those of boundaries.
         """
         import torch  # noqa: PLC0415  (prepare encodes with this class and imports no torch)
@@ -77,4 +78,7 @@ class SemanticSegmentation(WholeImages, Masks):
         if "labels" in inputs:
             given = found, inputs["labels"], logits.shape[1]
             found = torch.cat([confusion(*given), boundaries(*given)], dim=2)
-        return [*found.cpu().numpy()]
+        outputs, filled = [*found.cpu().numpy()], self._filled(inputs)
+        if "labels" in inputs or filled is None:
+            return outputs
+        return [mask[:height, :width] for mask, (height, width) in zip(outputs, filled.tolist(), strict=True)]

@@ -93,7 +93,7 @@ def test_the_page_has_all_that_it_promises(whole: str) -> None:
         "optimizer.lr",
     ):
         assert said in whole
-    assert "2 rows were left out: empty_text" in whole
+    assert "left out: 2 rows, empty text" in whole
     assert "model.revision" not in whole, "what is not set is not shown"
 
 
@@ -156,6 +156,16 @@ def predictions(kind: str) -> tuple[pa.Table, list[str]]:
             },
             ["PER", "none"],
         ),
+        "written": ({"text": ["x", "y"], "target": ["a b", "c"], "predicted": ["a b", ""], "rougeL": [1.0, 0.0]}, []),
+        "transcripts": (
+            {"audio": ["x.wav", "y.wav"], "target": ["yes", "no one"], "predicted": ["yes", "no two"], "wer": [0.0, 0.5]}, [],
+        ),
+        "rankings": (
+            {
+                "query": ["x", "y"], "expected": [["a"], ["b"]], "found": [["a", "b"], ["c", "a", "b"]], "place": [1, 3],
+            },
+            [],
+        ),
         "something new": ({"text": ["x", "y"], "written": ["u", "v"]}, []),
     }  # fmt: skip
     columns, labels = tables[kind]
@@ -164,7 +174,15 @@ def predictions(kind: str) -> tuple[pa.Table, list[str]]:
 
 @pytest.mark.parametrize(
     ("kind", "said"),
-    [("one label", "90.0% sure"), ("several labels", "1 wrong"), ("numbers", "off by +2"), ("tags", "1 of 2 words")],
+    [
+        ("one label", "90.0% sure"),
+        ("several labels", "1 wrong"),
+        ("numbers", "off by +2"),
+        ("tags", "1 of 2 words"),
+        ("written", "ROUGE-L 0.00"),
+        ("transcripts", "word error rate 0.50"),
+        ("rankings", "expected at place 3"),
+    ],
 )
 def test_each_kind_of_task_has_its_mistakes(kind: str, said: str) -> None:
     table, labels = predictions(kind)
@@ -174,7 +192,10 @@ def test_each_kind_of_task_has_its_mistakes(kind: str, said: str) -> None:
     assert found.rows == 2
 
 
-@pytest.mark.parametrize("kind", ["one label", "several labels", "numbers", "tags", "something new"])
+@pytest.mark.parametrize(
+    "kind",
+    ["one label", "several labels", "numbers", "tags", "written", "transcripts", "rankings", "something new"],
+)
 def test_each_kind_of_task_has_a_page(kind: str) -> None:
     table, labels = predictions(kind)
     found = split_facts(labels=labels, calibration=None, slices=[])
@@ -182,6 +203,8 @@ def test_each_kind_of_task_has_a_page(kind: str) -> None:
     ids = outline(drawn).ids
     assert ("confusion" in ids, "scatter" in ids, "calibration" in ids) == (kind == "one label", kind == "numbers", False)
     assert (outline(drawn).open, outline(drawn).wrong) == ([], [])
+    assert ("(nothing)" in drawn) == (kind == "written"), "a prediction without a word"
+    assert ("1. c\n2. a\n3. b" in drawn) == (kind == "rankings")
 
 
 def test_ten_thousand_rows_make_a_page_of_less_than_five_megabytes() -> None:
@@ -205,6 +228,15 @@ def test_axes_have_few_round_ticks_whatever_they_hold() -> None:
         axis = Axis.over("x", [low, high])
         assert 2 <= len(axis.ticks()) <= 8, (low, high)
         assert all(axis.low <= tick <= axis.high for tick in axis.ticks())
+        assert max(len(axis.label(tick)) for tick in axis.ticks()) <= 7, "there is no room for more beside an axis"
+    assert [Axis("x", 0, 1).label(value) for value in (0, 5e-5, 1.5e-4, 8e-4, 0.001, 0.25, 12345)] == [
+        "0", "5e-5", "1.5e-4", "0.0008", "0.001", "0.25", "12,345",
+    ]  # fmt: skip
+
+
+def test_numbers_have_no_negative_zero_and_one_row_is_one() -> None:
+    assert (words.number(-0.0004), words.number(-0.25), words.number(12345.6)) == ("0.000", "-0.250", "12,345.6")
+    assert (page.rows(1), page.rows(1200)) == ("1 row", "1,200 rows")
 
 
 def test_long_lines_are_thinned_and_keep_their_ends() -> None:

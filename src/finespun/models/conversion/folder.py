@@ -38,6 +38,7 @@ from finespun.models.addresses import (
     weights_digest,
     weights_file,
 )
+from finespun.models.conversion import layouts
 from finespun.models.conversion import mobilenet_backbone as _backbone  # noqa: F401  (registers it with AutoBackbone)
 from finespun.models.conversion.module import AUTO_MAP, ModuleConfig, build
 from finespun.models.conversion.weights import Tensors, read, renamed, shards
@@ -145,6 +146,8 @@ def _of_transformers(model: ModelConfig, path: Path, auto_class: str) -> tuple[A
     except (*REFUSALS, ArithmeticError, OSError, ImportError, StrictDataclassError) as error:
         raise ModelError(f"{path}: {auto_class} has no such architecture: {one_line(error)}") from error
     shapes = {name: tensor.shape for name, tensor in empty.state_dict().items()}
+    if isinstance(model.mapping, str) and model.mapping in layouts.LAYOUTS:
+        return config, layouts.in_transformers_names(read(path), model.mapping, config, shapes, path)
     return config, renamed(read(path), model.mapping, shapes, f"{empty.base_model_prefix}.", path)
 
 
@@ -208,6 +211,21 @@ def architecture(values: Mapping[str, Any]) -> Any:
         )
     except (ValueError, TypeError, StrictDataclassError) as error:
         raise ModelError(f"model.config: {kind} does not accept it: {one_line(error)}") from error
+
+
+def count_parameters(values: Mapping[str, Any], auto_class: str) -> int:
+    """Returns how many parameters a model of an architecture has, which is built without any memory for them.
+
+    Raises:
+        ModelError: there is no such architecture.
+    """
+    config = architecture(values)
+    try:
+        with torch.device("meta"):
+            empty = getattr(transformers, auto_class).from_config(config, trust_remote_code=False)
+    except (*REFUSALS, ArithmeticError, ImportError) as error:
+        raise ModelError(f"model.config: {auto_class} has no such architecture: {one_line(error)}") from error
+    return sum(parameter.numel() for parameter in empty.parameters())
 
 
 def _require_digest(model: ModelConfig, files: list[Path]) -> None:

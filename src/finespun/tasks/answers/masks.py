@@ -200,7 +200,10 @@ class Masks(Defaults):
             for value, name in mask.names.items():
                 if name in labels:
                     positions[value] = labels.index(name)
-            found.append(nearest(positions[mask.pixels[top:bottom, left:right]], (width, height)))
+            target = np.full((height, width), IGNORED, dtype=np.uint8)
+            inside = encoder.filled((right - left, bottom - top))  # all but padding
+            target[: inside[0], : inside[1]] = nearest(positions[mask.pixels[top:bottom, left:right]], inside[::-1])
+            found.append(target)
         return {
             "mask": pa.array([str(row["mask"])[:1000] for row in rows], pa.string()),
             "target": pa.array([each.tobytes() for each in found], pa.binary(height * width)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +41,7 @@ KNOWN: dict[str, dict[str, Any]] = {
     "DeformableDetr": {"size": 800, "resample": 2, **IMAGENET},
     "Yolos": {"size": 800, "resample": 2, **IMAGENET},
 }  # fmt: skip
+PADDING = ("RTDetr", "Detr", "ConditionalDetr", "DeformableDetr", "Yolos")  # processors that can letterbox
 ALIKE = {
     "do_resize": True, "do_center_crop": False, "crop_size": 224, "do_rescale": True, "rescale_factor": 1 / 255,
     "do_normalize": True, "image_mean": (0.5,) * 3, "image_std": (0.5,) * 3,
@@ -52,6 +53,7 @@ class ImageEncoder:
     """A checkpoint's image processor: to which size, by which filter, cut to what, and what becomes of each of 256 values.
 
     `resize` is (height, width), the length of the shorter side, or None; `table` is (256, 3), the model's numbers.
+    With `letterbox` an image keeps its shape inside `resize`, and what is left at the right or below it is zeros.
     """
 
     resize: tuple[int, int] | int | None
@@ -61,6 +63,7 @@ class ImageEncoder:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     changes: Mapping[str, Any]  # of the processor, where the task asks for another size
+    letterbox: bool = False
 
     @property
     def size(self) -> tuple[int, int]:
@@ -70,11 +73,15 @@ class ImageEncoder:
         return size
 
     @classmethod
-    def read(cls, folder: Path, image_size: int | None, *, whole: bool = False) -> ImageEncoder:
-        """Reads `preprocessor_config.json`, without transformers; `whole` images are stretched to one size and not cut.
+    def read(
+        cls, folder: Path, image_size: int | None, *, whole: bool = False, letterbox: bool = False
+    ) -> ImageEncoder:  # fmt: skip
+        """Reads `preprocessor_config.json`, without transformers.
+
+        `whole` images are not cut but stretched to one size, or with `letterbox` padded to it.
 
         Raises:
-            ModelError: there is none, it cannot be read, or it is of a kind that does more than is known here.
+            ModelError: there is none, it cannot be read, or it is of a kind that does more than is known here, or pads nothing.
         """
         path = folder / "preprocessor_config.json"
         if not path.is_file():
@@ -94,16 +101,35 @@ class ImageEncoder:
                 " as one of them in model.processor"
             )
         try:
+            if letterbox and kind not in PADDING:
+                raise ModelError(
+                    f"task.resize: letterbox: {name} pads no images, so that the saved model's would be others; describe its"
+                    " steps as those of a DetrImageProcessor in model.processor, or set task.resize: shortest_edge"
+                )
             said = ALIKE | KNOWN[kind] | {key: v for key, v in said.items() if v is not None}
             if not whole:
                 return _encoder(kind, said, path, image_size)
             changes = _stretched(said, image_size)
-            return replace(_encoder(kind, said | changes, path, None), changes=changes)
+            encoder = replace(_encoder(kind, said | changes, path, None), changes=changes)
+            return _letterboxed(encoder) if letterbox else encoder
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"{path}: size, crop_size, image_mean or image_std make no sense ({error!r}); mend it") from error
 
+    def filled(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Returns height and width of what an image of (width, height) fills of `size`, from the upper left corner on."""
+        if not self.letterbox:
+            return self.size
+        scale = min(most / have for most, have in zip(self.size, reversed(size), strict=True))
+        height, width = (max(1, int(have * scale)) for have in reversed(size))  # cut off, as transformers does it
+        return height, width
+
     def pixels(self, image: Image.Image) -> Pixels:
         """Returns the image resized and cut as transformers does it with Pillow; of thin images only what is kept is made."""
+        if self.letterbox:
+            found = np.zeros((*self.size, 3), dtype=np.uint8)
+            height, width = self.filled(image.size)
+            found[:height, :width] = replace(self, resize=(height, width), letterbox=False).pixels(image)
+            return found
         height, width = self.resize if isinstance(self.resize, tuple) else _shorter(image, self.resize)
         kept = [_middle(*each) for each in zip((height, width), self.crop or (height, width), strict=True)]
         (rows, to_rows), (columns, to_columns) = kept
@@ -117,20 +143,34 @@ class ImageEncoder:
         cut[to_rows, to_columns] = found
         return cut
 
-    def values(self, pixels: Pixels) -> NDArray[np.float32]:
-        """Returns the model's numbers for pixels (..., 3), exactly those of transformers."""
+    def values(self, pixels: Pixels, filled: Sequence[Sequence[int]] = ()) -> NDArray[np.float32]:
+        """Returns the model's numbers for pixels (..., 3), exactly those of transformers.
+
+        Outside (height, width) of `filled`, one for each of (rows, height, width, 3), they are 0.
+        """
         found = np.empty(pixels.shape, dtype=np.float32)
         for channel in range(3):  # looked up: 256 values a channel, made once, to the bit
             found[..., channel] = self.table[:, channel][pixels[..., channel]]
+        for row, (height, width) in enumerate(filled):
+            found[row, height:] = 0.0
+            found[row, :, width:] = 0.0
         return found
 
 
 def _stretched(said: Mapping[str, Any], image_size: int | None) -> dict[str, Any]:
     """Returns the changes of a processor that cuts nothing off: to a square of `image_size`, or the size that it ends with."""
     size = said["crop_size"] if said["do_center_crop"] else said["size"]
+    if isinstance(size, dict) and "max_height" in size:  # of a model that was trained on padded images
+        size = {"height": size["max_height"], "width": size["max_width"]}
     side = image_size or (size.get("shortest_edge") if isinstance(size, dict) else size)
     height, width = _pair(side or size)
     return {"do_resize": True, "size": {"height": height, "width": width}, "do_center_crop": False, "do_pad": False}
+
+
+def _letterboxed(encoder: ImageEncoder) -> ImageEncoder:
+    height, width = encoder.size
+    sizes = {"size": {"max_height": height, "max_width": width}, "pad_size": {"height": height, "width": width}}
+    return replace(encoder, changes={**encoder.changes, **sizes, "do_pad": True}, letterbox=True)
 
 
 def _encoder(kind: str, said: Mapping[str, Any], path: Path, image_size: int | None) -> ImageEncoder:

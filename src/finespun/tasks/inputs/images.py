@@ -126,7 +126,8 @@ class ImageInput(Defaults):
         import torch  # noqa: PLC0415  (prepare encodes with this class and imports no torch)
 
         pixels = np.frombuffer(b"".join(columns["pixels"]), np.uint8).reshape(-1, *encoder.size, 3)
-        inputs = {"pixel_values": torch.from_numpy(encoder.values(pixels)).permute(0, 3, 1, 2)}
+        values = encoder.values(pixels, columns.get("filled", ()))
+        inputs = {"pixel_values": torch.from_numpy(values).permute(0, 3, 1, 2)}
         return inputs, super().collate(columns, encoder)[1]
 
     def augment(self, batch: Batch, encoder: ImageEncoder, *, epoch: int, seed: int) -> Batch:
