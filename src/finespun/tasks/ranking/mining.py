@@ -86,7 +86,7 @@ class HardNegatives:
             self.chosen = _shared(np.zeros(len(queries), np.int32), QUERIES, device, hardest).cpu()
         self.epoch = epoch
 
-    def _taken(self, rows: Rows, column: str) -> list[NDArray[np.int32]]:
+    def _taken(self, rows: Rows, column: str) -> list[Any]:
         values, offsets = self.tokens[column]
         return [values[offsets[row] : offsets[row + 1]] for row in rows]
 
