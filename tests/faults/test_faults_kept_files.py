@@ -69,11 +69,15 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "a folder": a_folder,
 }
 every_damage = pytest.mark.parametrize("hurt", DAMAGES.values(), ids=DAMAGES.keys())
-quick = {"a bit flipped", "deleted"}
+quick = {"a bit flipped"}
 any_damage = pytest.mark.parametrize(  # where each takes seconds
     "hurt", [pytest.param(hurt, id=name, marks=[] if name in quick else pytest.mark.slow) for name, hurt in DAMAGES.items()]
 )
-some_damages = pytest.mark.parametrize("hurt", [flip, DAMAGES["a pickle"], Path.unlink], ids=["flipped", "a pickle", "deleted"])
+others = [
+    pytest.param(hurt, id=name, marks=pytest.mark.slow)
+    for name, hurt in (("a pickle", DAMAGES["a pickle"]), ("deleted", Path.unlink))
+]
+some_damages = pytest.mark.parametrize("hurt", [pytest.param(flip, id="flipped"), *others])
 
 
 def shipped(name: str) -> dict[str, Any]:

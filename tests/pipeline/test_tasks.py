@@ -55,6 +55,7 @@ def test_numbers(tmp_path: Path, tiny_bert: Path) -> None:
     assert "pearson" in project.run("finespun", "summary").stdout
 
 
+@pytest.mark.slow
 def test_entities(tmp_path: Path, tiny_bert: Path) -> None:
     project = make_project(tmp_path / "project", tiny_bert)
     shutil.copyfile(ROOT / "tests" / "data" / "entities.conll", project.folder / "data" / "raw" / "entities.conll")

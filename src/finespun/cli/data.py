@@ -32,7 +32,8 @@ def init(path: Path | None, name: str | None, task: str | None, columns: tuple[s
     if path is None:
         if not sys.stdin.isatty():
             raise click.UsageError("say the PATH of a file or folder; without one, it asks in a terminal")
-        known = sorted(each.name for each in artifacts.raw[0].glob("*") if not each.name.startswith((".", "dvc", "README")))
+        there = [each for each in artifacts.raw[0].glob("*") if not each.name.startswith((".", "dvc", "README"))]
+        known = sorted(each.name for each in there if each.suffix != ".py")  # scripts make data, and are none
         click.echo(f"in data/raw: {', '.join(known) or 'nothing'}")
         path = Path(click.prompt("file or folder"))
         if not path.exists() and (artifacts.raw[0] / path).exists():

@@ -91,6 +91,7 @@ def test_shapes_are_kept_and_perfect_boxes_are_perfect(tmp_path: Path, resize: s
     assert resize != "letterbox" or max(edges for output in outputs for edges in output[:, 2:].ravel()) <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resize", KEPT)
 def test_perfect_masks_are_perfect(tmp_path: Path, resize: str) -> None:
     rows, task = segmentation.scenes(tmp_path / "scenes"), segmentation.options(resize=resize)
