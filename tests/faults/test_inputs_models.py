@@ -30,6 +30,11 @@ SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "i
 AUTO = t.AutoModelForSequenceClassification
 
 
+def ready(config: Any, task: Any, folder: Path, prepared: PreparedData) -> Any:
+    """Loads a model for the rows, as `begin` does it."""
+    return _ready(config, task, folder, prepared, task.model_options(prepared.labels))
+
+
 @cache
 def byte_level(*special: str) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
@@ -166,7 +171,7 @@ def test_the_saved_model_answers_alike_through_plain_transformers(name: str, pai
     folder, saved = tmp_path / "model", tmp_path / "saved"
     make(folder)
     config, task, prepared = prepared_for(folder, tmp_path / "prepared", pairs=pairs)
-    model, encoder, processor, loaded, _ = _ready(config, task, folder, prepared)
+    model, encoder, processor, loaded, _ = ready(config, task, folder, prepared)
     assert said in str(loaded)
     assert "warning" not in str(loaded)
     model.save_pretrained(saved)
@@ -190,7 +195,7 @@ def test_the_saved_model_answers_alike_through_plain_transformers(name: str, pai
 def test_new_embeddings_are_drawn_by_the_seed_and_leave_the_others(tmp_path: Path) -> None:
     bert(tmp_path / "model", added=3)
     config, task, prepared = prepared_for(tmp_path / "model", tmp_path / "prepared", pairs=False)
-    first, again = (_ready(config, task, tmp_path / "model", prepared) for _ in range(2))
+    first, again = (ready(config, task, tmp_path / "model", prepared) for _ in range(2))
     weights = [found[0].get_input_embeddings().weight for found in (first, again)]
     assert torch.equal(*weights)
     old = t.AutoModel.from_pretrained(tmp_path / "model").get_input_embeddings().weight
@@ -214,16 +219,16 @@ def test_too_few_positions_say_how_many_there_are_and_that_many_work(
     with pytest.raises(
         ModelError, match=f"task.max_length: {longest + 1} tokens asked for, .* has positions for {longest}; lower"
     ):
-        _ready(config, task, folder, prepared)
+        ready(config, task, folder, prepared)
     config, task, prepared = prepared_for(folder, tmp_path / "again", pairs=False, max_length=longest)
-    _ready(config, task, folder, prepared)
+    ready(config, task, folder, prepared)
 
 
 def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
     bert(tmp_path / "model", vocabulary=200)
     config, task, prepared = prepared_for(tmp_path / "model", tmp_path / "prepared", pairs=False)
     with pytest.raises(ModelError, match=r"beyond the 200 rows of the model's embedding table: it is the tokenizer of another"):
-        _ready(config, task, tmp_path / "model", prepared)
+        ready(config, task, tmp_path / "model", prepared)
 
 
 def fnet(folder: Path) -> None:
@@ -235,7 +240,7 @@ def fnet(folder: Path) -> None:
 def test_a_model_whose_rows_depend_on_their_padding_is_warned_about(make: Callable[[Path], None], tmp_path: Path) -> None:
     make(tmp_path / "model")
     config, task, prepared = prepared_for(tmp_path / "model", tmp_path / "prepared", pairs=False)
-    loaded = _ready(config, task, tmp_path / "model", prepared)[3]
+    loaded = ready(config, task, tmp_path / "model", prepared)[3]
     assert "warning: logits of a row in a padded batch differ from those of the row alone" in str(loaded)
 
 
