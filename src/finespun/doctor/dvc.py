@@ -25,7 +25,7 @@ def check_dvc(artifacts: Artifacts) -> Iterator[Finding]:
         yield Finding(check=".dvc", state="wrong", found="DVC is not initialised here", remedy=remedy)
         return
     settings = artifacts.dvc / "config"
-    if settings.is_file() and _in_conflict(settings.read_text(encoding="utf-8", errors="replace")):
+    if in_conflict(settings):
         remedy = "resolve them, or take the committed file: `git checkout HEAD -- .dvc/config`"
         yield Finding(check=".dvc/config", state="wrong", found="Git's conflict marks", remedy=remedy)
     for path in (artifacts.dvc / "tmp" / "rwlock", artifacts.dvc / "tmp" / "exps" / "rwlock"):  # workspace, experiments
@@ -136,5 +136,7 @@ def _is_lock_file(text: str) -> bool:
     return isinstance(content, dict) and not _what_is_wrong(content)
 
 
-def _in_conflict(text: str) -> bool:
+def in_conflict(path: Path) -> bool:
+    """Whether a file has Git's conflict marks."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     return any(line.startswith(CONFLICT) for line in text.splitlines())

@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 
 from finespun.artifacts import Artifacts
 from finespun.config.sections import RunConfig
+from finespun.doctor.dvc import in_conflict
 from finespun.doctor.finding import Finding, well
 from finespun.errors import FinespunError
 from finespun.masking import first_line, without_login
@@ -92,6 +93,8 @@ def check_storage(artifacts: Artifacts) -> Iterator[Finding]:
     try:
         settings = Config(dvc_dir=str(artifacts.dvc))
     except ConfigError as error:
+        if in_conflict(artifacts.dvc / "config"):
+            return  # `check_dvc` says so
         remedy = "correct it, or take the committed file: `git checkout HEAD -- .dvc/config`"
         yield Finding(check=".dvc/config", state="wrong", found=first_line(error), remedy=remedy)
         return
