@@ -31,7 +31,7 @@ from finespun.config import targets
 from finespun.config.check import Origin, check
 from finespun.config.compose import compose
 from finespun.data.prepared import PreparedData
-from finespun.models.addresses import resolve
+from finespun.models.addresses import checkpoint_folder
 from finespun.models.pretrained import load_model
 from finespun.training.checkpoints import Store
 from finespun.training.fit import fit
@@ -126,7 +126,7 @@ def theirs(rows: Rows, folder: Path, *, epochs: int = 1, frozen: bool = False, *
 def weights() -> Path:
     """Where MiniLM lies."""
     config, _ = compose(Artifacts(project=ROOT, out=ROOT))
-    return resolve(config.model, ROOT, weights=True)
+    return checkpoint_folder(config.model, ROOT)
 
 
 def fresh_model(seed: int = 0) -> torch.nn.Module:

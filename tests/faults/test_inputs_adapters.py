@@ -16,7 +16,7 @@ import transformers as t
 
 from finespun.config.sections import ModelConfig
 from finespun.errors import ModelError
-from finespun.models.addresses import resolve
+from finespun.models.addresses import processor_folder
 from finespun.models.conversion.folder import ready
 from finespun.models.pretrained import load
 from finespun.tasks.inputs.text import TextEncoder
@@ -86,14 +86,14 @@ def test_another_adapter_or_another_base_is_merged_anew(base: Path, tmp_path: Pa
 
 def test_its_tokenizer_is_its_own_or_that_of_the_base(base: Path, tmp_path: Path) -> None:
     adapter(tmp_path / "adapter", base)
-    assert resolve(section(), tmp_path, weights=False) == base
+    assert processor_folder(section(), tmp_path) == base
     t.AutoTokenizer.from_pretrained(base).save_pretrained(tmp_path / "adapter")
-    assert resolve(section(), tmp_path, weights=False) == tmp_path / "adapter"
+    assert processor_folder(section(), tmp_path) == tmp_path / "adapter"
 
 
 def test_an_adapter_that_does_not_name_its_base_says_where_to_write_it(base: Path, tmp_path: Path) -> None:
     adapter(tmp_path / "adapter", base, named=None)
-    for call in (lambda: ready(section(), tmp_path, auto_class=AUTO), lambda: resolve(section(), tmp_path, weights=False)):
+    for call in (lambda: ready(section(), tmp_path, auto_class=AUTO), lambda: processor_folder(section(), tmp_path)):
         with pytest.raises(
             ModelError, match=r"does not name the model it was trained on; .* base_model_name_or_path into adapter_c"
         ):

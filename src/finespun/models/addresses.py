@@ -26,38 +26,46 @@ PACKAGE = "package://"
 ADAPTER = "adapter_config.json"
 
 
-def resolve(model: ModelConfig, project: Path, *, weights: bool) -> Path:
-    """Returns the local folder of a checkpoint, fetching it from the hub where it names one.
+def checkpoint_folder(model: ModelConfig, project: Path) -> Path:
+    """Returns the local folder of `model.checkpoint` with its weights, fetched from the hub where it is a hub name.
 
-    Without a checkpoint, or where the tokenizer or image processor comes from elsewhere, `weights=False` gives the folder of
-    that; the weights themselves are then an affair of `finespun.models.conversion.weights`.
+    Args:
+        model: the section `model`, with a checkpoint.
+        project: relative folders are relative to it.
+
+    Raises:
+        ModelError: the package, the folder or the hub's repository is not there, or holds no configuration.
+    """
+    return _checkpoint(model, project, weights=True)
+
+
+def processor_folder(model: ModelConfig, project: Path) -> Path:
+    """Returns the local folder of the tokenizer or processor: that which is named, the checkpoint's, or beside the weights.
+
+    Of a hub's repository it fetches the small files alone.
 
     Args:
         model: the section `model`.
         project: relative folders are relative to it.
-        weights: also fetch the weights; without them only the tokenizer or image processor and the configuration.
 
     Raises:
-        ModelError: the package, the folder or the hub's repository is not there, or has no tokenizer and no image processor.
+        ModelError: what it lies in is not there, or has no tokenizer and no image processor.
     """
-    if weights and model.checkpoint:
-        return _checkpoint(model, project, weights=True)
     if model.tokenizer:
         return folder_at(model.tokenizer, project, key="model.tokenizer")
     if model.processor:
         return _written(model.processor, project)
     if model.checkpoint:
-        return _beside(_checkpoint(model, project, weights=weights), model, project)
-    weights_at = weights_file(model, project)
-    if weights_at.suffix == GGUF:
-        return gguf.tokenizer_folder(weights_at, store(project, "tokenizers"))
-    beside = weights_at.parent
-    if not processor_files(beside):
+        return _beside(_checkpoint(model, project, weights=False), model, project)
+    weights = weights_file(model, project)
+    if weights.suffix == GGUF:
+        return gguf.tokenizer_folder(weights, store(project, "tokenizers"))
+    if not processor_files(weights.parent):
         raise ModelError(
             f"model.weights: {model.weights}: no tokenizer and no image processor lies beside it; say where one is"
             " (model.tokenizer: a folder or hub name) or what it does (model.processor: {image_processor_type: ..., ...})"
         )
-    return beside
+    return weights.parent
 
 
 def _beside(folder: Path, model: ModelConfig, project: Path) -> Path:
@@ -65,7 +73,7 @@ def _beside(folder: Path, model: ModelConfig, project: Path) -> Path:
     if ctranslate2.is_model(folder):
         return ctranslate2.processor_folder(folder, store(project, "processors"))
     alone = is_adapter(folder) and not processor_files(folder)
-    return resolve(base_of(folder, model), project, weights=False) if alone else folder
+    return processor_folder(base_of(folder, model), project) if alone else folder
 
 
 def _checkpoint(model: ModelConfig, project: Path, *, weights: bool) -> Path:

@@ -22,7 +22,7 @@ from finespun.data.proposal.tasks import GUESS, SURE, Reading, reading_of
 from finespun.data.proposal.written import data_file, seen_lines, set_dials
 from finespun.errors import ConfigError, DataError, FinespunError, ModelError, did_you_mean, listed
 from finespun.kept import write_whole
-from finespun.models.addresses import resolve
+from finespun.models.addresses import processor_folder
 from finespun.tasks.base import roles_of
 
 MODELS = {"image": "mobilenet_v2", "text": "minilm"}  # of conf/model, for what a task reads
@@ -161,7 +161,7 @@ def _fits(artifacts: Artifacts, model: str, task: Any) -> bool:
     path = artifacts.conf / "model" / f"{model}.yaml"
     try:
         config = ModelConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-        task.encoder(resolve(config, artifacts.project, weights=False))
+        task.encoder(processor_folder(config, artifacts.project))
     except (OSError, ValueError, FinespunError) as error:
         return not isinstance(error, ModelError | ConfigError | OSError | ValueError)
     return True

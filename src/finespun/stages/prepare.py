@@ -35,7 +35,7 @@ from finespun.errors import DataError, first_of, listed
 from finespun.failures import while_writing
 from finespun.files import copy_or_link
 from finespun.kept import FileDigests, damage, file_digest, in_one_move, make_way
-from finespun.models.addresses import resolve
+from finespun.models.addresses import processor_folder
 from finespun.stages import finished
 from finespun.tasks.base import Encoder, Task, main_role
 from finespun.tracking.earlier import localised
@@ -204,7 +204,7 @@ def task_and_encoder(config: RunConfig, artifacts: Artifacts) -> tuple[Task, Enc
     """Returns the task, and what it encodes with."""
     task = task_of(config, artifacts)
     model = localised(config.model, config.runtime, artifacts)
-    return task, task.encoder(resolve(model, artifacts.project, weights=False))
+    return task, task.encoder(processor_folder(model, artifacts.project))
 
 
 def _tell_counts(report: Report, profile: Profile, data: DataConfig, labels: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from finespun.config.compose import write
 from finespun.config.sections import RunConfig
 from finespun.config.targets import build
 from finespun.errors import FinespunError
-from finespun.models.addresses import WEIGHT_FILES, resolve, weights_file
+from finespun.models.addresses import WEIGHT_FILES, checkpoint_folder, weights_file
 from finespun.sweeps.composing import Composer
 from finespun.sweeps.processes.workers import gpus_here
 from finespun.tracking.earlier import localised
@@ -82,9 +82,12 @@ def _parameters(config: RunConfig, artifacts: Artifacts) -> float:
         from finespun.models.conversion.folder import count_parameters  # noqa: PLC0415  (torch: 6 s that files do not need)
 
         return count_parameters(config.model.config or {}, build("task", config.task).auto_class)
-    folder = resolve(localised(config.model, config.runtime, artifacts), artifacts.project, weights=True)
-    files = {path for pattern in WEIGHT_FILES for path in folder.glob(pattern)}
-    files = files or {weights_file(config.model, artifacts.project)}
+    model = localised(config.model, config.runtime, artifacts)
+    if model.checkpoint:
+        folder = checkpoint_folder(model, artifacts.project)
+        files = {path for pattern in WEIGHT_FILES for path in folder.glob(pattern)}
+    else:
+        files = {weights_file(model, artifacts.project)}
     sizes = [path.stat().st_size for path in files]
     return max(sizes) / BYTES if len({path.suffix for path in files}) > 1 else sum(sizes) / BYTES
 

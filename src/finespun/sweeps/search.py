@@ -23,7 +23,7 @@ from finespun.config.sections import RunConfig, SweepConfig
 from finespun.data.sources.source import Source
 from finespun.errors import BusyError, ConfigError, FinespunError
 from finespun.masking import holds_secret
-from finespun.models.addresses import resolve
+from finespun.models.addresses import processor_folder
 from finespun.sweeps import automatic
 from finespun.sweeps.composing import Composer
 from finespun.sweeps.loop import Loop, Plan
@@ -176,7 +176,7 @@ def _folder(whole: DictConfig, name: str) -> Path:
 def model_type(base: RunConfig, artifacts: Artifacts) -> str:
     """Returns the kind of model that trials load, as transformers calls it; nothing where it is not said."""
     try:
-        folder = resolve(localised(base.model, base.runtime, artifacts), artifacts.project, weights=False)
+        folder = processor_folder(localised(base.model, base.runtime, artifacts), artifacts.project)
         return str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"])
     except (FinespunError, OSError, ValueError, KeyError):
         return ""  # the trial will say what is wrong

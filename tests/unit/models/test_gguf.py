@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finespun.config.sections import ModelConfig
 from finespun.errors import ModelError
-from finespun.models.addresses import resolve
+from finespun.models.addresses import processor_folder
 from finespun.models.conversion.folder import ready
 from helpers import real_rows
 from writers import make_gguf
@@ -42,15 +42,15 @@ def test_a_gguf_file_gives_the_model_that_it_was_made_of(written: Path, tiny_lla
 
 def test_its_tokenizer_is_made_once(written: Path, tmp_path: Path) -> None:
     config = ModelConfig(weights=str(written))
-    folder = resolve(config, tmp_path, weights=False)
+    folder = processor_folder(config, tmp_path)
     before = (folder / "tokenizer.json").stat().st_mtime_ns
-    assert resolve(config, tmp_path, weights=False) == folder
+    assert processor_folder(config, tmp_path) == folder
     assert (folder / "tokenizer.json").stat().st_mtime_ns == before
 
 
 def test_a_tokenizer_of_elsewhere_goes_before_its_own(written: Path, tiny_llama: Path, tmp_path: Path) -> None:
     config = ModelConfig(weights=str(written), tokenizer=str(tiny_llama))
-    assert resolve(config, tmp_path, weights=False) == tiny_llama
+    assert processor_folder(config, tmp_path) == tiny_llama
 
 
 @pytest.mark.parametrize(

@@ -30,10 +30,11 @@ from finespun.models.addresses import (
     PICKLED,
     SAFE,
     base_of,
+    checkpoint_folder,
     is_adapter,
     processor_files,
+    processor_folder,
     require_consent,
-    resolve,
     store,
     weights_digest,
     weights_file,
@@ -57,7 +58,7 @@ def ready(model: ModelConfig, project: Path, *, auto_class: str) -> Path:
     Raises:
         ModelError: weights, architecture or tokenizer are not there, do not fit each other, or are not what `sha256` says.
     """
-    folder = resolve(model, project, weights=True) if model.checkpoint else None
+    folder = checkpoint_folder(model, project) if model.checkpoint else None
     if folder:
         require_consent(folder, trusted=model.trust_remote_code, remedy="set model.trust_remote_code: true")
     if folder and is_adapter(folder):
@@ -70,7 +71,7 @@ def ready(model: ModelConfig, project: Path, *, auto_class: str) -> Path:
     path = _weights_in(folder) if folder else weights_file(model, project)
     files = sorted({path, *shards(path)})
     _require_digest(model, files)
-    beside = resolve(model, project, weights=False)
+    beside = processor_folder(model, project)
     processor = [*processor_files(beside), *beside.glob("generation_config.json")]
     read_too = [*files, *processor, *([folder / "config.json"] if folder else [])]
     made = store(project, "weights") / _name(model, read_too, auto_class)
@@ -79,7 +80,7 @@ def ready(model: ModelConfig, project: Path, *, auto_class: str) -> Path:
 
 def _untrained(model: ModelConfig, project: Path, auto_class: str) -> Path:
     """Returns the folder of an architecture without a tensor: all are drawn when it is loaded, by the seed of the run."""
-    processor = processor_files(resolve(model, project, weights=False))
+    processor = processor_files(processor_folder(model, project))
     config = architecture(model.config or {})
     made = store(project, "weights") / _name(model, processor, auto_class)
     return in_one_move(made, lambda partial: _write(partial, config, {}, processor, []))
@@ -90,7 +91,7 @@ def _with_base(model: ModelConfig, folder: Path, project: Path, auto_class: str)
     base = ready(base_of(folder, model), project, auto_class=auto_class)
     files = sorted(folder.glob("adapter_*"))
     _require_digest(model, [path for path in files if path.name.startswith("adapter_model")])
-    processor = processor_files(resolve(model, project, weights=False))
+    processor = processor_files(processor_folder(model, project))
 
     def fill(partial: Path) -> None:
         config, tensors = merged(folder, base, auto_class=auto_class, trust_remote_code=model.trust_remote_code)

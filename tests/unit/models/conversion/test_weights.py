@@ -27,7 +27,7 @@ from finespun.config.check import Origin, validate
 from finespun.config.compose import to_plain
 from finespun.config.sections import ModelConfig
 from finespun.errors import ConfigError, FinespunError, ModelError
-from finespun.models.addresses import resolve, weights_digest, weights_file
+from finespun.models.addresses import processor_folder, weights_digest, weights_file
 from finespun.models.conversion import folder
 from finespun.models.conversion.folder import ready
 from finespun.models.pretrained import load, load_processor
@@ -172,7 +172,7 @@ def test_a_folder_is_made_once_and_is_of_plain_transformers(files: Files) -> Non
     assert ready(files.said(), files.folder, auto_class=TEXTS) == folder
     assert (folder / "model.safetensors").stat().st_mtime_ns == before
     assert AutoModelForSequenceClassification.from_pretrained(folder).config.model_type == "bert"
-    assert resolve(files.said(), files.folder, weights=False) == files.folder / "tokenizer"
+    assert processor_folder(files.said(), files.folder) == files.folder / "tokenizer"
     torch.save({"state_dict": files.tensors, "epoch": 2}, files.folder / "w.pth")
     again = ready(files.said(), files.folder, auto_class=TEXTS)
     assert again != folder
