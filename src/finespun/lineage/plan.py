@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -167,10 +168,18 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+class _Lock(yaml.SafeLoader):
+    """Reads numbers as DVC writes them, by YAML 1.2: `5e-05` is one, which PyYAML takes for a text."""
+
+
+_Lock.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), [*"-+0123456789"])
+
+
 def _locked(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
-    return dict(read_yaml(path, error=MachineError, remedy=REMEDY).get("stages") or {})
+    read_yaml(path, error=MachineError, remedy=REMEDY)  # a torn file is named
+    return dict(yaml.load(path.read_text(encoding="utf-8"), _Lock).get("stages") or {})  # noqa: S506  (a SafeLoader)
 
 
 def _path(out: str | Mapping[str, Any]) -> str:
