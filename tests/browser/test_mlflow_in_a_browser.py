@@ -70,7 +70,9 @@ def text_of(browser: Any, address: str, *wanted: str, seconds: float = 120) -> s
 
 
 def test_the_table_of_runs_has_the_columns_that_matter(browser: Any, address: str) -> None:
-    text_of(browser, address, "movie_reviews", "dvc repro", "test/accuracy", "model")
+    columns = ("movie_reviews", "dvc repro", "test/accuracy", "model")
+    shown = text_of(browser, address, *columns)
+    assert all(each in shown for each in columns)
 
 
 def test_a_runs_page_has_its_description_source_data_and_model(browser: Any, address: str) -> None:

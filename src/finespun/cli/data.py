@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from finespun.artifacts import Artifacts, this_project
+from finespun.cli.use import columns_by_role
 from finespun.errors import DataError, FinespunError
 
 
@@ -24,9 +25,7 @@ def init(path: Path | None, name: str | None, task: str | None, columns: tuple[s
     """
     from finespun.own_data.init import Wishes, initialise  # noqa: PLC0415
 
-    wrong = [each for each in columns if "=" not in each]
-    if wrong:
-        raise click.BadParameter(f"{wrong[0]!r} is not ROLE=COLUMN", param_hint="--column")
+    chosen = columns_by_role(columns)
     artifacts = this_project()
     ask = None
     if path is None:
@@ -42,7 +41,7 @@ def init(path: Path | None, name: str | None, task: str | None, columns: tuple[s
         def ask(question: str, proposal: str) -> str:
             return str(click.prompt(question, default=proposal or None))
 
-    wishes = Wishes(name=name, task=task, columns=dict(each.split("=", 1) for each in columns), force=force, ask=ask)
+    wishes = Wishes(name=name, task=task, columns=chosen, force=force, ask=ask)
     initialise(artifacts, path, wishes, click.echo)
     click.echo(_problems(artifacts))
     click.echo("next: finespun check (all of that again), dvc repro")

@@ -58,7 +58,7 @@ def predict(
     """
     from finespun.evaluation.predict_devices import predict_on  # noqa: PLC0415
 
-    chosen = _chosen(columns)
+    chosen = columns_by_role(columns)
     if len(reading["delimiter"] or ",") != 1:
         raise click.BadParameter(f"{reading['delimiter']!r} is not one character", param_hint="--delimiter")
     said = {name: value for name, value in reading.items() if value is not None}
@@ -89,14 +89,15 @@ def embed(
     from finespun.evaluation.predict_devices import predict_on  # noqa: PLC0415
 
     count, failed = predict_on(
-        devices, source, output, folder=model or this_project().finetuned, columns=_chosen(columns), top_k=0,
+        devices, source, output, folder=model or this_project().finetuned, columns=columns_by_role(columns), top_k=0,
         trust_remote_code=trust_remote_code,
     )  # fmt: skip
     bad = f", {failed:,} of them have none (column error)" if failed else ""
     click.echo(f"{count:,} vector{'s' if count != 1 else ''} -> {output}{bad}", err=True)
 
 
-def _chosen(columns: tuple[str, ...]) -> dict[str, str]:
+def columns_by_role(columns: tuple[str, ...]) -> dict[str, str]:
+    """Reads `--column ROLE=COLUMN`, as often as it is given."""
     wrong = [each for each in columns if "=" not in each]
     if wrong:
         raise click.BadParameter(f"{wrong[0]!r} is not ROLE=COLUMN", param_hint="--column")

@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
@@ -28,27 +28,6 @@ from small_run import small_config
 
 RUNTIME = small_config().runtime
 CLOSED = "http://127.0.0.1:9"
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh database: making it takes seconds, copying it nothing."""
-    folder = tmp_path_factory.mktemp("tracking")
-    assert Tracker(RUNTIME, Artifacts(project=folder, out=folder)).client
-    return folder / "mlruns" / "mlflow.db"
-
-
-@pytest.fixture
-def artifacts(tmp_path: Path, database: Path) -> Iterator[Artifacts]:
-    (tmp_path / "mlruns").mkdir()
-    (tmp_path / "mlruns" / "mlflow.db").write_bytes(database.read_bytes())
-    yield Artifacts(project=tmp_path, out=tmp_path)
-    mlflow.set_tracking_uri(None)
-
-
-@pytest.fixture
-def tracker(artifacts: Artifacts) -> Tracker:
-    return Tracker(RUNTIME, artifacts)
 
 
 def history(tracker: Tracker, run: Run, name: str) -> list[tuple[int, float]]:

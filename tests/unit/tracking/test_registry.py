@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import mlflow
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,26 +21,6 @@ from reported import facts, split_facts
 from small_run import small_config
 
 ROWS = 200
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("registry")
-    assert Tracker(small_config().runtime, Artifacts(project=folder, out=folder)).client
-    return folder / "mlruns" / "mlflow.db"
-
-
-@pytest.fixture
-def artifacts(tmp_path: Path, database: Path) -> Iterator[Artifacts]:
-    (tmp_path / "mlruns").mkdir()
-    (tmp_path / "mlruns" / "mlflow.db").write_bytes(database.read_bytes())
-    yield Artifacts(project=tmp_path, out=tmp_path)
-    mlflow.set_tracking_uri(None)
-
-
-@pytest.fixture
-def tracker(artifacts: Artifacts) -> Tracker:
-    return Tracker(small_config().runtime, artifacts)
 
 
 def run_of(tracker: Tracker, accuracy: float, *, rows: int = ROWS, seed: int = 0) -> str:

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,21 +27,6 @@ from small_run import small_config
 
 RUNTIME = small_config().runtime
 EXAMPLES: list[dict[str, Any]] = [{"text": "a"}]
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tracking")
-    assert Tracker(RUNTIME, Artifacts(project=folder, out=folder)).client
-    return folder / "mlruns" / "mlflow.db"
-
-
-@pytest.fixture
-def artifacts(tmp_path: Path, database: Path) -> Iterator[Artifacts]:
-    (tmp_path / "mlruns").mkdir()
-    shutil.copyfile(database, tmp_path / "mlruns" / "mlflow.db")
-    yield Artifacts(project=tmp_path, out=tmp_path)
-    mlflow.set_tracking_uri(None)
 
 
 @pytest.fixture
