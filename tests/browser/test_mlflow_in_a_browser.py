@@ -10,7 +10,9 @@ import sys
 import time
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
+import psutil
 import pytest
 
 from helpers import Project
@@ -73,6 +75,15 @@ def test_the_table_of_runs_has_the_columns_that_matter(browser: Any, address: st
     columns = ("movie_reviews", "dvc repro", "test/accuracy", "model")
     shown = text_of(browser, address, *columns)
     assert all(each in shown for each in columns)
+
+
+def test_nothing_runs_that_nobody_asked_for(browser: Any, address: str) -> None:
+    text_of(browser, address, "movie_reviews")
+    port = urlsplit(address).port
+    [served] = [each for each in psutil.Process().children() if str(port) in each.cmdline()]
+    commands = [" ".join(each.cmdline()) for each in served.children(recursive=True)]
+    assert any("uvicorn" in command for command in commands)
+    assert not [command for command in commands if "huey" in command]  # MLflow's job queue: a dozen processes, 2 GB
 
 
 def test_a_runs_page_has_its_description_source_data_and_model(browser: Any, address: str) -> None:

@@ -43,8 +43,10 @@ def serve(artifacts: Artifacts, port: int) -> None:
     page = opening_page(Tracker(config.runtime, artifacts))
     click.echo(f"MLflow: http://127.0.0.1:{port}/{page}  ({uri}); Ctrl-C ends it")
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    # The address is no argument, which every user of the machine sees; the job queue (judges of language models) is a dozen
+    # processes with 2 GB of memory that nothing here asks for.
+    store = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ, "MLFLOW_BACKEND_STORE_URI": uri}
     try:
-        store = {**os.environ, "MLFLOW_BACKEND_STORE_URI": uri}  # not as an argument, which every user of the machine sees
         code = subprocess.run(command, env=store, check=False, preexec_fn=die_with_parent).returncode
     except KeyboardInterrupt:
         return
