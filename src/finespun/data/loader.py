@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from finespun.data.batches import Batches, Part
+from finespun.errors import DataError
 from finespun.tasks.base import Batch, Encoder, Task
 
 
@@ -59,7 +60,7 @@ class BatchLoader(DataLoader[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # torch declares its own iterator
         if self.num_workers or self.pin_memory:
-            return super().__iter__()
+            return _said_plainly(super().__iter__())
         return map(self.rows.__getitem__, self.batches)
 
     def with_rows(self, rows: Dataset[Batch]) -> BatchLoader:
@@ -73,6 +74,14 @@ class BatchLoader(DataLoader[Batch]):
     def load_state_dict(self, state: dict[str, int]) -> None:
         """The next iteration begins at `state`."""
         self.batches.resume_at(state["epoch"], state["batch"])
+
+
+def _said_plainly(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """Takes off the traceback that torch puts before what a worker says of bad data."""
+    try:
+        yield from batches
+    except DataError as error:
+        raise DataError(str(error).rstrip().splitlines()[-1].rpartition("DataError: ")[2]) from error
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -38,7 +38,7 @@ class Drawer:
         if "error" in answer:
             return
         name = next(str(row[column]) for column in self.columns if column in row)
-        image, _ = images.read(name, self.places, max_pixels=MOST_PIXELS)
+        image = images.read(name, self.places, max_pixels=MOST_PIXELS).image
         stem = self._free("image" if name.startswith(images.INLINE) else Path(name).stem)
         if "mask" in answer:
             (self.folder / f"{stem}_mask.png").write_bytes(_bytes(answer["mask"]))

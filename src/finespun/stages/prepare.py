@@ -87,6 +87,7 @@ def _inputs(config: RunConfig, artifacts: Artifacts, source: Source) -> dict[str
     if items:
         found["items"] = source_of(items, artifacts.project).digest()
     if named:
+        found["runtime.image_cache_gb"] = str(config.runtime.image_cache_gb)  # which says whether pixels are kept
         found["files that rows name"] = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
     digests.save()
     return found
@@ -149,6 +150,9 @@ def prepare(config: RunConfig, artifacts: Artifacts, folder: Path, source: Sourc
     left_out = beyond_limit(source(), data, task, assigned=Assigned(report.kept, found.codes))
     for number in sorted(left_out):
         report.dropped.add(number, "limit")
+    task, said = task.kept_within(config.runtime.image_cache_gb * 1e9, len(report.kept) - len(left_out), encoder)
+    if said:
+        print(f"prepare: {said}")  # noqa: T201
     encode = partial(
         encode_each, data=data, task=task, encoder=encoder, labels=labels, left_out=left_out,
         assigned=Assigned(report.kept, found.codes),
