@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,8 +33,9 @@ BYTES_A_PIXEL = 8  # of the largest files: four channels of 16 bits, not compres
 METADATA = 64_000_000  # bytes that a file may have beside its pixels
 MASK_MODES = ("P", "L", "1", "I;16", "I;16B", "I")  # of PNG: what has one value a pixel
 SIXTEEN_BITS = ("PNG", "PPM")  # formats whose whole numbers of mode `I` are those of 16 bits
-ORIENTATION, TURNED = 0x0112, range(5, 9)  # Exif's tag, and its values by which width and height change places
-DRAFT = 2  # times the wanted size that a JPEG is decoded to at least: what is left to resizing is hardly to be seen
+ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # Exif's tag, and its values by which width and height change places
+FROM_RIGHT, FROM_BELOW = (2, 3, 6, 7), (3, 4, 7, 8)  # by which the first pixels become the last
+DRAFT = 1.25  # times the wanted size that a JPEG is decoded to at least (docs/decisions/0055-images-beyond-the-cache.md)
 
 Wanted = Callable[[tuple[int, int]], tuple[int, int]]
 
@@ -113,12 +115,13 @@ def _named(folders: Sequence[Path]) -> str:
 class Decoded(NamedTuple):
     """An image as upright RGB, transparency over white.
 
-    `size` is (width, height) of the whole: of a large JPEG, `image` may be the half, a quarter or an eighth of it.
-    `animated`: it is the first frame of several.
+    `size` is (width, height) of the whole: of a large JPEG, `image` may be the half, a quarter or an eighth of it, and `box`
+    (left, top, right, bottom) is what of `image` that is, whose sides are rounded up. `animated`: it is the first of several.
     """
 
     image: Image.Image
     size: tuple[int, int]
+    box: tuple[float, float, float, float]
     animated: bool
 
 
@@ -153,13 +156,18 @@ def decode(data: bytes, *, max_pixels: int, wanted: Wanted | None = None) -> Dec
 
     with _opened(data, max_pixels) as image:
         animated = bool(getattr(image, "is_animated", False)) and image.format != "MPO"
-        size = _upright(image)
+        orientation, size = image.getexif().get(ORIENTATION), _upright(image)
+        drafted = None
         if wanted is not None:
-            least = wanted(size) if size == image.size else wanted(size)[::-1]
-            image.draft(None, (DRAFT * least[0], DRAFT * least[1]))  # type: ignore[arg-type]  # None: as many colours as it has
+            least = wanted(size)[:: -1 if orientation in TURNED else 1]
+            drafted = image.draft(image.mode, (math.ceil(DRAFT * least[0]), math.ceil(DRAFT * least[1])))
         image.load()
+        _, _, width, height = drafted[1] if drafted else (0, 0, *image.size)
+        width, height = (height, width) if orientation in TURNED else (width, height)
         ImageOps.exif_transpose(image, in_place=True)  # a copy of a large image is a lot
-        return Decoded(_rgb(image, str(image.format)), size, animated)
+        left = image.width - width if orientation in FROM_RIGHT else 0
+        top = image.height - height if orientation in FROM_BELOW else 0
+        return Decoded(_rgb(image, str(image.format)), size, (left, top, left + width, top + height), animated)
 
 
 def size_of(data: bytes, *, max_pixels: int) -> tuple[int, int]:

@@ -150,9 +150,7 @@ def prepare(config: RunConfig, artifacts: Artifacts, folder: Path, source: Sourc
     left_out = beyond_limit(source(), data, task, assigned=Assigned(report.kept, found.codes))
     for number in sorted(left_out):
         report.dropped.add(number, "limit")
-    task, said = task.kept_within(config.runtime.image_cache_gb * 1e9, len(report.kept) - len(left_out), encoder)
-    if said:
-        print(f"prepare: {said}")  # noqa: T201
+    task = _kept_within(config, task, len(report.kept) - len(left_out), encoder)
     encode = partial(
         encode_each, data=data, task=task, encoder=encoder, labels=labels, left_out=left_out,
         assigned=Assigned(report.kept, found.codes),
@@ -183,6 +181,13 @@ def prepare(config: RunConfig, artifacts: Artifacts, folder: Path, source: Sourc
         (folder / f"{name}.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     _print_warnings(profile)
     _tell_counts(report, profile, data, labels)
+
+
+def _kept_within(config: RunConfig, task: Task, rows: int, encoder: Encoder) -> Task:
+    found, said = task.kept_within(config.runtime.image_cache_gb * 1e9, rows, encoder)
+    if said:
+        print(f"prepare: {said}")  # noqa: T201
+    return found
 
 
 def _rows(source: Source, config: RunConfig) -> Rows:

@@ -17,6 +17,7 @@ from finespun.errors import ModelError, listed
 if TYPE_CHECKING:
     from PIL import Image
 
+Box = tuple[float, float, float, float]
 Pixels = NDArray[np.uint8]  # (height, width, 3)
 WHOLE_PIXELS = 16_000_000  # of an image on its way to the model's size; of larger ones only a part is made
 LONGEST = 1_000_000  # pixels of a side, beyond which Pillow's weights alone take too much
@@ -129,23 +130,26 @@ class ImageEncoder:
             return self.filled(size)[::-1]
         return self.resize[::-1] if isinstance(self.resize, tuple) else _shorter(size, self.resize)
 
-    def pixels(self, image: Image.Image, size: tuple[int, int] | None = None) -> Pixels:
+    def pixels(
+        self, image: Image.Image, size: tuple[int, int] | None = None, box: Box | None = None
+    ) -> Pixels:  # fmt: skip
         """Returns the image resized and cut as transformers does it with Pillow; of thin images only what is kept is made.
 
-        `size` is (width, height) of the whole where the image was decoded to less (`data.images.read`).
+        `size` is (width, height) of the whole and `box` what of `image` that is, where a file was decoded to less
+        (`data.images.Decoded`).
         """
         size = size or image.size
         width, height = self.resized(size)
         if self.letterbox:
             found = np.zeros((*self.size, 3), dtype=np.uint8)
-            found[:height, :width] = replace(self, resize=(height, width), letterbox=False).pixels(image, size)
+            found[:height, :width] = replace(self, resize=(height, width), letterbox=False).pixels(image, size, box)
             return found
         kept = [_middle(*each) for each in zip((height, width), self.crop or (height, width), strict=True)]
         (rows, to_rows), (columns, to_columns) = kept
         if max(height, image.height) * width > WHOLE_PIXELS or max(image.size) > LONGEST:
             found = np.asarray(_part(image, (height, width), (rows, columns), self.resample))
         else:
-            small = image.resize((width, height), resample=self.resample, box=_covered(image, size)) if self.resize else image
+            small = image.resize((width, height), resample=self.resample, box=box) if self.resize else image
             found = np.asarray(small)[rows, columns]
         if self.crop is None:
             return found
@@ -247,12 +251,6 @@ def _needed(have: int, want: int, kept: slice) -> tuple[int, float, float, int]:
     reach = 3 * max(scale, 1.0) + 1  # of the widest filter
     start, stop = max(0, math.floor(first - reach)), min(have, math.ceil(last + reach))
     return start, max(0.0, first - start), min(float(stop - start), last - start), stop
-
-
-def _covered(image: Image.Image, size: tuple[int, int]) -> tuple[float, float, float, float]:
-    """Returns which box of a smaller image is the whole: a half, a quarter or an eighth of its sides, which is rounded up."""
-    share = round(size[0] / image.width)
-    return 0.0, 0.0, size[0] / share, size[1] / share
 
 
 def _shorter(size: tuple[int, int], side: int | None) -> tuple[int, int]:

@@ -59,4 +59,4 @@ def pixels_of(row: Mapping[str, Any]) -> Pixels:
     sizes = {name: tuple(said[name]) if isinstance(said[name], list) else said[name] for name in ("resize", "crop")}
     encoder = ImageEncoder(**(said | sizes), table=np.empty((0, 3), np.float32), mean=(), std=(), changes={})
     found = images.decode(data, max_pixels=most, wanted=encoder.resized)
-    return encoder.pixels(found.image, found.size)
+    return encoder.pixels(*found[:3])

@@ -23,6 +23,7 @@ from finespun.tasks.inputs.image_files import FILE, pixels_of, written_down
 if TYPE_CHECKING:
     import pyarrow as pa
     import torch
+    from PIL import Image
 
 PATCH = 16 * 16  # pixels that count as one token where the rows of a forward pass are chosen
 SIZE = "size"  # beside the roles of a row that is encoded: width and height of its image
@@ -99,7 +100,7 @@ class ImageInput(Defaults):
         """Yields what is wrong with a row; that only the first of an image's frames counts, where there is an answer."""
         yield from super().problems(values, labels)
         try:
-            image, _, animated = self._read(values["image"])
+            image, _, _, animated = self._read(values["image"])
         except images.UnreadableError as error:
             yield "bad_image", "image", str(error)
             return
@@ -139,7 +140,7 @@ class ImageInput(Defaults):
         name = row["image"]
         if self._keeps or name.startswith(images.INLINE):
             found = images.read(name, self._places, max_pixels=self._most, wanted=encoder.resized)
-            return Part(encoder.pixels(found.image, found.size).tobytes(), None, found.size)
+            return Part(encoder.pixels(*found[:3]).tobytes(), None, found.size)
         return Part(None, *written_down(name, self._places, encoder, max_pixels=self._most))
 
     def _of_originals(self, sizes: Sequence[tuple[int, int]]) -> Columns:
