@@ -168,7 +168,7 @@ def prepare(config: RunConfig, artifacts: Artifacts, folder: Path, source: Sourc
             )
         profile.remarks[split] = remarks
     schema = {
-        "name": Path(data.name).stem,
+        "name": _called(Path(data.name)),
         "source": {"path": data.name, "sha256": source.digest()},
         "columns": _columns(source),
         "labels": labels,
@@ -181,6 +181,11 @@ def prepare(config: RunConfig, artifacts: Artifacts, folder: Path, source: Sourc
         (folder / f"{name}.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     _print_warnings(profile)
     _tell_counts(report, profile, data, labels)
+
+
+def _called(path: Path) -> str:
+    """Returns what the data are called: a file, or the folder of files that are called as splits are."""
+    return path.parent.name if path.stem in SPLITS and path.parent.name else path.stem
 
 
 def _kept_within(config: RunConfig, task: Task, rows: int, encoder: Encoder) -> Task:

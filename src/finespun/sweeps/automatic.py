@@ -84,7 +84,7 @@ def _parameters(config: RunConfig, artifacts: Artifacts) -> float:
         from finespun.models.conversion.folder import architecture, empty_model  # noqa: PLC0415  (torch: 6 s that files save)
 
         empty = empty_model(architecture(config.model.config or {}), build("task", config.task).auto_class)
-        return sum(parameter.numel() for parameter in empty.parameters())
+        return float(sum(parameter.numel() for parameter in empty.parameters()))
     model = localised(config.model, config.runtime, artifacts)
     if model.checkpoint:
         folder = checkpoint_folder(model, artifacts.project)

