@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ CLEAR = (  # to be told apart, and to be seen on dark and on light photographs
 COLOURS = np.array([*CLEAR, *np.reshape(palette(), (-1, 3))[len(CLEAR) :]], dtype=np.uint8)
 UNLABELLED = 224  # grey of pixels that have no class
 COVER, COVER_OF_FIRST = 0.55, 0.3  # how much of a mask's colour is seen; of its first class, mostly a background
-LETTERS, EDGE = 12, 2  # pixels of the height of letters, and of a box's edge
+LETTERS, SMALLEST = 0.75, 8  # height of letters: times the root of an image's longer side, and pixels at least
 
 
 class Drawer:
@@ -98,13 +99,14 @@ def overlaid(image: Image.Image, mask: NDArray[np.uint8]) -> Image.Image:
 def framed(image: Image.Image, boxes: Sequence[Mapping[str, Any]], labels: Sequence[str], *, scale: float = 1.0) -> Image.Image:
     """Returns an image with boxes, whose edges are in pixels times `scale`, and their labels; the first ones on top."""
     found = image.copy()
-    pen, font = ImageDraw.Draw(found), ImageFont.load_default(LETTERS)
+    letters = max(SMALLEST, round(LETTERS * math.sqrt(max(image.size))))
+    pen, font = ImageDraw.Draw(found), ImageFont.load_default(letters)
     for box in reversed(boxes):
         red, green, blue = COLOURS[(1 + labels.index(box["label"])) % 256].tolist()
         colour = (red, green, blue)
         left, top, right, bottom = (scale * box[edge] for edge in ("x_min", "y_min", "x_max", "y_max"))
         corners = (min(left, right), min(top, bottom), max(left, right), max(top, bottom))
-        pen.rectangle(corners, outline=colour, width=EDGE)
+        pen.rectangle(corners, outline=colour, width=max(2, letters // 6))
         said = f"{box['label']} {box['score']:.2f}" if "score" in box else box["label"]
         place = max(0, corners[0]), max(0, corners[1])
         pen.rectangle(pen.textbbox(place, f" {said} ", font=font), fill=colour)

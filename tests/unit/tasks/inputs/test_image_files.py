@@ -117,9 +117,9 @@ def test_a_model_of_images_that_are_not_kept_is_the_same(
     one, other = (transformers.AutoModelForImageClassification.from_pretrained(each).state_dict() for each in models)
     assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
-    (tmp_path / "0.0" / "pictures" / "5.png").write_bytes(b"another")
     table = data[0.0].open("train")
+    (tmp_path / "0.0" / table["image"][0].as_py()).write_bytes(b"another")
     task = build("task", Target.model_validate(answers.shipped("image_regression")))
     batches = Batches(table["length"].to_numpy(), step_rows=16, seed=None, rank=0, world_size=1)
-    with pytest.raises(DataError, match=r"^\S+5\.png: has changed since"):
+    with pytest.raises(DataError, match=r"^\S+\.png: has changed since"):
         list(BatchLoader(Rows(table, task, task.encoder(tiny_net)), batches, num_workers=1))
