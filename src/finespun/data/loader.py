@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -54,6 +55,9 @@ class BatchLoader(DataLoader[Batch]):
             collate_fn=_as_it_is,
             num_workers=num_workers,
             pin_memory=pin_memory,
+            multiprocessing_context="fork"
+            if num_workers and sys.platform == "linux"
+            else None,  # a mapped table is not pickled
         )
         self.rows, self.batches = rows, batches
         self.position = {"epoch": 0, "batch": 0}

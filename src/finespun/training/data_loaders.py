@@ -44,8 +44,8 @@ def make_loader(
 
 
 def cores() -> int:
-    """Returns how many workers are of use beside a process that trains: none on one core."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Returns how many workers are of use beside a process that trains: none on one core, or where processes do not fork."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     return count if count > 1 else 0
 
 
