@@ -19,7 +19,7 @@ from embedders import TARGET, TASK, batch_of, build, model_of, pairs
 from finespun.evaluation.predict_file import predict_file
 from finespun.evaluation.predictor import Predictor
 from finespun.tasks.base import Batch
-from finespun.tasks.ranking.nearest import nearest
+from finespun.tasks.ranking.search.nearest import nearest
 from several import together
 from small_run import small_config
 from tuned import measured, prepared, tuned
@@ -134,8 +134,8 @@ def test_the_same_item_is_no_negative_and_a_row_that_does_not_count_is_nobodys(t
 
 @pytest.mark.parametrize("count", [1, 7, 40])
 def test_nearest_is_a_brute_force(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finespun.tasks.ranking.nearest.SCORES", 60)
-    monkeypatch.setattr("finespun.tasks.ranking.nearest.QUERIES", 4)
+    monkeypatch.setattr("finespun.tasks.ranking.search.nearest.SCORES", 60)
+    monkeypatch.setattr("finespun.tasks.ranking.search.nearest.QUERIES", 4)
     torch.manual_seed(1)
     queries, items = torch.randn(9, 5), torch.randn(40, 5)
     without = [torch.randperm(40)[:place] for place in range(9)]
