@@ -46,7 +46,7 @@ def saved_task(record: dict[str, Any], folder: Path) -> Task:
         problem = error.errors()[0]
         key = ".".join(map(str, ("task", *problem["loc"])))
         raise ModelError(
-            f"{folder / 'run.json'}: {key} {targets.describe(problem, kind.model_fields)}; the model was saved by another version"
-            " of finespun: use that one, or make the model anew with `dvc repro --force finetune`"
+            f"{folder / 'run.json'}: {key} {targets.describe(problem, kind.model_fields)}; the model was saved by another"
+            " version of finespun: use that one, or make the model anew with `dvc repro --force finetune`"
         ) from error
     return task

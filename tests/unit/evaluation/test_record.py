@@ -32,7 +32,10 @@ def test_each_option_that_came_later_is_one_of_a_task_that_was_saved_without_it(
 
 @pytest.mark.parametrize(
     ("change", "said"),
-    [({"pooling": None}, r"models/run.json: task.pooling"), ({"poling": "mean"}, r"task.poling unknown key.*did you mean 'pooling'")],
+    [
+        ({"pooling": None}, r"models/run.json: task.pooling"),
+        ({"poling": "mean"}, r"task.poling unknown key.*did you mean 'pooling'"),
+    ],
 )
 def test_a_task_of_another_version_is_named(change: dict[str, Any], said: str) -> None:
     options = {name: value for name, value in (SAVED["text_embedding"] | change).items() if value is not None}

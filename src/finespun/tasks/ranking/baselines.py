@@ -38,8 +38,9 @@ def lexical(queries: Sequence[str], items: Sequence[str], count: int) -> dict[st
 def collaborative(
     train: pa.Table, split: pa.Table, items: int, count: int, *, leave_out: bool
 ) -> dict[str, Outputs]:  # fmt: skip
-    """Returns rankings by popularity, by item-kNN (cosines of items' users), by EASE (Steck, WWW 2019) and by ALS (Hu et al.,
-    "Collaborative Filtering for Implicit Feedback Datasets", ICDM 2008), this by `implicit`, where that is installed.
+    """Returns rankings by popularity, by item-kNN (cosines of items' users), by EASE and by ALS, where `implicit` is installed.
+
+    EASE: Steck, WWW 2019; ALS: Hu et al., "Collaborative Filtering for Implicit Feedback Datasets", ICDM 2008.
 
     Args:
         train: rows that the methods are fitted on.

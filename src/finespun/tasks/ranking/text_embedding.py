@@ -18,9 +18,9 @@ from finespun.tasks.base import Batch, Columns, Judgement, Miner, Outputs, Probl
 from finespun.tasks.inputs.text import TextEncoder
 from finespun.tasks.metrics.scores import regression_scores
 from finespun.tasks.ranking.baselines import lexical
-from finespun.tasks.ranking.search.catalogue import Catalogue
 from finespun.tasks.ranking.pairs import SIDES, TextPairs, number_of, side
 from finespun.tasks.ranking.ranked import Queries, Ranked
+from finespun.tasks.ranking.search.catalogue import Catalogue
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -284,8 +284,8 @@ class TextEmbedding(TextPairs, Ranked):
         """Returns scores of queries against the distinct positives of the same rows; `vectors` is (rows, 2, width)."""
         import torch  # noqa: PLC0415
 
-        from finespun.tasks.ranking.search.nearest import nearest  # noqa: PLC0415  (imports torch)
         from finespun.tasks.ranking.scores import by_query, weighted  # noqa: PLC0415
+        from finespun.tasks.ranking.search.nearest import nearest  # noqa: PLC0415  (imports torch)
 
         _, first, which = np.unique(numbers, return_index=True, return_inverse=True)
         places = nearest(torch.from_numpy(vectors[:, 0]), torch.from_numpy(vectors[first, 1]), 10)[1]

@@ -44,7 +44,9 @@ def test_an_index_finds_what_a_comparison_with_all_finds(vectors: Any, left_out:
     wanted = nearest(queries, torch.from_numpy(vectors), COUNT, without=without)[1]
     recall = np.mean([len({*one} & {*other}) / COUNT for one, other in zip(places.tolist(), wanted.tolist(), strict=True)])
     assert recall > 0.97
-    assert torch.allclose(scores, (queries @ torch.from_numpy(vectors).T).gather(1, places), atol=1e-4)  # exact, not the graph's
+    assert torch.allclose(
+        scores, (queries @ torch.from_numpy(vectors).T).gather(1, places), atol=1e-4
+    )  # exact, not the graph's
     assert (scores.diff(dim=1) <= 0).all()
 
 

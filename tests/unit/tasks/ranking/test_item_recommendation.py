@@ -249,7 +249,9 @@ def test_baselines_are_what_their_papers_say(learnt: Any) -> None:
     places, scores = np.stack(found["als"])[:, 0].astype(int), np.stack(found["als"])[:, 1]
     model = AlternatingLeastSquares(factors=baselines.FACTORS, random_state=0, num_threads=1)
     model.fit(csr_matrix(seen), show_progress=False)
-    given = model.recommend(np.arange(len(asked)), csr_matrix(asked), N=5, recalculate_user=True, filter_already_liked_items=False)
+    given = model.recommend(
+        np.arange(len(asked)), csr_matrix(asked), N=5, recalculate_user=True, filter_already_liked_items=False
+    )
     assert np.allclose(scores, given[1], atol=1e-4)
     assert (places[:, 0] == given[0][:, 0]).mean() > 0.9
 

@@ -15,7 +15,8 @@ EXACT = 1_000_000  # items up to which each query is compared with all
 FILE = "items.usearch"
 ADDED = 2**16  # items that are added at once
 QUERIES = 128  # whose candidates are scored at once
-EXPANSION = 128  # candidates that the graph is searched for, at least; twice what is asked for
+GRAPH: dict[str, Any] = {"connectivity": 32, "expansion_add": 200}  # finer than usearch's default, which misses up to a tenth
+EXPANSION = 512  # candidates that the graph is searched for, at least; four times what is asked for
 
 
 class ItemIndex:
@@ -32,7 +33,7 @@ class ItemIndex:
     def build(cls, vectors: NDArray[np.float32]) -> ItemIndex:
         from usearch.index import Index  # noqa: PLC0415  (an extra)
 
-        graph = Index(ndim=vectors.shape[1] + 1, metric="l2sq", dtype="f32")
+        graph = Index(ndim=vectors.shape[1] + 1, metric="l2sq", dtype="f32", **GRAPH)
         squares = np.concatenate([_squares(vectors[start : start + ADDED]) for start in range(0, len(vectors), ADDED)])
         missing = np.sqrt(squares.max() - squares)
         for start in range(0, len(vectors), ADDED):
@@ -77,7 +78,7 @@ class ItemIndex:
         self, queries: NDArray[np.float32], count: int, without: list[torch.Tensor] | None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:  # fmt: skip
         asked = min(len(self.vectors), count + max((len(each) for each in without or ()), default=0))
-        self.graph.expansion_search = max(EXPANSION, 2 * asked)
+        self.graph.expansion_search = max(EXPANSION, 4 * asked)
         matches = self.graph.search(np.pad(queries, ((0, 0), (0, 1))), asked, threads=torch.get_num_threads())
         places = np.asarray(matches.keys, dtype=np.int64).reshape(len(queries), asked)
         there = np.arange(asked) < np.asarray(matches.counts).reshape(-1, 1)
