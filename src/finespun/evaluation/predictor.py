@@ -39,7 +39,7 @@ class Predictor:
         task = saved_task(record, folder)
         self.device = device_of(choose_accelerator("auto"))
         loaded = load_model(folder, auto_class=task.auto_class, options={}, trust_remote_code=trust_remote_code)
-        self.model: Any = loaded.to(self.device).eval()
+        self.model: Any = loaded.to(self.device, getattr(torch, task.dtype)).eval()
         self.task, self.encoder = task.settled(self.model.config.to_dict()), task.encoder(folder)
         self.labels = [self.model.config.id2label[position] for position in range(self.model.config.num_labels)]
         self.columns = {role: record["columns"][role] for role in task.input_roles if role in record["columns"]}

@@ -80,6 +80,10 @@ class TextEmbedding(TextPairs, Ranked):
         return not self.scored
 
     @property
+    def dtype(self) -> str:  # type: ignore[override]  # a constant of other tasks
+        return self.vector_dtype
+
+    @property
     def whole_steps(self) -> bool:  # type: ignore[override]  # a constant of other rankings
         return self.loss_function in {"info_nce", "cosent"}
 
@@ -253,7 +257,7 @@ class TextEmbedding(TextPairs, Ranked):
         import torch  # noqa: PLC0415
         from torch.nn.functional import normalize  # noqa: PLC0415
 
-        kind, half = inputs["input_ids"].device.type, self.vector_dtype == "bfloat16"
+        kind, half = inputs["input_ids"].device.type, self.dtype == "bfloat16" and model.dtype == torch.float32
         prefixes = ("", "positive_") if self.scored and "positive_input_ids" in inputs else ("",)
         with torch.autocast(kind, torch.bfloat16, enabled=half):
             given = [self.vectors(model, side(inputs, prefix)) for prefix in prefixes]

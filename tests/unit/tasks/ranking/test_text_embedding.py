@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,23 @@ def test_the_folder_is_a_model_of_sentence_transformers(model: Path) -> None:
     predictor.task = predictor.task.of_items()
     found = [answer["vector"] for answer in predictor.predict([{"text": text} for text in texts])]
     assert np.allclose(found, theirs, atol=1e-5)
+
+
+def test_half_as_many_bits_change_cosines_little(model: Path, tmp_path: Path) -> None:
+    shutil.copytree(model, tmp_path / "half")
+    record = json.loads((model / "run.json").read_text())
+    record["task"]["vector_dtype"] = "bfloat16"
+    (tmp_path / "half" / "run.json").write_text(json.dumps(record))
+    vectors = []
+    for folder in (model, tmp_path / "half"):
+        predictor = Predictor(folder)
+        predictor.task = predictor.task.of_items()
+        vectors.append(
+            np.array([answer["vector"] for answer in predictor.predict([{"text": row["text"]} for row in pairs(6)])])
+        )
+    assert predictor.model.dtype == torch.bfloat16
+    assert np.abs((vectors[0] * vectors[1]).sum(axis=1) - 1).max() < 1e-3
+    assert np.allclose(np.linalg.norm(vectors[1], axis=1), 1, atol=1e-5)
 
 
 def test_predictions_are_the_nearest_items(model: Path, tmp_path: Path) -> None:
