@@ -10,7 +10,7 @@ from finespun.artifacts import Artifacts, this_project
 
 
 @click.command()
-@click.option("--port", default=5000, show_default=True, help="Where to listen on 127.0.0.1.")
+@click.option("--port", default=5000, type=click.IntRange(1, 65535), show_default=True, help="Where to listen on 127.0.0.1.")
 def ui(port: int) -> None:
     """Open MLflow's pages on 127.0.0.1 with this project's runs."""
     from finespun.tracking.ui import serve  # noqa: PLC0415

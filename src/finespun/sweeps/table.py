@@ -56,7 +56,7 @@ class Lines:
         self.plan = plan
         self.names: dict[int, str] = {}
         first = next(iter(study.best()), None)  # of those that an earlier process has trained
-        self.best: tuple[float, int] | None = first and (first.values[0], first.number)
+        self.best: tuple[float, int] | None = (first.values[0], first.number) if first else None
 
     def begun(self, number: int, name: str) -> None:
         """Says what a trial is."""
