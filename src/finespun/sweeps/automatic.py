@@ -141,7 +141,7 @@ def space_for(
     chosen = {"strategy": f"choice({', '.join(strategies)})", "strategy.layer_decay": "interval(0.75, 1.0)"}
     if sight.from_scratch:  # nothing is known that could stay as it is
         chosen = {"strategy": "choice(full)"}
-    rates = "1e-4, 3e-3" if sight.from_scratch else "1e-5, 3e-4"
+    rates = "1e-4, 3e-3" if sight.from_scratch else "2e-5, 5e-4" if few else "1e-5, 3e-4"
     return {
         **chosen,
         "optimizer.lr": f"tag(log, interval({rates}))",

@@ -23,11 +23,10 @@ def left(study: Study, plan: Plan) -> list[tuple[dict[str, str], dict[str, Any]]
         for trial in trials
         if "finalist_of" in trial.user_attrs
     }
-    found = []
-    for trial in chosen(study, plan.settings.finalists):
-        first = int(trial.user_attrs["values"].get("seed", study.seed))
-        for more in range(1, plan.settings.seeds):
-            seed = str(first + more)
+    found, finalists = [], chosen(study, plan.settings.finalists)
+    for more in range(1, plan.settings.seeds):  # each finalist's second seed first: time may end before the third
+        for trial in finalists:
+            seed = str(int(trial.user_attrs["values"].get("seed", study.seed)) + more)
             if (trial.number, seed) not in had:
                 found.append(({**trial.user_attrs["values"], "seed": seed}, {"finalist_of": trial.number}))
     return found

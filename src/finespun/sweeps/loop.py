@@ -35,6 +35,7 @@ from finespun.tracking.trials.trial import Trial
 POLL_SECONDS = 0.25  # also how soon Ctrl-C is heard
 ALIKE = 5  # trials that fail for one reason at the very beginning end the sweep
 KILLS = 2  # by something outside, before a trial counts as failed
+FURTHER_SEEDS = 1 / 3  # of a budget in minutes, at most: where it has room for few trials, another one tells more than a seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +84,7 @@ class Loop:
         try:
             with self._listening():
                 self._go_through(self._next(), self._late)
-                self._go_through(iter(finalists.left(self.study, self.plan)), lambda: False)
+                self._go_through(iter(finalists.left(self.study, self.plan)), lambda: self._late(finalists_turn=True))
                 self._measure_models()
         except BaseException:
             self.workers.stop(signal.SIGTERM)
@@ -102,6 +103,8 @@ class Loop:
             left = self.study.left_of_grid()[: max(0, self.plan.trials - len(self._settled()))]
             yield from ((values, {}) for values in left)
             return
+        if self.plan.settings.space == "auto" and not self.study.trials:
+            yield self.study.space.middle(), {}
         while len([trial for trial in self.study.trials if _counts(trial)]) < self.plan.trials:
             yield None, {}
 
@@ -132,14 +135,16 @@ class Loop:
                 self.record.deliver()
             self.shown.refresh(self.study, self.seconds)
 
-    def _late(self) -> bool:
-        """Whether the budget has no room for another trial, beside the further seeds of the finalists."""
+    def _late(self, *, finalists_turn: bool = False) -> bool:
+        """Whether the budget has no room for another trial, as long as the mean, beside the finalists' further seeds."""
         settings = self.plan.settings
         if settings.minutes is None:
             return False
+        budget = 60 * settings.minutes
         spent = [float(trial.user_attrs["outcome"]["seconds"]) for trial in self.study.done]
-        further = settings.finalists * (settings.seeds - 1) / self.workers.parallel
-        return self.seconds + further * (fmean(spent) if spent else 0) >= 60 * settings.minutes
+        mean = fmean(spent) if spent else 0
+        further = 0 if finalists_turn else settings.finalists * (settings.seeds - 1) / self.workers.parallel
+        return self.seconds + mean + min(further * mean, FURTHER_SEEDS * budget) >= budget
 
     def _begin(self, what: FrozenTrial | Values | None, attributes: dict[str, Any]) -> None:
         if isinstance(what, FrozenTrial):

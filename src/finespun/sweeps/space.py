@@ -41,6 +41,16 @@ class Dimension:
         assert isinstance(self.distribution, FloatDistribution | IntDistribution)
         return tuple(self.spelt(end) for end in (self.distribution.low, self.distribution.high))
 
+    @property
+    def middle(self) -> str:
+        """The first of a list; the middle of an interval, a geometric mean where its logarithm is searched."""
+        if self.values is not None:
+            return self.values[0]
+        assert isinstance(self.distribution, FloatDistribution | IntDistribution)
+        low, high = self.distribution.low, self.distribution.high
+        found = math.sqrt(low * high) if self.distribution.log else (low + high) / 2
+        return self.spelt(found if isinstance(self.distribution, FloatDistribution) else round(found))
+
 
 def spelt(number: float) -> str:
     """Returns a number in few digits."""
@@ -107,6 +117,10 @@ class Space:
             for number in range(max((len(each.ends) for each in others), default=1)):
                 point = {each.key: each.ends[min(number, len(each.ends) - 1)] for each in others}
                 yield self._applying({**drawn, **point})
+
+    def middle(self) -> Values:
+        """Returns the point that is in the middle of all intervals and first in all lists."""
+        return self._applying({each.key: each.middle for each in self.dimensions})
 
     def _applying(self, drawn: Values) -> Values:
         return {key: value for key, value in drawn.items() if self.applies(key, drawn)}

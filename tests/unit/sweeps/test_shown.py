@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -12,7 +13,7 @@ from rich.console import Console
 from finespun.artifacts import Artifacts
 from finespun.config.sections import SweepConfig
 from finespun.sweeps import finalists
-from finespun.sweeps.loop import Plan
+from finespun.sweeps.loop import Loop, Plan
 from finespun.sweeps.processes.trials import LOG, alike, named, reason_of
 from finespun.sweeps.space import parse
 from finespun.sweeps.study import Goal, Study
@@ -87,7 +88,7 @@ def test_the_last_words_say_the_best_and_how_to_promote_it(study: Study) -> None
 
 def test_finalists_are_trained_with_further_seeds_and_the_best_mean_wins(study: Study) -> None:
     left = finalists.left(study, plan(finalists=2))
-    assert [(each["seed"], note["finalist_of"]) for each, note in left] == [("8", 1), ("9", 1), ("8", 0), ("9", 0)]
+    assert [(each["seed"], note["finalist_of"]) for each, note in left] == [("8", 1), ("8", 0), ("9", 1), ("9", 0)]
     for values, note in left:  # luck: trial 1 is worse with other seeds
         trial_id, _, _ = study.ask(values, **note)
         study.note(trial_id, outcome={"seconds": 2.0})
@@ -96,6 +97,24 @@ def test_finalists_are_trained_with_further_seeds_and_the_best_mean_wins(study: 
     best = finalists.winner(study)
     assert best is not None
     assert best.number == 0, "by the mean, not by the luckiest seed"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "late", "finalists_late"),
+    [
+        (30, False, False),  # of 60; a trial takes 2, and two finalists' two further seeds 8
+        (49, False, False),
+        (51, True, False),
+        (59, True, True),
+    ],
+)
+def test_a_budget_keeps_room_for_the_finalists(study: Study, seconds: float, late: bool, finalists_late: bool) -> None:
+    loop = Loop(plan(minutes=1, finalists=2), study, None, SimpleNamespace(parallel=1), None, None)  # type: ignore[arg-type]
+    loop.spent = seconds
+    assert (loop._late(), loop._late(finalists_turn=True)) == (late, finalists_late)
+    loop.plan = plan(minutes=1, finalists=40)
+    loop.spent = 30
+    assert not loop._late(), "a third of the budget at most"
 
 
 @pytest.mark.parametrize(

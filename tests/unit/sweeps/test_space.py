@@ -76,6 +76,18 @@ def test_every_value_and_every_end_is_in_a_corner() -> None:
     assert {corner["optimizer.lr"] for corner in corners} == {"1e-05", "0.001"}
 
 
+def test_the_middle_is_first_in_lists_and_halfway_in_intervals() -> None:
+    searched = space(
+        *STRATEGIES, "optimizer.lr=tag(log,interval(1e-5,1e-3))", "n.epochs=int(interval(2,10))", "n.size=range(8,33,8)"
+    )
+    assert searched.middle() == {
+        "strategy": "full",
+        "optimizer.lr": "0.0001",
+        "n.epochs": "6",
+        "n.size": "16",
+    }
+
+
 def test_the_last_of_the_same_key_counts_and_drawn_numbers_are_short() -> None:
     found = space("x.y=1,2", "x.y=interval(0,1)", "z.z=1", "z.z=2")
     assert found.draw(lambda *_: 0.123456789) == {"x.y": "0.1235"}
