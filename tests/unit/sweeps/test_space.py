@@ -77,15 +77,8 @@ def test_every_value_and_every_end_is_in_a_corner() -> None:
 
 
 def test_the_middle_is_first_in_lists_and_halfway_in_intervals() -> None:
-    searched = space(
-        *STRATEGIES, "optimizer.lr=tag(log,interval(1e-5,1e-3))", "n.epochs=int(interval(2,10))", "n.size=range(8,33,8)"
-    )
-    assert searched.middle() == {
-        "strategy": "full",
-        "optimizer.lr": "0.0001",
-        "n.epochs": "6",
-        "n.size": "16",
-    }
+    searched = space(*STRATEGIES, "x.lr=tag(log,interval(1e-5,1e-3))", "x.epochs=int(interval(2,10))", "x.size=8,32")
+    assert searched.middle() == {"strategy": "full", "x.lr": "0.0001", "x.epochs": "6", "x.size": "8"}
 
 
 def test_the_last_of_the_same_key_counts_and_drawn_numbers_are_short() -> None:
