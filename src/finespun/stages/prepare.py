@@ -57,9 +57,10 @@ def run(artifacts: Artifacts) -> None:
     if artifacts.out == artifacts.project:
         last = artifacts.state / "last_prepared" / digest
         with while_writing(artifacts.prepared):
-            if not (finished.by_dvc(artifacts) and _taken(artifacts.prepared, last, shared)):
-                _in_place(artifacts.prepared, lambda partial: prepare(config, artifacts, partial, source))
-                _keep(artifacts.prepared, last)
+            if finished.by_dvc(artifacts) and _taken(artifacts.prepared, last, shared):
+                return
+            _in_place(artifacts.prepared, lambda partial: prepare(config, artifacts, partial, source))
+            _keep(artifacts.prepared, last)
     else:
         in_one_move(shared, lambda partial: prepare(config, artifacts, partial, source), alone=True)
         artifacts.prepared.parent.mkdir(parents=True, exist_ok=True)
