@@ -2,7 +2,7 @@
 
     python benchmarks/many_images.py 100000      # images; tiny ones, half PNG, half JPEG: the cost is that of files
 
-A copy of this repository's files is the project. Seconds and peaks are those that the kernel counts of each command and its children.
+A copy of this repository's files is the project. Seconds and peaks are those that the kernel counts of each command.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python benchmarks/prepare_scale.py 100000 400000 2000000      # rows; 2000000 rows are 480 MB
 
-Each arm runs in a process of its own; its peak of resident memory and its CPU seconds are those that the kernel counts. Of an arm
-with several processes (all cores of this machine are used), the peak is that of the largest. Then the prepared data are opened.
+Each arm runs in a process of its own; its peak of resident memory and its CPU seconds are those that the kernel counts. Of an
+arm with several processes (all cores are used), the peak is that of the largest. Then the prepared data are opened.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import tempfile
 import time
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 OPENING = 5  # times; the first is the one that counts where files are not in memory yet
@@ -87,8 +88,8 @@ seal(folder / "prepared")
 began = time.process_time()
 prepared.verified("train", "val")
 size = sum(path.stat().st_size for path in (folder / "prepared").iterdir())
-said = {"opened_ms": [round(1e3 * each, 1) for each in times], "verified_s": time.process_time() - began, "prepared_mb": size / 1e6}
-(folder / "opened.json").write_text(json.dumps({**said, "labels": len(prepared.labels)}))
+said = {"opened_ms": [round(1e3 * each, 1) for each in times], "verified_s": time.process_time() - began}
+(folder / "opened.json").write_text(json.dumps({**said, "prepared_mb": size / 1e6}))
 """
 
 
@@ -118,7 +119,17 @@ def measured(code: str, folder: Path, parts: str = "") -> dict[str, float]:
 
 def say(result: dict[str, object]) -> None:
     """Prints a line of JSON."""
-    print(json.dumps({key: round(value, 2) if isinstance(value, float) else value for key, value in result.items()}), flush=True)
+    print(
+        json.dumps({key: round(value, 2) if isinstance(value, float) else value for key, value in result.items()}), flush=True
+    )
+
+
+def say_growth(ours: list[dict[str, Any]]) -> None:
+    """Prints how memory and time grow from each size to the next, and from the first to the last."""
+    for one, other in [*pairwise(ours), *([(ours[0], ours[-1])] if len(ours) > 2 else [])]:
+        grown = (other["peak_mb"] - one["peak_mb"]) / (other["mb"] - one["mb"])
+        exponent = math.log(other["cpu_s"] / one["cpu_s"]) / math.log(other["rows"] / one["rows"])
+        print(f"{one['rows']:,} to {other['rows']:,} rows: {grown:.2f} bytes of memory a byte, CPU to the power {exponent:.2f}")
 
 
 def main() -> None:
@@ -150,11 +161,7 @@ def main() -> None:
                 say({"rows": rows, "arm": "opened", **json.loads((folder / "opened.json").read_text())})
         finally:
             shutil.rmtree(folder)
-    ours = [each for each in found if each["arm"] == "prepare"]
-    for one, other in [*pairwise(ours), *([(ours[0], ours[-1])] if len(ours) > 2 else [])]:
-        grown = (other["peak_mb"] - one["peak_mb"]) / (other["mb"] - one["mb"])
-        exponent = math.log(other["cpu_s"] / one["cpu_s"]) / math.log(other["rows"] / one["rows"])
-        print(f"{one['rows']:,} to {other['rows']:,} rows: {grown:.2f} bytes of memory a byte, CPU to the power {exponent:.2f}")
+    say_growth([each for each in found if each["arm"] == "prepare"])
 
 
 if __name__ == "__main__":

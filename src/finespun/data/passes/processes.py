@@ -1,4 +1,4 @@
-"""Long passes on all cores: this process reads the rows, others work on a batch of them each; what they make comes back in order."""
+"""Long passes on all cores: this process reads the rows, others work on batches of them; what they make comes back in order."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ def _by_processes(function: Function[T], lines: Iterator[Line], workers: int, si
         for future in _ahead(_batches(lines, size), lambda batch: pool.submit(_work, batch), workers + 1):
             yield from future.result()
     except BrokenProcessPool as error:
-        remedy = "memory may have run out: `dmesg` says so; run it again, with RAYON_NUM_THREADS=1 in the environment for one process"
-        raise MachineError(f"prepare: a process that worked on rows was killed; {remedy}") from error
+        remedy = "memory may have run out (look at `dmesg`); set RAYON_NUM_THREADS=1 in the environment to use one process"
+        raise MachineError(f"a process that worked on rows was killed; {remedy}") from error
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -95,7 +95,7 @@ def _batches(lines: Iterator[Line], size: int) -> Iterator[list[tuple[Any, ...]]
 
 
 def _ahead(batches: Iterator[T], submit: Callable[[T], Future[Any]], most: int) -> Iterator[Future[Any]]:
-    """Yields what was begun, in order, while at most so many more are waiting; an error of reading comes after what was read."""
+    """Yields what was begun, in order, while at most so many more wait; an error of reading comes after what was read."""
     waiting: deque[Future[Any]] = deque()
     try:
         for batch in batches:
