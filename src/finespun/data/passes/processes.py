@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from finespun.data.sources.tables import Line
 from finespun.errors import FinespunError, MachineError
+from finespun.masking import one_line
 
 SECONDS = 1.0  # of work in this process, after which starting others is worth its half second
 BATCH_SECONDS = 0.05  # of work in a batch
@@ -74,7 +75,7 @@ def _by_processes(function: Function[T], lines: Iterator[Line], workers: int, si
             yield from future.result()
     except BrokenProcessPool as error:
         remedy = "memory may have run out (look at `dmesg`); set RAYON_NUM_THREADS=1 in the environment to use one process"
-        raise MachineError(f"a process that worked on rows was killed; {remedy}") from error
+        raise MachineError(f"a process that worked on rows was killed ({one_line(error)}); {remedy}") from error
     finally:
         pool.shutdown(cancel_futures=True)
 
