@@ -84,7 +84,6 @@ def main() -> None:
         make_project(folder, arguments.images)
         dvc = (sys.executable, "-m", "dvc")
         measured("configure", *dvc, "repro", "configure", folder=folder)
-        measured("prepare alone", sys.executable, "-m", "finespun.stages", "prepare", folder=folder)
         measured("prepare, by dvc", *dvc, "repro", "prepare", folder=folder)
         measured("dvc status", *dvc, "status", "prepare", folder=folder)
         (folder / "data" / "raw" / "notes.txt").write_text("nobody names it")

@@ -15,17 +15,18 @@ from finespun.artifacts import Artifacts
 from finespun.config import targets
 from finespun.config.check import choices
 from finespun.config.compose import read_dials
-from finespun.config.sections import ModelConfig, Target
+from finespun.config.sections import DataConfig, ModelConfig, Target
 from finespun.data.proposal.columns import Column, columns_of
 from finespun.data.proposal.files import Seen, look
 from finespun.data.proposal.tasks import GUESS, SURE, Reading, reading_of
 from finespun.data.proposal.written import data_file, seen_lines, set_dials
+from finespun.data.sources.source import Source
 from finespun.errors import ConfigError, DataError, FinespunError, ModelError, did_you_mean, listed
 from finespun.kept import write_whole
 from finespun.models.addresses import processor_folder
 from finespun.tasks.base import roles_of
 
-MODELS = {"image": "mobilenet_v2", "text": "minilm"}  # of conf/model, for what a task reads
+MODELS = {"image": "mobilenet_v2", "text": "minilm", "writing": "smollm2"}  # of conf/model, for what a task reads, or writes
 TOKENS_A_WORD = 1.4
 
 
@@ -56,6 +57,8 @@ def initialise(artifacts: Artifacts, given: Path, wishes: Wishes, say: Callable[
     if target.exists() and not wishes.force:
         raise DataError(f"conf/data/{name}.yaml: is there already; say --name for another, or --force to write it anew")
     path, copied = _brought(given, artifacts, force=wishes.force)
+    if copied and "image" in found.columns and given.is_file():
+        _bring_images(given, seen, found.columns["image"], artifacts.project / path)
     dials = _dials(artifacts, name, found.task)
     write_whole(target, data_file(path, seen, found))
     text = artifacts.params.read_text(encoding="utf-8")
@@ -65,6 +68,8 @@ def initialise(artifacts: Artifacts, given: Path, wishes: Wishes, say: Callable[
         say(f"copied to {path}, where DVC sees it")
     changed = ", ".join(f"{key}: {value}" for key, value in dials.items())
     say(f"wrote conf/data/{name}.yaml; set in params.yaml: {changed}")
+    if _writes(_task(artifacts, found.task)) and "model" not in dials:
+        say("set model in params.yaml to one that writes: docs/language_models.md")
     if found.certainty != SURE:
         say(f"look at conf/data/{name}.yaml: what it says is {'only ' if found.certainty == GUESS else ''}{found.certainty}")
 
@@ -141,6 +146,17 @@ def _brought(given: Path, artifacts: Artifacts, *, force: bool) -> tuple[str, bo
     return place.relative_to(artifacts.project).as_posix(), True
 
 
+def _bring_images(table: Path, seen: Seen, column: str, brought: Path) -> None:
+    """Copies the files that a table names relative to itself; those that are not there, or lie outside, the checks report."""
+    source = Source(DataConfig.model_validate({"path": str(table.resolve()), "columns": {}, **seen.settings}), table.parent)
+    for line in source():
+        name = str(line.row.get(column) or "")
+        file, target = table.parent / name, brought.parent / name
+        if name and ".." not in Path(name).parts and not Path(name).is_absolute() and file.is_file() and not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(file, target)
+
+
 def _dials(artifacts: Artifacts, name: str, task: str) -> dict[str, str]:
     """Returns what params.yaml must say: also another model, where the one that is set does not fit the task."""
     now = read_dials(artifacts.params)
@@ -149,11 +165,16 @@ def _dials(artifacts: Artifacts, name: str, task: str) -> dict[str, str]:
         dials["experiment"] = "none"  # it was made for other data
     asked = _task(artifacts, task)
     model = str(now.get("model"))
-    if not _fits(artifacts, model, asked):
-        kind = "image" if asked.processor == "AutoImageProcessor" else "text"
+    if not _fits(artifacts, model, asked) or (_writes(asked) and model == MODELS["text"]):
+        kind = "image" if asked.processor == "AutoImageProcessor" else "writing" if _writes(asked) else "text"
         other = MODELS[kind] if _fits(artifacts, MODELS[kind], asked) else None
         dials |= {"model": other} if other else {}
     return dials
+
+
+def _writes(task: Any) -> bool:
+    """Whether a task needs a language model."""
+    return bool(task.auto_class == "AutoModelForCausalLM")
 
 
 def _fits(artifacts: Artifacts, model: str, task: Any) -> bool:

@@ -205,7 +205,7 @@ def test_the_same_name_in_another_folder_and_the_same_bytes_in_another_shape_are
 
 
 def test_bad_images_are_told_with_file_row_value_and_remedy(folder: Path) -> None:
-    (folder / "3" / "Thumbs.db").write_bytes(b"\0\1")
+    (folder / "3" / "notes.bin").write_bytes(b"\0\1")
     (folder / "3" / "zz.png").write_bytes(b"")
     frames = [Image.new("L", (8, 8), colour) for colour in (10, 200)]
     frames[0].save(folder / "9" / "zz.gif", save_all=True, append_images=frames[1:])
@@ -215,7 +215,7 @@ def test_bad_images_are_told_with_file_row_value_and_remedy(folder: Path) -> Non
     report = check_rows(read(folder), data, make_task().reading_from(folder))
     assert report.counts("error") == {"bad_image": 2, "unknown_label": 1}
     text = report.text("error")
-    assert "file '3/Thumbs.db': is no image of a known kind" in text
+    assert "file '3/notes.bin': is no image of a known kind" in text
     assert "file '3/zz.png': is empty (0 bytes); fetch it again, or set data.checks.bad_image: drop" in text
     assert "folder 'misc': is not one of 0, 1, 2" in text
     assert "file '9/zz.gif': has several frames, of which the first is used" in report.text("warn")

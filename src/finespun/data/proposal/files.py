@@ -57,7 +57,9 @@ def look(path: Path) -> Seen:
     rows, count = _spread(source())
     if not count:
         raise DataError(f"{path}: holds no rows; put your rows into it")
-    return Seen(settings=settings, rows=rows, count=count, kind=_kind(first, settings), reasons=reasons, parts=parts)
+    kind = _kind(first, settings)
+    kind = "texts" if kind == "images" and "text" in rows[0] else kind
+    return Seen(settings=settings, rows=rows, count=count, kind=kind, reasons=reasons, parts=parts)
 
 
 def _kind(first: Path, settings: dict[str, Any]) -> str:
@@ -71,7 +73,7 @@ def _parts(folder: Path) -> dict[str, str] | str:
         return ""
     inside = sorted(each for each in folder.iterdir() if not each.name.startswith((".", "README", "LICENSE")))
     files = [each for each in inside if each.is_file() and opening.suffix(each.name) in {*tables.FORMATS, *tables.READ_ONLY}]
-    if any(image_folder.is_image(each) for each in image_folder.files(folder)):
+    if image_folder.holds_texts(folder) or any(image_folder.is_image(each) for each in image_folder.files(folder)):
         return _by_split([each for each in inside if each.is_dir()]) if not files else ""
     if not files:
         return ""
