@@ -3,11 +3,11 @@
     python benchmarks/generation.py write MODEL [--rows 48] [--rounds 2]
     python benchmarks/generation.py train MODEL [--rows 160] [--rounds 1]
 
-MODEL is a folder of a causal language model. Rows are cut from the movie reviews, in lognormal lengths: a prompt (mean 60 words)
-and what comes next (mean 12). All arms have the same rows, run in turn in one process, and are compared by their least CPU
-seconds; set OMP_NUM_THREADS. `write`: greedy, 24 tokens at most, float32. `train`: full fine-tuning, one epoch, batches of 8, bf16 or
-float32 as `precision: auto` takes it; trl as it comes and at its best (no gradient checkpointing, grouped by length). The loss of
-both is that of plain transformers, in float32, on rows that neither has seen, over target tokens.
+MODEL is a folder of a causal language model. Rows are cut from the movie reviews, in lognormal lengths: a prompt (60 words on
+average) and what comes next (12). All arms have the same rows, run in turn in one process, and are compared by their least CPU
+seconds; set OMP_NUM_THREADS. `write`: greedy, 24 tokens at most, float32. `train`: full fine-tuning, one epoch, batches of 8,
+bf16 or float32 as `precision: auto` takes it; trl as it comes and at its best (no gradient checkpointing, grouped by length).
+The loss of both is that of plain transformers, in float32, on rows that neither has seen, over target tokens.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def mixed_rows(count: int) -> Rows:
     draw = np.random.Generator(np.random.Philox(0))
     lengths = [draw.lognormal(np.log(mean) - 0.7**2 / 2, 0.7, count).clip(3, most) for mean, most in ((60, 250), (12, 60))]
     cuts = np.concatenate([[0], np.stack(lengths, axis=1).astype(int).ravel().cumsum()])
-    parts = [" ".join(words[start:end]) for start, end in zip(cuts[:-1], cuts[1:], strict=True)]
+    parts = [" ".join(words[start:end]) for start, end in pairwise(cuts)]
     return [{"text": text, "target": target} for text, target in zip(parts[::2], parts[1::2], strict=True)]
 
 
@@ -92,7 +93,11 @@ def ours(table: pa.Table, model: Path, folder: Path) -> tuple[Any, Run]:
             writer.write_table(part)
     (folder / "schema.json").write_text(json.dumps({"labels": ["target"]}))
     (folder / "store").mkdir()
-    task, net, hardware = targets.build("task", config.task), AutoModelForCausalLM.from_pretrained(model), choose(config.runtime)
+    task, net, hardware = (
+        targets.build("task", config.task),
+        AutoModelForCausalLM.from_pretrained(model),
+        choose(config.runtime),
+    )
     encoder = task.encoder(model)
     task.equip(net, encoder, model)
     tuning = targets.build("strategy", config.strategy).tune(net)
