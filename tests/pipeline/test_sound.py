@@ -47,7 +47,7 @@ def test_recordings_are_classified(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_recordings_are_transcribed(tmp_path: Path) -> None:
     project = sound_project(tmp_path, task="speech_recognition", columns="{audio: audio, target: target}")
-    project.edit("conf/task/speech_recognition.yaml", max_target_length=16, generation__max_new_tokens=16)
+    project.edit("conf/task/speech_recognition.yaml", seconds=1, max_target_length=16, generation__max_new_tokens=16)
     project.edit("conf/evaluation/default.yaml", zero_shot=True)
     project.edit("conf/optimizer/adamw.yaml", lr=5e-3)
     project.run("dvc", "repro")
@@ -59,4 +59,4 @@ def test_recordings_are_transcribed(tmp_path: Path) -> None:
     assert {*told["target"]} <= {"a low tone", "a middle tone", "a high tone"}
     model = project.folder / "models" / "finetuned"
     assert AutoModelForSpeechSeq2Seq.from_pretrained(model).generation_config.max_new_tokens == 16
-    assert AutoProcessor.from_pretrained(model).feature_extractor.chunk_length == 2
+    assert AutoProcessor.from_pretrained(model).feature_extractor.chunk_length == 1

@@ -25,7 +25,7 @@ from finespun.kept import write_whole
 from finespun.models.addresses import processor_folder
 from finespun.tasks.base import roles_of
 
-MODELS = {"image": "mobilenet_v2", "text": "minilm"}  # of conf/model, for what a task reads
+MODELS = {"image": "mobilenet_v2", "audio": "whisper_tiny_en", "text": "minilm"}  # of conf/model, for what a task reads
 TOKENS_A_WORD = 1.4
 
 
@@ -72,7 +72,7 @@ def initialise(artifacts: Artifacts, given: Path, wishes: Wishes, say: Callable[
 def _wished(columns: list[Column], seen: Seen, wishes: Wishes, artifacts: Artifacts) -> Reading:
     """Returns the most likely reading, with what the user says instead."""
     try:
-        found = reading_of(columns, images=seen.kind == "images")
+        found = reading_of(columns, folder=seen.kind in {"images", "recordings"})
     except DataError:
         if not (wishes.task and wishes.columns):
             raise
@@ -150,7 +150,7 @@ def _dials(artifacts: Artifacts, name: str, task: str) -> dict[str, str]:
     asked = _task(artifacts, task)
     model = str(now.get("model"))
     if not _fits(artifacts, model, asked):
-        kind = "image" if asked.processor == "AutoImageProcessor" else "text"
+        kind = next((kind for kind in ("image", "audio") if kind in roles_of(asked)), "text")
         other = MODELS[kind] if _fits(artifacts, MODELS[kind], asked) else None
         dials |= {"model": other} if other else {}
     return dials

@@ -34,6 +34,11 @@ PAIRS = (
     ("text1", "text2"), ("text_a", "text_b"), ("question1", "question2"), ("question", "sentence"), ("question", "context"),
     ("question", "passage"), ("query", "document"), ("query", "passage"), ("text", "text_pair"), ("claim", "evidence"),
 )  # fmt: skip
+TRANSCRIPTS = re.compile(r"transcript|transcription|sentence|utterance|normali[sz]ed|said|text|words", re.IGNORECASE)
+OF_FILES = {  # role -> what a task of texts is called where rows name files
+    "image": {"text_classification": "image_classification"},
+    "audio": {"text_classification": "audio_classification", "multi_label": "audio_multi_label"},
+}
 FEW = 60  # labels; more are rather something else
 PREFIXED = re.compile(r"[BILUSE]-\S+")
 
@@ -55,20 +60,21 @@ class Reading:
         self.reasons.append(why)
 
 
-def reading_of(columns: Sequence[Column], *, images: bool = False) -> Reading:
+def reading_of(columns: Sequence[Column], *, folder: bool = False) -> Reading:
     """Returns the most likely reading of a table.
 
     Args:
         columns: all that it has.
-        images: it is a folder of images.
+        folder: it is a folder of images or recordings.
 
     Raises:
         DataError: nothing in it could be learnt.
     """
-    if images:
-        kinds = next(column.counts for column in columns if column.name == "folder")
-        reading = Reading(task="image_classification", columns={"image": "file", "label": "folder"}, labels=kinds)
-        reading.reasons.append(f"a folder of images, and {len(kinds)} sub-folders that are labels")
+    if folder:
+        files, kinds = (next(column for column in columns if column.name == name) for name in ("file", "folder"))
+        role, what = ("audio", "recordings") if files.is_sound else ("image", "images")
+        reading = Reading(task=f"{role}_classification", columns={role: "file", "label": "folder"}, labels=kinds.counts)
+        reading.reasons.append(f"a folder of {what}, and {len(kinds.counts)} sub-folders that are labels")
         _add_splits(reading, columns)
         return reading
     reading = _tagged(columns) or _labelled(columns)
@@ -120,31 +126,51 @@ def _span_label(span: Any) -> str:
 
 
 def _labelled(columns: Sequence[Column]) -> Reading:
-    image = next((column for column in columns if column.is_image), None)
-    rest = [column for column in columns if column is not image and not column.is_split]
+    files = next((column for column in columns if column.is_image or column.is_sound), None)
+    rest = [column for column in columns if column is not files and not column.is_split]
+    if files:
+        return _of_files(files, rest)
     pair = _pair(rest)
-    text = None if image else (pair[0] if pair else _most_textual(rest))
-    if image is None and text is None:
+    text = pair[0] if pair else _most_textual(rest)
+    if text is None:
         raise DataError(
-            "no column holds texts or images, which is what is learnt from; the columns are"
+            "no column holds texts, images or recordings, which is what is learnt from; the columns are"
             f" {first_of([column.name for column in columns])}"
         )
-    inputs = {"image": image.name} if image else {"text": (text or columns[0]).name}
+    inputs = {"text": text.name}
     used = [column for column in rest if column is not text and not (pair and column is pair[1])]
     reading = _several(used) or _single(used)
     if pair:
         inputs["text_pair"] = pair[1].name
         reading.reasons.append(f"{pair[0].name!r} and {pair[1].name!r} are a pair of texts")
     reading.columns = inputs | reading.columns
-    if image:
-        if reading.task != "text_classification":
-            raise DataError(f"{image.name!r} names images, and nothing beside it is one label each; add a column of labels")
-        reading.task = "image_classification"
-        reading.reasons.append(f"{image.name!r} names images")
-    elif text and not TEXTS.search(text.name):
+    if not TEXTS.search(text.name):
         several = [column.name for column in rest if column is not text and column.words > 3]
         reading.doubt(LIKELY, f"{text.name!r} has the longest texts" + (f" (others: {first_of(several)})" if several else ""))
     return reading
+
+
+def _of_files(files: Column, rest: Sequence[Column]) -> Reading:
+    """Images or recordings with labels, or recordings with what is said in them."""
+    role, what = ("audio", "recordings") if files.is_sound else ("image", "images")
+    why = f"{files.name!r} names {what}"
+    said = _most_textual([column for column in rest if _is_said(column)]) if role == "audio" else None
+    if said:
+        columns = {role: files.name, "target": said.name}
+        return Reading(task="speech_recognition", columns=columns, reasons=[why, f"{said.name!r} is what is said in them"])
+    reading = _several(rest) or _single(rest)
+    if reading.task not in OF_FILES[role]:
+        raise DataError(f"{why}, and nothing beside it is one label each; add a column of labels")
+    reading.task = OF_FILES[role][reading.task]
+    reading.columns = {role: files.name} | reading.columns
+    reading.reasons.append(why)
+    return reading
+
+
+def _is_said(column: Column) -> bool:
+    """Whether a column reads as transcripts: several words, seldom the same."""
+    various = len(column.counts) > len(column.texts) / 2
+    return various and column.words >= (1.5 if TRANSCRIPTS.search(column.name) else 3) and not IDS.search(column.name)
 
 
 def _pair(columns: Sequence[Column]) -> tuple[Column, Column] | None:

@@ -85,6 +85,9 @@ class SpeechRecognition(WrittenText, AudioInput):
         text = encoder.ids(f" {values['target'].strip()}", special=False)  # Whisper writes a blank before the first word
         return [*(number for number in begin.values() if number is not None), *text, encoder.end]
 
+    def model_options(self, labels: Sequence[str]) -> dict[str, Any]:
+        return self.positions()
+
     def equip(self, model: Any, encoder: PromptEncoder, folder: Path) -> None:
         limit = getattr(model.config, "max_target_positions", None)
         asked = max(self.max_target_length, self.generation.max_new_tokens) + 4  # what Whisper begins with
