@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field, PrivateAttr
 
 from finespun.errors import ModelError
+from finespun.tasks.answers import languages
 from finespun.tasks.answers.written_text import IGNORED, WrittenText
 from finespun.tasks.base import Batch, Judgement, Outputs, Problem, Role, Values
 from finespun.tasks.inputs.prompts import PromptEncoder
@@ -71,6 +72,10 @@ class SpeechRecognition(WrittenText, AudioInput):
             if length > most:
                 said = f"is {length:.1f} seconds long, and the model hears {most} at once; cut it and its target into pieces"
                 yield "bad_audio", "audio", f"{said}, or set data.checks.bad_audio: drop"
+
+    def remarks(self, rows: pa.Table, labels: Sequence[str]) -> Iterator[str]:
+        yield from super().remarks(rows, labels)
+        yield from languages.remarks(rows["reference"].to_pylist(), "targets", self.language)
 
     def target_ids(self, values: Values, encoder: PromptEncoder) -> list[int]:
         """Returns language, task and no times, where the model knows them, the text, and the end."""
