@@ -19,7 +19,8 @@ SCRIPTS = {  # languages by their codes -> the scripts that Unicode's names of l
     "ar fa ps ur arab": "ARABIC",
     "hi mr ne sa deva": "DEVANAGARI",
     "el grek": "GREEK", "he yi hebr": "HEBREW", "hy armn": "ARMENIAN", "ka geor": "GEORGIAN", "th thai": "THAI",
-    "bn beng": "BENGALI", "ta taml": "TAMIL", "te telu": "TELUGU", "ko hang": "HANGUL CJK", "ja jpan": "HIRAGANA KATAKANA KATAKANA-HIRAGANA CJK",
+    "bn beng": "BENGALI", "ta taml": "TAMIL", "te telu": "TELUGU", "ko hang": "HANGUL CJK",
+    "ja jpan": "HIRAGANA KATAKANA KATAKANA-HIRAGANA CJK",
     "zh hans hant": "CJK",
 }  # fmt: skip
 OF_CODE = {code: frozenset(scripts.split()) for codes, scripts in SCRIPTS.items() for code in codes.split()}
