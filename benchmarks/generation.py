@@ -114,7 +114,7 @@ def theirs(table: pa.Table, model: Path, folder: Path, **options: Any) -> tuple[
         output_dir=str(folder), num_train_epochs=1, per_device_train_batch_size=BATCH, learning_rate=RATE, warmup_steps=0.06,
         weight_decay=config.optimizer.options["weight_decay"], bf16=choose(config.runtime).precision == "bf16-mixed",
         save_strategy="no", report_to="none", use_cpu=True, disable_tqdm=True, dataloader_pin_memory=False, max_length=None,
-        **options,
+        completion_only_loss=True, **options,
     )  # fmt: skip
     pairs = list(zip(table["input_ids"].to_pylist(), table["target"].to_pylist(), strict=True))
     rows = [
