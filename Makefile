@@ -67,6 +67,7 @@ bench: setup ## measure speed, side by side (benchmarks/README.md)
 	python benchmarks/frozen_backbone.py --rows 320 --epochs 50
 	python benchmarks/step_cost.py
 	python benchmarks/cpu_kernels.py
+	python benchmarks/image_reading.py
 	python benchmarks/scaling.py
 	python benchmarks/sweeps.py
 	python benchmarks/devices.py
