@@ -233,6 +233,11 @@ def proposed(path: Path) -> tuple[Reading, dict[str, Any]]:
     return reading_of(columns_of(seen.rows), folder=seen.kind in {"images", "recordings"}), seen.settings
 
 
+def test_a_name_that_only_ends_like_that_of_a_label_is_none() -> None:
+    wines = rows(review=sentence, country=one_of("pt", "de", "it"), points=number_of(80, 96, 1), vintage=one_of("2001", "2002"))
+    assert reading_of(columns_of(wines)).columns == {"text": "review", "target": "points"}
+
+
 @pytest.mark.parametrize("name", TABLE)
 def test_a_file_is_read_as_it_is_meant(tmp_path: Path, name: str) -> None:
     content, task, columns, settings = TABLE[name]
@@ -308,6 +313,10 @@ def test_a_sorted_file_shows_all_its_labels(tmp_path: Path) -> None:
         ("clip,seconds\na.wav,1.5\nb.wav,2.25\n", "no column looks like what is to be learnt"),
         ("text,id\nsome words here,1\nother words there,2\n", "no column looks like what is to be learnt"),
         ("text,label\n", "holds no rows"),
+        (
+            "text,label\nsome words here,good\nother words there,good\n",
+            r"beside the texts are label \(all 'good'\); say --task",
+        ),
     ],
 )
 def test_what_cannot_be_learnt_is_said(tmp_path: Path, content: str, told: str) -> None:

@@ -20,11 +20,11 @@ TEXTS = re.compile(
     re.IGNORECASE,
 )
 LABELS = re.compile(
-    r"label|class|category|categories|target|sentiment|topic|intent|queue|tags?|genre|type|kind|emotion|polarity|relation|outcome|"
-    r"is_|spam|stance|answer|priority|department|y$",
+    r"label|class|category|categories|target|sentiment|topic|intent|queue|(?<![a-z])tags?(?![a-z])|genre|type|kind|emotion|"
+    r"polarity|relation|outcome|(?<![a-z])is_|spam|stance|answer|priority|department|^y$",
     re.IGNORECASE,
 )
-NUMBERS = re.compile(r"score|rating|stars|price|value|target|similarity|amount|grade|points|quality|mean|y$", re.IGNORECASE)
+NUMBERS = re.compile(r"score|rating|stars|price|value|target|similarity|amount|grade|points|quality|mean|^y$", re.IGNORECASE)
 IDS = re.compile(r"(^|[_ .-])(id|idx|index|uuid|guid|key|no|number|row)$|^(id|idx|index)|^unnamed", re.IGNORECASE)
 GROUPS = re.compile(
     r"(author|user|customer|patient|speaker|document|doc|thread|session|subject|group|conversation)(_?id)?$", re.I
@@ -52,6 +52,7 @@ class Reading:
     certainty: str = SURE
     reasons: list[str] = field(default_factory=list)
     alternatives: list[str] = field(default_factory=list)  # other readings, as lines for the file
+    rivals: list[tuple[str, str, str]] = field(default_factory=list)  # task, role and column of what else could be learnt
     labels: Counter[str] = field(default_factory=Counter)
 
     def doubt(self, certainty: str, why: str) -> None:
@@ -135,7 +136,8 @@ def _labelled(columns: Sequence[Column]) -> Reading:
     if text is None:
         raise DataError(
             "no column holds texts, images or recordings, which is what is learnt from; the columns are"
-            f" {first_of([column.name for column in columns])}"
+            f" {first_of([column.name for column in columns])}; if one of them is text, say --task TASK --column text=NAME"
+            " (for tables of numbers, take scikit-learn)"
         )
     inputs = {"text": text.name}
     used = [column for column in rest if column is not text and not (pair and column is pair[1])]
@@ -238,10 +240,10 @@ def _single(columns: Sequence[Column]) -> Reading:
     if not ranked:
         raise DataError(
             "no column looks like what is to be learnt (few different values, or numbers); the columns beside the texts are"
-            f" {first_of([column.name for column in columns]) or 'none'}"
+            f" {first_of([_values(column) for column in columns]) or 'none'}; say --task TASK --column label=NAME if one is"
         )
     _, column, task = ranked[0]
-    role = "target" if task == "text_regression" else "label"
+    role = _role(task)
     reading = Reading(task=task, columns={role: column.name})
     if role == "label":
         reading.labels = column.counts
@@ -255,14 +257,22 @@ def _single(columns: Sequence[Column]) -> Reading:
         reading.reasons.append(f"{column.name!r} holds numbers, {len(column.counts)} different ones")
         if not (NUMBERS.search(column.name) or LABELS.search(column.name)):
             reading.doubt(LIKELY, f"its name, {column.name!r}, does not say that it is the target")
-    near = [other for weight, other, _ in ranked[1:] if weight > ranked[0][0] / 2]
-    if near:
-        reading.doubt(
-            GUESS if ranked[1][0] > 0.9 * ranked[0][0] else LIKELY, "it could also be " + first_of([repr(c.name) for c in near])
-        )
+    reading.rivals = [(other, _role(other), near.name) for weight, near, other in ranked[1:] if weight > ranked[0][0] / 2]
+    if reading.rivals:
+        names = first_of([repr(name) for *_, name in reading.rivals])
+        reading.doubt(GUESS if ranked[1][0] > 0.9 * ranked[0][0] else LIKELY, f"{names} could be what is learnt, too")
     elif role == "label" and not LABELS.search(column.name):
         reading.doubt(LIKELY, f"its name, {column.name!r}, does not say that it is labels")
     return reading
+
+
+def _role(task: str) -> str:
+    return "target" if task == "text_regression" else "label"
+
+
+def _values(column: Column) -> str:
+    """Returns a column's name, and its value if it has one alone: nothing can be told apart by it."""
+    return f"{column.name} (all {next(iter(column.counts))!r})" if len(column.counts) == 1 else column.name
 
 
 def _candidates(columns: Sequence[Column]) -> Iterator[tuple[float, Column, str]]:
