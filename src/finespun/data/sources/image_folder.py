@@ -1,4 +1,4 @@
-"""A folder of images, or of texts, as rows: each file, and the name of the sub-folder that is its label."""
+"""A folder of images, of recordings, or of texts, as rows: each file, and the name of the sub-folder that is its label."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from finespun.errors import DataError, listed
 
 ENDINGS = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 TEXT = ".txt"
+SOUNDS = (".aif", ".aiff", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav")
 OF_SYSTEMS = {"thumbs.db", "desktop.ini"}  # that Windows puts beside images
 SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
@@ -35,11 +36,14 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in ENDINGS
 
 
-def holds_texts(folder: Path) -> bool:
-    """Whether the first file below a folder's sub-folders is a text."""
-    inside = (path for path in files(folder) if path.parent != folder)
-    first = next(inside, None)
-    return first is not None and first.suffix.lower() == TEXT
+def is_sound(path: Path) -> bool:
+    """Whether a file's ending is that of a recording."""
+    return path.suffix.lower() in SOUNDS
+
+
+def is_item(path: Path) -> bool:
+    """Whether a file's ending is that of an image, a recording, or a text."""
+    return path.suffix.lower() in {*ENDINGS, *SOUNDS, TEXT}
 
 
 def rows(folder: Path, encoding: str | None = None) -> Iterator[dict[str, str]]:
@@ -48,8 +52,8 @@ def rows(folder: Path, encoding: str | None = None) -> Iterator[dict[str, str]]:
     Raises:
         DataError: there is no such file, one lies in no sub-folder, or the sub-folders are splits and not labels.
     """
-    texts = holds_texts(folder)
-    wanted = (TEXT,) if texts else ENDINGS
+    texts = _holds_texts(folder)
+    wanted = (TEXT,) if texts else (*ENDINGS, *SOUNDS)
     found = False
     tops = {each.name for each in folder.iterdir() if each.is_dir() and not each.name.startswith(".")}
     if tops and {each.lower() for each in tops} <= SPLIT_NAMES:
@@ -68,7 +72,16 @@ def rows(folder: Path, encoding: str | None = None) -> Iterator[dict[str, str]]:
         row = {"file": inside.as_posix(), "folder": inside.parts[0]}
         yield row | {"text": _read(path, encoding)} if texts else row
     if not found:
-        raise DataError(f"{folder}: holds no image ({listed(ENDINGS)}); put a sub-folder of images for each label into it")
+        raise DataError(
+            f"{folder}: holds no image ({listed(ENDINGS)}) and no recording ({listed(SOUNDS)}); put a sub-folder of them for"
+            " each label into it"
+        )
+
+
+def _holds_texts(folder: Path) -> bool:
+    """Whether the first file below a folder's sub-folders is a text."""
+    first = next((path for path in files(folder) if path.parent != folder), None)
+    return first is not None and first.suffix.lower() == TEXT
 
 
 def _read(path: Path, encoding: str | None) -> str:
