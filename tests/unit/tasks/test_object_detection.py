@@ -94,7 +94,7 @@ def tiny(folder: Path, name: str) -> Path:
         levels = {} if name == "conditional_detr" else {"num_feature_levels": 3}
         config = getattr(transformers, f"{kind}Config")(
             use_timm_backbone=False, use_pretrained_backbone=False, backbone=None, backbone_config=net, d_model=32,
-            num_queries=8, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
+            num_queries=8, encoder_layers=1, decoder_layers=2, encoder_attention_heads=2, decoder_attention_heads=2,
             encoder_ffn_dim=16, decoder_ffn_dim=16, **levels,
         )  # fmt: skip
         model = getattr(transformers, f"{kind}ForObjectDetection")(config)
