@@ -72,7 +72,7 @@ bench: setup ## measure speed, side by side (benchmarks/README.md)
 	python benchmarks/sweeps.py
 	python benchmarks/devices.py
 
-EXTRAS := dev demo images keras bench generation retrieval speech gguf hub s3 postgresql joblib slurm ray explain
+EXTRAS := dev demo images keras bench generation retrieval als index speech gguf hub s3 postgresql joblib slurm ray explain
 lock: setup ## resolve pyproject.toml anew into the lock files (needs uv)
 	uv pip compile pyproject.toml $(EXTRAS:%=--extra %) --universal --python-version 3.11 \
 	  --generate-hashes --no-annotate --no-header --no-emit-index-url --quiet | python .ci/split_lock.py

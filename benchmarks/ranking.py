@@ -18,7 +18,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from finespun.evaluation.predictor import Predictor
-from finespun.tasks.ranking.nearest import nearest
+from finespun.tasks.ranking.search.nearest import nearest
 
 USERS, ITEMS, WIDTH, COUNT = 10_000, 100_000, 64, 100
 WORDS = "good film story actor scene music long slow funny end first time never seen plot war love city night king"

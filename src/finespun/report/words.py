@@ -27,7 +27,7 @@ METHODS = {
     "most_frequent_class": "most frequent class", "usual_class_of_place": "usual class of each place",
     "usual_box_of_label": "usual box of each label",
     "bm25": "BM25", "popularity": "most popular items", "ease": "EASE",
-    "item_knn": "item-kNN",
+    "item_knn": "item-kNN", "als": "ALS",
     "lead": "first words of the source", "source": "the source itself", "nearest_training_row": "nearest training row's target",
     "zero_shot": "the model before fine-tuning", "untrained": "the model before fine-tuning",
 }  # fmt: skip

@@ -128,6 +128,7 @@ class Task(Protocol):
     ranks: bool  # its answers are items of a catalogue, which is prepared beside the rows and kept beside the model
     rows_at_once: int  # as many are encoded, written and answered together: what memory is asked to hold
     unit: str  # what `length` counts
+    dtype: str  # what weights are held in while a trained model predicts rows
     miner: Miner | None  # what `with_miner` has set
 
     def reading_from(self, *folders: Path, inside: Sequence[Path] | None = None) -> Self:
@@ -309,6 +310,7 @@ class Defaults(Section):
     answers_untrained: ClassVar[bool] = False
     rows_at_once: ClassVar[int] = 4096
     unit: ClassVar[str] = "tokens"
+    dtype: ClassVar[str] = "float32"
 
     problem_type: ClassVar[str | None] = None  # transformers' name for the kind of loss
 

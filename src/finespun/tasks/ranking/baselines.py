@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 MOST_ITEMS = 8_000  # of EASE, which inverts a matrix of items by items
 REGULARISATION = 250.0  # of EASE
+FACTORS = 32  # of ALS
 BLOCK = 1024  # users
 
 
@@ -37,7 +38,9 @@ def lexical(queries: Sequence[str], items: Sequence[str], count: int) -> dict[st
 def collaborative(
     train: pa.Table, split: pa.Table, items: int, count: int, *, leave_out: bool
 ) -> dict[str, Outputs]:  # fmt: skip
-    """Returns rankings by popularity, by item-kNN (cosines of items' users) and by EASE (Steck, WWW 2019).
+    """Returns rankings by popularity, by item-kNN (cosines of items' users), by EASE and by ALS, where `implicit` is installed.
+
+    EASE: Steck, WWW 2019; ALS: Hu et al., "Collaborative Filtering for Implicit Feedback Datasets", ICDM 2008.
 
     Args:
         train: rows that the methods are fitted on.
@@ -55,7 +58,23 @@ def collaborative(
     methods: dict[str, Any] = {"popularity": popular, "item_knn": cosines.tocsr()}
     if items <= MOST_ITEMS:
         methods["ease"] = _ease(common.toarray())
-    return {name: _ranked(method, asked, count, leave_out=leave_out) for name, method in methods.items()}
+    found = {name: _ranked(method, asked, count, leave_out=leave_out) for name, method in methods.items()}
+    factors = _factors(seen, asked)
+    return found | ({"als": _ranked(factors[1].T, asked, count, leave_out=leave_out, users=factors[0])} if factors else {})
+
+
+def _factors(seen: Any, asked: Any) -> tuple[Any, Any] | None:
+    """Returns ALS's vectors of who is asked about, (users, factors), and of all items, (items, factors)."""
+    try:
+        from implicit.cpu.als import AlternatingLeastSquares  # noqa: PLC0415  (an extra that only this baseline needs)
+        from threadpoolctl import threadpool_limits  # noqa: PLC0415
+    except ImportError:
+        print("warning: baseline als left out: pip install 'finespun[als]'", flush=True)  # noqa: T201
+        return None
+    with threadpool_limits(1, "blas"):  # its own threads and those of BLAS hinder each other
+        model = AlternatingLeastSquares(factors=FACTORS, random_state=0)
+        model.fit(seen, show_progress=False)
+        return model.recalculate_user(np.arange(asked.shape[0]), asked), model.item_factors
 
 
 def _ease(common: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -65,14 +84,16 @@ def _ease(common: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(weights)
 
 
-def _ranked(method: Any, asked: Any, count: int, *, leave_out: bool) -> Outputs:
+def _ranked(method: Any, asked: Any, count: int, *, leave_out: bool, users: Any = None) -> Outputs:
+    """Ranks items by what all users give them, (items,), or by users (their histories, where not given) times a matrix."""
+    users = asked if users is None else users
     found: list[NDArray[np.float64]] = []
     for start in range(0, asked.shape[0], BLOCK):
-        users = asked[start : start + BLOCK]
+        some, histories = users[start : start + BLOCK], asked[start : start + BLOCK]
         alike = getattr(method, "ndim", 2) == 1
-        scores = np.tile(method, (users.shape[0], 1)) if alike else np.asarray(_dense(users @ method), dtype=np.float64)
+        scores = np.tile(method, (some.shape[0], 1)) if alike else np.asarray(_dense(some @ method), dtype=np.float64)
         if leave_out:
-            scores[users.toarray() > 0] = -np.inf
+            scores[histories.toarray() > 0] = -np.inf
         places = np.argsort(-scores, axis=1, kind="stable")[:, :count]
         found += [*np.stack([places.astype(np.float64), np.take_along_axis(scores, places, axis=1)], axis=1)]
     return found

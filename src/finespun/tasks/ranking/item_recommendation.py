@@ -15,10 +15,10 @@ from finespun.data.cells import is_blank
 from finespun.tasks.base import Batch, Columns, Outputs, Problem, Role, Values
 from finespun.tasks.inputs.text import TextEncoder, pad
 from finespun.tasks.ranking import baselines, next_item
-from finespun.tasks.ranking.catalogue import Catalogue, stacked
 from finespun.tasks.ranking.ranked import Queries, Ranked
 from finespun.tasks.ranking.scores import Values as Scores
 from finespun.tasks.ranking.scores import by_place, coverage, weighted
+from finespun.tasks.ranking.search.catalogue import Catalogue, stacked
 
 if TYPE_CHECKING:
     import pyarrow as pa

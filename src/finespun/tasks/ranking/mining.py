@@ -20,7 +20,7 @@ from finespun.errors import ConfigError
 from finespun.tasks.base import Batch
 from finespun.tasks.inputs.text import pad
 from finespun.tasks.ranking.contrastive import gathered
-from finespun.tasks.ranking.nearest import QUERIES, nearest
+from finespun.tasks.ranking.search.nearest import QUERIES, nearest
 
 ROWS = 64  # of one forward pass
 Rows = NDArray[np.int64]  # places in a split, or among its items

@@ -14,8 +14,8 @@ from pydantic import PositiveInt, PrivateAttr
 
 from finespun.errors import DataError, ModelError
 from finespun.tasks.base import Defaults, Judgement, Outputs
-from finespun.tasks.ranking.catalogue import Catalogue, stacked
 from finespun.tasks.ranking.scores import Values, by_query, first_hits, weighted
+from finespun.tasks.ranking.search.catalogue import Catalogue, stacked
 
 if TYPE_CHECKING:
     import pyarrow as pa

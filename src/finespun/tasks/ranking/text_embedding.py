@@ -18,9 +18,9 @@ from finespun.tasks.base import Batch, Columns, Judgement, Miner, Outputs, Probl
 from finespun.tasks.inputs.text import TextEncoder
 from finespun.tasks.metrics.scores import regression_scores
 from finespun.tasks.ranking.baselines import lexical
-from finespun.tasks.ranking.catalogue import Catalogue
 from finespun.tasks.ranking.pairs import SIDES, TextPairs, number_of, side
 from finespun.tasks.ranking.ranked import Queries, Ranked
+from finespun.tasks.ranking.search.catalogue import Catalogue
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -78,6 +78,10 @@ class TextEmbedding(TextPairs, Ranked):
     @property
     def ranks(self) -> bool:
         return not self.scored
+
+    @property
+    def dtype(self) -> str:  # type: ignore[override]  # a constant of other tasks
+        return self.vector_dtype
 
     @property
     def whole_steps(self) -> bool:  # type: ignore[override]  # a constant of other rankings
@@ -253,7 +257,7 @@ class TextEmbedding(TextPairs, Ranked):
         import torch  # noqa: PLC0415
         from torch.nn.functional import normalize  # noqa: PLC0415
 
-        kind, half = inputs["input_ids"].device.type, self.vector_dtype == "bfloat16"
+        kind, half = inputs["input_ids"].device.type, self.dtype == "bfloat16" and model.dtype == torch.float32
         prefixes = ("", "positive_") if self.scored and "positive_input_ids" in inputs else ("",)
         with torch.autocast(kind, torch.bfloat16, enabled=half):
             given = [self.vectors(model, side(inputs, prefix)) for prefix in prefixes]
@@ -284,8 +288,8 @@ class TextEmbedding(TextPairs, Ranked):
         """Returns scores of queries against the distinct positives of the same rows; `vectors` is (rows, 2, width)."""
         import torch  # noqa: PLC0415
 
-        from finespun.tasks.ranking.nearest import nearest  # noqa: PLC0415  (imports torch)
         from finespun.tasks.ranking.scores import by_query, weighted  # noqa: PLC0415
+        from finespun.tasks.ranking.search.nearest import nearest  # noqa: PLC0415  (imports torch)
 
         _, first, which = np.unique(numbers, return_index=True, return_inverse=True)
         places = nearest(torch.from_numpy(vectors[:, 0]), torch.from_numpy(vectors[first, 1]), 10)[1]

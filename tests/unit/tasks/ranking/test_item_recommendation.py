@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from implicit.cpu.als import AlternatingLeastSquares
 from pydantic import ValidationError
+from scipy.sparse import csr_matrix
 from torch.nn.functional import cross_entropy
 
 from finespun.artifacts import Artifacts
@@ -243,6 +246,22 @@ def test_baselines_are_what_their_papers_say(learnt: Any) -> None:
     cosines = (seen.T @ seen) / np.outer(norms, norms)
     np.fill_diagonal(cosines, 0)
     assert np.allclose(np.stack(found["item_knn"])[:, 1], -np.sort(-(asked @ cosines), axis=1)[:, :5], atol=1e-6)
+    places, scores = np.stack(found["als"])[:, 0].astype(int), np.stack(found["als"])[:, 1]
+    model = AlternatingLeastSquares(factors=baselines.FACTORS, random_state=0, num_threads=1)
+    model.fit(csr_matrix(seen), show_progress=False)
+    given = model.recommend(
+        np.arange(len(asked)), csr_matrix(asked), N=5, recalculate_user=True, filter_already_liked_items=False
+    )
+    assert np.allclose(scores, given[1], atol=1e-4)
+    assert (places[:, 0] == given[0][:, 0]).mean() > 0.9
+
+
+def test_als_is_left_out_without_its_package(learnt: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setitem(sys.modules, "implicit.cpu.als", None)
+    _, prepared, _ = learnt
+    found = baselines.collaborative(prepared.open("train"), prepared.open("val"), 11, 5, leave_out=False)
+    assert set(found) == {"popularity", "item_knn", "ease"}
+    assert "als left out: pip install 'finespun[als]'" in capsys.readouterr().out
 
 
 def test_scores_by_place_are_those_of_rankings() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from embedders import TARGET, TASK, batch_of, build, model_of, pairs
 from finespun.evaluation.predict_file import predict_file
 from finespun.evaluation.predictor import Predictor
 from finespun.tasks.base import Batch
-from finespun.tasks.ranking.nearest import nearest
+from finespun.tasks.ranking.search.nearest import nearest
 from several import together
 from small_run import small_config
 from tuned import measured, prepared, tuned
@@ -134,8 +135,8 @@ def test_the_same_item_is_no_negative_and_a_row_that_does_not_count_is_nobodys(t
 
 @pytest.mark.parametrize("count", [1, 7, 40])
 def test_nearest_is_a_brute_force(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finespun.tasks.ranking.nearest.SCORES", 60)
-    monkeypatch.setattr("finespun.tasks.ranking.nearest.QUERIES", 4)
+    monkeypatch.setattr("finespun.tasks.ranking.search.nearest.SCORES", 60)
+    monkeypatch.setattr("finespun.tasks.ranking.search.nearest.QUERIES", 4)
     torch.manual_seed(1)
     queries, items = torch.randn(9, 5), torch.randn(40, 5)
     without = [torch.randperm(40)[:place] for place in range(9)]
@@ -170,6 +171,23 @@ def test_the_folder_is_a_model_of_sentence_transformers(model: Path) -> None:
     predictor.task = predictor.task.of_items()
     found = [answer["vector"] for answer in predictor.predict([{"text": text} for text in texts])]
     assert np.allclose(found, theirs, atol=1e-5)
+
+
+def test_half_as_many_bits_change_cosines_little(model: Path, tmp_path: Path) -> None:
+    shutil.copytree(model, tmp_path / "half")
+    record = json.loads((model / "run.json").read_text())
+    record["task"]["vector_dtype"] = "bfloat16"
+    (tmp_path / "half" / "run.json").write_text(json.dumps(record))
+    vectors = []
+    for folder in (model, tmp_path / "half"):
+        predictor = Predictor(folder)
+        predictor.task = predictor.task.of_items()
+        vectors.append(
+            np.array([answer["vector"] for answer in predictor.predict([{"text": row["text"]} for row in pairs(6)])])
+        )
+    assert predictor.model.dtype == torch.bfloat16
+    assert np.abs((vectors[0] * vectors[1]).sum(axis=1) - 1).max() < 1e-3
+    assert np.allclose(np.linalg.norm(vectors[1], axis=1), 1, atol=1e-5)
 
 
 def test_predictions_are_the_nearest_items(model: Path, tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import torch
 
+    from finespun.tasks.ranking.search.index import ItemIndex
+
 FILE = "items.arrow"
 VECTOR = "vector"
 
@@ -28,6 +30,7 @@ class Catalogue:
 
     table: pa.Table  # `item`, what a person calls it, and what else is known of it
     vectors: NDArray[np.float32]
+    folder: Path | None = None  # that they were read from
 
     @cached_property
     def names(self) -> list[str]:
@@ -57,11 +60,21 @@ class Catalogue:
             warnings.filterwarnings("ignore", ".*NumPy array is not writable.*")
             return torch.from_numpy(self.vectors)
 
+    @cached_property
+    def index(self) -> ItemIndex | None:
+        """What finds the nearest of many items; None where each is compared with."""
+        from finespun.tasks.ranking.search import index  # noqa: PLC0415  (imports torch)
+
+        return index.opened(self.vectors, self.folder) if len(self.vectors) > index.EXACT else None
+
     def nearest(self, queries: torch.Tensor, count: int, *, without: list[torch.Tensor] | None = None) -> list[Any]:
         """Returns positions and scores of the nearest items, (2, count) a query."""
-        from finespun.tasks.ranking.nearest import nearest  # noqa: PLC0415  (imports torch)
+        from finespun.tasks.ranking.search.nearest import nearest  # noqa: PLC0415  (imports torch)
 
-        scores, places = nearest(queries, self.tensor, count, without=without)
+        if self.index is not None:
+            scores, places = self.index.nearest(queries, count, without=without)
+        else:
+            scores, places = nearest(queries, self.tensor, count, without=without)
         return [*np.stack([places.cpu().numpy().astype(np.float64), scores.double().cpu().numpy()], axis=1)]
 
     def write(self, folder: Path) -> None:
@@ -72,6 +85,10 @@ class Catalogue:
         whole = self.table.append_column(VECTOR, pa.FixedSizeListArray.from_arrays(values, self.vectors.shape[1]))
         with pa.OSFile(str(folder / FILE), "wb") as sink, pa.ipc.new_file(sink, whole.schema) as writer:
             writer.write_table(whole.combine_chunks())
+        if self.index is not None:
+            from finespun.tasks.ranking.search import index  # noqa: PLC0415
+
+            self.index.write(folder / index.FILE)
 
     @classmethod
     def read(cls, folder: Path) -> Catalogue | None:
@@ -91,7 +108,7 @@ class Catalogue:
             vectors = column.flatten().to_numpy().reshape(len(column), column.type.list_size)
         except (OSError, pa.ArrowInvalid, KeyError, AttributeError, ValueError) as error:
             raise ModelError(f"{path}: holds no items that can be read ({error}); run `dvc repro --force finetune`") from error
-        return cls(whole.drop_columns([VECTOR]), vectors)
+        return cls(whole.drop_columns([VECTOR]), vectors, folder)
 
 
 def stacked(vectors: Sequence[NDArray[np.float64]]) -> NDArray[np.float32]:
