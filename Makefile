@@ -46,14 +46,17 @@ check: setup ## ruff, mypy --strict, import-linter
 	mypy
 	lint-imports
 
+# Two files of tests at a time, a thread each: two threads on a core that others want would wait for each other.
+TESTS := OMP_NUM_THREADS=1 pytest --numprocesses=2 --dist=loadfile
+
 test: check ## all checks, and the tests but for the slow ones
-	pytest
+	$(TESTS)
 
 test-faults: setup ## every bad input and every fault of docs/reliability.md, counted (an hour)
-	pytest tests/faults -m "slow or not slow"
+	$(TESTS) tests/faults -m "slow or not slow"
 
 test-all: check ## all checks and all tests (over an hour)
-	pytest -m "slow or not slow"
+	$(TESTS) -m "slow or not slow"
 
 bench: setup ## measure speed, side by side (benchmarks/README.md)
 	dvc repro
@@ -64,6 +67,7 @@ bench: setup ## measure speed, side by side (benchmarks/README.md)
 	python benchmarks/frozen_backbone.py --rows 320 --epochs 50
 	python benchmarks/step_cost.py
 	python benchmarks/cpu_kernels.py
+	python benchmarks/image_reading.py
 	python benchmarks/scaling.py
 	python benchmarks/sweeps.py
 	python benchmarks/devices.py

@@ -77,3 +77,15 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Proje
     made.run("dvc", "repro")
     made.commit("results")
     return made
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Prints how many bad inputs and faults of the machine `tests/faults` tried, and how many held."""
+    for kind in ("inputs", "faults"):
+        outcomes = {
+            outcome: sum(f"faults/test_{kind}_" in report.nodeid for report in terminalreporter.stats.get(outcome, []))
+            for outcome in ("passed", "failed", "error")
+        }
+        if sum(outcomes.values()):
+            bad = outcomes["failed"] + outcomes["error"]
+            terminalreporter.write_line(f"{kind}: {outcomes['passed'] + bad} tried, {outcomes['passed']} held, {bad} did not")

@@ -44,7 +44,7 @@ def small_config(**changes: Any) -> RunConfig:
             "accelerator": "cpu", "devices": 1, "nodes": 1, "rendezvous": None, "slurm": None,
             "strategy": "ddp", "device_batch_size": None,
             "gradient_checkpointing": False, "cpu_kernels": True,
-            "feature_cache_gb": 1.0, "num_workers": 0, "progress_bar": False,
+            "feature_cache_gb": 1.0, "image_cache_gb": 1.0, "num_workers": 0, "progress_bar": False,
             "checkpoint_seconds": 0.0, "stall_minutes": 1.0,
             "tracking": True, "tracking_uri": None, "system_metrics": False, "prepare_with": "local", "mlflow_experiment": "x",
             "lightning": {}, "allow_targets": [],

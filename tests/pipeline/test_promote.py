@@ -38,7 +38,7 @@ def test_dvc_reaches_the_metric_of_the_promoted_trial(project: Project) -> None:
     project.run("finespun", "run", "-m", "strategy=head,llrd", "optimizer.lr=2e-3,5e-3", "seed=3", "trainer.batch_size=8",
                 "sweep.name=rates")  # fmt: skip
     said = promote(project, "rates").stdout
-    assert "`dvc repro` will run: configure, prepare, finetune, evaluate" in said
+    assert "`dvc repro` will run: configure, prepare, finetune, evaluate, test, report" in said
 
     listed = project.run("finespun", "sweeps").stdout
     assert "rates  4 done  val/f1_macro" in listed

@@ -11,7 +11,10 @@ from finespun.errors import MachineError
 @click.command()
 @click.option("--fix", is_flag=True, help="Mend what is safe to mend, and look again.")
 def doctor(*, fix: bool) -> None:
-    """Check what keeps a project from working: locks, torn files, folders, disk, versions; each with its remedy."""
+    """Check what keeps a project from working, and say the remedies.
+
+    Locks, torn files, folders, disk, versions, devices, caches, servers.
+    """
     from finespun.doctor.examination import doctor as examine  # noqa: PLC0415
 
     examine(this_project(), fix=fix)
@@ -19,7 +22,10 @@ def doctor(*, fix: bool) -> None:
 
 @click.command()
 def sync() -> None:
-    """Send what MLflow has not received: of runs whose server was away, or whose process was killed."""
+    """Send what MLflow has not received.
+
+    Of runs whose server was away, or whose process was killed.
+    """
     from finespun.config.compose import compose  # noqa: PLC0415
     from finespun.tracking.client import Tracker  # noqa: PLC0415
 

@@ -19,7 +19,9 @@ from finespun.errors import DataError, FinespunError
 @click.option("--column", "columns", multiple=True, metavar="ROLE=COLUMN", help="The column of a role, such as label=queue.")
 @click.option("--force", is_flag=True, help="Write over files that are there already.")
 def init(path: Path | None, name: str | None, task: str | None, columns: tuple[str, ...], *, force: bool) -> None:
-    """Look at a file or folder of data, and write conf/data/NAME.yaml and params.yaml so that `dvc repro` learns it.
+    """Look at your data and set the project up to learn them.
+
+    Writes conf/data/NAME.yaml and sets params.yaml, so that `dvc repro` fine-tunes on a file or folder of data.
 
     Without PATH, in a terminal, it asks.
     """
@@ -60,7 +62,10 @@ def _problems(artifacts: Artifacts) -> str:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print all findings as JSON.")
 def check(*, as_json: bool) -> None:
-    """Check the data that params.yaml names, as `prepare` does: everything at once; exit code 3 if there are errors."""
+    """Check the data that params.yaml names, as `prepare` does.
+
+    Everything at once; the exit code is 3 if there are errors.
+    """
     from finespun.own_data import check as checking  # noqa: PLC0415
 
     found = checking.examined(this_project())

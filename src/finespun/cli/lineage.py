@@ -11,7 +11,7 @@ from finespun.errors import MachineError
 @click.command()
 @click.argument("given", metavar="X")
 def trace(given: str) -> None:
-    """Print the chain from data to model and report, and verify it.
+    """Print the chain from data to model and report, verified.
 
     X is a run id, a model's folder, NAME@ALIAS of the registry, a git commit or a data file. Ends with 1 where a link is
     broken, and names it.
@@ -37,7 +37,10 @@ MARKS = {"ok": "+", "gone": "-", "differs": "!"}
 
 @click.command()
 def plan() -> None:
-    """Print which stages `dvc repro` would run and why, what they took last time, and what its cache has; change nothing."""
+    """Print which stages `dvc repro` would run, and why.
+
+    Also what they took last time, and what DVC's cache has; nothing is changed.
+    """
     from finespun.lineage.plan import plan as planned  # noqa: PLC0415
     from finespun.lineage.plan import show  # noqa: PLC0415
 
@@ -49,7 +52,10 @@ def plan() -> None:
 @click.argument("run_id", metavar="RUN_ID")
 @click.option("--keep", is_flag=True, help="Keep the temporary folder.")
 def reproduce(run_id: str, *, keep: bool) -> None:
-    """Make the model of a run anew, from its commit in a temporary folder, and say whether the bits are the same."""
+    """Make the model of a run anew, and compare the bits.
+
+    From the run's commit, in a temporary folder.
+    """
     from finespun.lineage.reproduce import reproduce as again  # noqa: PLC0415
 
     found = again(run_id, this_project(), keep=keep)

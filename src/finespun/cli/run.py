@@ -12,7 +12,10 @@ from finespun.artifacts import this_project
 )
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
 def run(overrides: tuple[str, ...]) -> None:
-    """Explore: fine-tune and evaluate apart from `dvc repro` (Hydra: KEY=VALUE, --multirun, --cfg job, --help)."""
+    """Fine-tune with KEY=VALUE changes; -m searches.
+
+    A Hydra app (KEY=VALUE, --multirun, --cfg job, --help) that leaves the results of `dvc repro` alone.
+    """
     from finespun.explore import explore  # noqa: PLC0415
 
     explore(list(overrides))
@@ -21,7 +24,7 @@ def run(overrides: tuple[str, ...]) -> None:
 @click.command()
 @click.argument("name", required=False)
 def sweeps(name: str | None) -> None:
-    """List the sweeps of `finespun run -m` with their trials and the best; of one, each trial."""
+    """List the sweeps of `finespun run -m`; of one, each trial."""
     from finespun.sweeps.listing import show_all, show_one  # noqa: PLC0415
 
     if name is None:
@@ -34,7 +37,10 @@ def sweeps(name: str | None) -> None:
 @click.argument("what", metavar="SWEEP|RUN_ID")
 @click.option("--name", help="Of the experiment [default: that of the sweep].")
 def promote(what: str, name: str | None) -> None:
-    """Make the best trial of a sweep, or a run, the project's: conf/experiment/NAME.yaml and params.yaml."""
+    """Make the best trial of a sweep, or a run, the project's.
+
+    Writes conf/experiment/NAME.yaml and sets params.yaml; `dvc repro` then makes its model.
+    """
     from finespun.sweeps.promote import promote as promote_it  # noqa: PLC0415
 
     promote_it(this_project(), what, name)
@@ -44,7 +50,9 @@ def promote(what: str, name: str | None) -> None:
 @click.argument("run_id", metavar="[RUN_ID]", required=False)
 @click.option("--force", is_flag=True, help="Make it the champion even if it is no better.")
 def register(run_id: str | None, *, force: bool) -> None:
-    """Register a model in MLflow as `candidate`, and as `champion` if it passes the gate of conf/evaluation.
+    """Register a model in MLflow as candidate, or as champion.
+
+    It becomes the `champion` if it passes the gate of conf/evaluation.
 
     RUN_ID is that of models/finetuned unless it is given. The model must have been tested (`dvc repro`).
     """

@@ -10,7 +10,7 @@ from finespun.artifacts import Artifacts, this_project
 
 
 @click.command()
-@click.option("--port", default=5000, show_default=True, help="Where to listen on 127.0.0.1.")
+@click.option("--port", default=5000, type=click.IntRange(1, 65535), show_default=True, help="Where to listen on 127.0.0.1.")
 def ui(port: int) -> None:
     """Open MLflow's pages on 127.0.0.1 with this project's runs."""
     from finespun.tracking.ui import serve  # noqa: PLC0415
@@ -29,7 +29,7 @@ def summary() -> None:
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False), required=False)
 def report(folder: Path | None) -> None:
-    """Write the report of a folder of `finespun run`, or of the project [default], as one HTML page."""
+    """Write the report of a run, or of the project, as one page."""
     from finespun.config.compose import compose  # noqa: PLC0415
     from finespun.report.champion import beside_champion  # noqa: PLC0415
     from finespun.report.facts import read  # noqa: PLC0415
@@ -53,7 +53,9 @@ def report(folder: Path | None) -> None:
     help="Whose rows both predicted.",
 )
 def compare(folders: tuple[Path, ...], split: str) -> None:
-    """Compare models on the same rows: scores beside the first, with intervals and McNemar's test.
+    """Compare models on the same rows.
+
+    Scores beside those of the first, with intervals and McNemar's test.
 
     FOLDERS are folders of `finespun run`, or `.` for the project.
     """

@@ -52,7 +52,9 @@ def predict(
     source: Path, output: Path, model: Path | None, columns: tuple[str, ...], top_k: int, devices: int, *,
     draw: str | None, strict: bool, allow_outside: bool, trust_remote_code: bool, **reading: str | None,
 ) -> None:  # fmt: skip
-    """Predict each row of INPUT (CSV, JSON Lines, Parquet; a folder of images; - reads one input a line).
+    """Predict each row of a file, a folder or standard input.
+
+    INPUT is CSV, JSON Lines, Parquet, a folder of images, or - for one input a line.
 
     A row that cannot be predicted says why in the column `error`.
     """
@@ -68,7 +70,8 @@ def predict(
         allow_outside=allow_outside, trust_remote_code=trust_remote_code,
     )  # fmt: skip
     bad = f", {failed:,} of them could not be predicted (column error)" if failed else ""
-    click.echo(f"{count:,} row{'s' if count != 1 else ''} -> {output}{bad}", err=True)
+    where = "standard output" if str(output) == "-" else output
+    click.echo(f"{count:,} row{'s' if count != 1 else ''} -> {where}{bad}", err=True)
 
 
 @click.command()
@@ -85,7 +88,10 @@ def predict(
 def embed(
     source: Path, output: Path, model: Path | None, columns: tuple[str, ...], devices: int, *, trust_remote_code: bool
 ) -> None:
-    """Write the vector of each row of INPUT (CSV, JSON Lines, Parquet; - reads one text a line), of length 1."""
+    """Write the vector of each row of a file, of length 1.
+
+    INPUT is CSV, JSON Lines, Parquet, or - for one text a line.
+    """
     from finespun.evaluation.predict_devices import predict_on  # noqa: PLC0415
 
     count, failed = predict_on(
@@ -117,7 +123,9 @@ def columns_by_role(columns: tuple[str, ...]) -> dict[str, str]:
 def explain(
     given: str | None, row: int | None, model: Path | None, output: Path | None, *, trust_remote_code: bool
 ) -> None:  # fmt: skip
-    """Show what in a text or an image made the predicted label (integrated gradients), and check it against deleting parts.
+    """Show what in a text or an image made the predicted label.
+
+    Integrated gradients, checked against deleting parts.
 
     IMAGE is the path of a file. --row takes the number that the report and predictions.parquet give a row.
     """

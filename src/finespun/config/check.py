@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from finespun.config.sections import RunConfig, SweepConfig, Target
 from finespun.errors import ConfigError, did_you_mean, listed
 
 SPLIT_ROLES = ("group", "split", "time")  # of any task: columns that decide on splits
+CHOICE = re.compile(r"[A-Za-z]\w*(-\w+)*", re.ASCII)  # a name that Hydra's overrides take as it stands
+ALLOWED = "such a name begins with a letter, and has ASCII letters, digits, _ and - alone"
 FROM_ENVIRONMENT = "reads an environment variable, which would be recorded; only the section runtime may"
 
 
@@ -118,6 +121,12 @@ def check_choices(conf: Path, dials: Mapping[str, Any], where: str) -> list[str]
         if dial not in groups:
             known = [*groups, "seed"]
             problems.append(f"{where}: {dial}: unknown key{did_you_mean(dial, known)}; allowed: {listed(known)}")
+        elif value is None:
+            problems.append(f"{where}: {dial}: is empty; choose one of: {listed(groups[dial])}")
+        elif str(value) in groups[dial] and not (isinstance(value, str) and CHOICE.fullmatch(value)):
+            problems.append(
+                f"{where}: {dial}: {value!r} is no name of a file in conf/: {ALLOWED}; rename conf/{dial}/{value}.yaml"
+            )
         elif str(value) not in groups[dial]:
             problems.append(
                 f"{where}: {dial}: there is no conf/{dial}/{value}.yaml{did_you_mean(str(value), groups[dial])};"

@@ -475,6 +475,7 @@ class RuntimeConfig(Section):
     gradient_checkpointing: bool
     cpu_kernels: bool
     feature_cache_gb: NonNegativeFloat
+    image_cache_gb: NonNegativeFloat
     num_workers: NonNegativeInt
     prepare_with: Literal["local", "ray"]
     progress_bar: bool

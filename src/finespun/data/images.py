@@ -5,14 +5,15 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import math
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,11 @@ BYTES_A_PIXEL = 8  # of the largest files: four channels of 16 bits, not compres
 METADATA = 64_000_000  # bytes that a file may have beside its pixels
 MASK_MODES = ("P", "L", "1", "I;16", "I;16B", "I")  # of PNG: what has one value a pixel
 SIXTEEN_BITS = ("PNG", "PPM")  # formats whose whole numbers of mode `I` are those of 16 bits
+ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # Exif's tag, and its values by which width and height change places
+FROM_RIGHT, FROM_BELOW = (2, 3, 6, 7), (3, 4, 7, 8)  # by which the first pixels become the last
+DRAFT = 1.25  # times the wanted size that a JPEG is decoded to at least (docs/decisions/0055-images-beyond-the-cache.md)
+
+Wanted = Callable[[tuple[int, int]], tuple[int, int]]
 
 
 class UnreadableError(Exception):
@@ -106,20 +112,80 @@ def _named(folders: Sequence[Path]) -> str:
     return ", ".join(dict.fromkeys(map(str, folders)))
 
 
-def read(name: str, places: Places, *, max_pixels: int) -> tuple[Image.Image, bool]:
-    """Returns an image as upright RGB, transparency over white, and whether it is the first frame of several.
+class Decoded(NamedTuple):
+    """An image as upright RGB, transparency over white.
+
+    `size` is (width, height) of the whole: of a large JPEG, `image` may be the half, a quarter or an eighth of it, and `box`
+    (left, top, right, bottom) is what of `image` that is, whose sides are rounded up. `animated`: it is the first of several.
+    """
+
+    image: Image.Image
+    size: tuple[int, int]
+    box: tuple[float, float, float, float]
+    animated: bool
+
+
+def read(name: str, places: Places, *, max_pixels: int, wanted: Wanted | None = None) -> Decoded:
+    """Decodes an image.
 
     Args:
         name: a path, or `data:image/...;base64,` and the bytes of a file.
         places: where files are looked for and may lie.
         max_pixels: more are not decoded: 10 kB can become gigabytes.
+        wanted: to which (width, height) an image of a size will be made smaller; a JPEG is decoded to DRAFT times that at
+            least, which its blocks of 8 x 8 frequencies give for less work (Pillow's `draft`).
 
     Raises:
         UnreadableError: the file is not there, is no image, is damaged or too large.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError  # noqa: PLC0415  (configure checks tasks and decodes nothing)
+    return decode(file_bytes(name, places, max_pixels=max_pixels), max_pixels=max_pixels, wanted=wanted)
 
-    data = _bytes(name, places, most=METADATA + BYTES_A_PIXEL * max_pixels)
+
+def file_bytes(name: str, places: Places, *, max_pixels: int) -> bytes:
+    """Returns the bytes of an image's file.
+
+    Raises:
+        UnreadableError: it is not there, cannot be read or is too large.
+    """
+    return _bytes(name, places, most=METADATA + BYTES_A_PIXEL * max_pixels)
+
+
+def decode(data: bytes, *, max_pixels: int, wanted: Wanted | None = None) -> Decoded:
+    """Decodes the bytes of an image's file; as `read`."""
+    from PIL import ImageOps  # noqa: PLC0415  (configure checks tasks and decodes nothing)
+
+    with _opened(data, max_pixels) as image:
+        animated = bool(getattr(image, "is_animated", False)) and image.format != "MPO"
+        orientation, size = image.getexif().get(ORIENTATION), _upright(image)
+        drafted = None
+        if wanted is not None:
+            least = wanted(size)[:: -1 if orientation in TURNED else 1]
+            drafted = image.draft(image.mode, (math.ceil(DRAFT * least[0]), math.ceil(DRAFT * least[1])))
+        image.load()
+        _, _, width, height = drafted[1] if drafted else (0, 0, *image.size)
+        width, height = (height, width) if orientation in TURNED else (width, height)
+        ImageOps.exif_transpose(image, in_place=True)  # a copy of a large image is a lot
+        left = image.width - width if orientation in FROM_RIGHT else 0
+        top = image.height - height if orientation in FROM_BELOW else 0
+        return Decoded(_rgb(image, str(image.format)), size, (left, top, left + width, top + height), animated)
+
+
+def size_of(data: bytes, *, max_pixels: int) -> tuple[int, int]:
+    """Returns (width, height) of the upright image that a file's bytes begin to describe, which is not decoded; as `read`."""
+    with _opened(data, max_pixels) as image:
+        return _upright(image)
+
+
+def _upright(image: Image.Image) -> tuple[int, int]:
+    turned = image.getexif().get(ORIENTATION) in TURNED
+    return (image.height, image.width) if turned else image.size
+
+
+@contextmanager
+def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
+    """Opens an image that is no larger than it may be; what a decoder raises in the body becomes an UnreadableError."""
+    from PIL import Image, UnidentifiedImageError  # noqa: PLC0415
+
     if not data:
         raise UnreadableError("is empty (0 bytes); fetch it again, or set data.checks.bad_image: drop")
     Image.init()  # finds out which formats this build of Pillow knows; the first time only
@@ -129,10 +195,7 @@ def read(name: str, places: Places, *, max_pixels: int) -> tuple[Image.Image, bo
         try:
             with Image.open(io.BytesIO(data), formats=known) as image:
                 _require_size(image, max_pixels)
-                animated = bool(getattr(image, "is_animated", False)) and image.format != "MPO"
-                image.load()
-                ImageOps.exif_transpose(image, in_place=True)  # a copy of a large image is a lot
-                return _rgb(image, str(image.format)), animated
+                yield image
         except (UnreadableError, MemoryError):
             raise
         except UnidentifiedImageError as error:
@@ -165,7 +228,7 @@ def read_mask(name: str, places: Places, *, max_pixels: int) -> NDArray[np.uint1
     """
     from PIL import Image, UnidentifiedImageError  # noqa: PLC0415
 
-    data = _bytes(name, places, most=METADATA + BYTES_A_PIXEL * max_pixels)
+    data = file_bytes(name, places, max_pixels=max_pixels)
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             _require_size(image, max_pixels)

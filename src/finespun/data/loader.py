@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from finespun.data.batches import Batches, Part
+from finespun.errors import DataError
 from finespun.tasks.base import Batch, Encoder, Task
 
 
@@ -53,13 +55,16 @@ class BatchLoader(DataLoader[Batch]):
             collate_fn=_as_it_is,
             num_workers=num_workers,
             pin_memory=pin_memory,
+            multiprocessing_context="fork"
+            if num_workers and sys.platform == "linux"
+            else None,  # a mapped table is not pickled
         )
         self.rows, self.batches = rows, batches
         self.position = {"epoch": 0, "batch": 0}
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # torch declares its own iterator
         if self.num_workers or self.pin_memory:
-            return super().__iter__()
+            return _said_plainly(super().__iter__())
         return map(self.rows.__getitem__, self.batches)
 
     def with_rows(self, rows: Dataset[Batch]) -> BatchLoader:
@@ -73,6 +78,14 @@ class BatchLoader(DataLoader[Batch]):
     def load_state_dict(self, state: dict[str, int]) -> None:
         """The next iteration begins at `state`."""
         self.batches.resume_at(state["epoch"], state["batch"])
+
+
+def _said_plainly(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """Takes off the traceback that torch puts before what a worker says of bad data."""
+    try:
+        yield from batches
+    except DataError as error:
+        raise DataError(str(error).rstrip().splitlines()[-1].rpartition("DataError: ")[2]) from error
 
 
 def _as_it_is(batch: Any) -> Any:

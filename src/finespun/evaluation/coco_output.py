@@ -45,7 +45,7 @@ def document(
         number = int(number) if str(number).isdecimal() else number
         image = {"id": number, "file_name": name}
         if "error" not in answer:
-            width, height = images.read(name, places, max_pixels=MOST_PIXELS)[0].size
+            width, height = images.size_of(images.file_bytes(name, places, max_pixels=MOST_PIXELS), max_pixels=MOST_PIXELS)
             image |= {"width": width, "height": height}
             given = _of_boxes(answer["boxes"]) if "boxes" in answer else _of_mask(answer["mask"], labels)
             for label, said in given:

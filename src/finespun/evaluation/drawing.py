@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from finespun.data import images
 from finespun.tasks.answers.masks import palette
@@ -19,9 +20,16 @@ from finespun.tasks.answers.pixels import IGNORED
 MOST_PIXELS = 178_000_000  # the image was decoded before, within the task's own limit
 WARM, COLD = (220, 38, 38), (37, 99, 235)
 HEAT_SIDE = 96  # pixels that a picture with heat has at least
+LUMA = (0.299, 0.587, 0.114)
 DRAWN = ("boxes", "mask")
-COLOURS = np.array(palette(), dtype=np.uint8).reshape(-1, 3)
+CLEAR = (  # to be told apart, and to be seen on dark and on light photographs
+    (0, 0, 0), (255, 59, 48), (52, 199, 89), (10, 132, 255), (255, 204, 0), (255, 45, 160), (0, 210, 200), (255, 149, 0),
+    (175, 82, 222), (170, 240, 60), (255, 160, 190), (160, 120, 80),
+)  # fmt: skip
+COLOURS = np.array([*CLEAR, *np.reshape(palette(), (-1, 3))[len(CLEAR) :]], dtype=np.uint8)
 UNLABELLED = 224  # grey of pixels that have no class
+COVER, COVER_OF_FIRST = 0.55, 0.3  # how much of a mask's colour is seen; of its first class, mostly a background
+LETTERS, SMALLEST = 0.75, 8  # height of letters: times the root of an image's longer side, and pixels at least
 
 
 class Drawer:
@@ -38,7 +46,7 @@ class Drawer:
         if "error" in answer:
             return
         name = next(str(row[column]) for column in self.columns if column in row)
-        image, _ = images.read(name, self.places, max_pixels=MOST_PIXELS)
+        image = images.read(name, self.places, max_pixels=MOST_PIXELS).image
         stem = self._free("image" if name.startswith(images.INLINE) else Path(name).stem)
         if "mask" in answer:
             (self.folder / f"{stem}_mask.png").write_bytes(_bytes(answer["mask"]))
@@ -80,20 +88,27 @@ def mask_of(png: str) -> NDArray[np.uint8]:
 def overlaid(image: Image.Image, mask: NDArray[np.uint8]) -> Image.Image:
     """Returns an image under the colours of a mask, half transparent; a mask of another size is stretched to it."""
     colours = np.where((mask == IGNORED)[..., None], UNLABELLED, COLOURS[mask]).astype(np.uint8)
-    cover = Image.fromarray(colours).resize(image.size, Image.Resampling.NEAREST)
-    return Image.blend(image, cover, 0.5)
+    shares = np.where(mask == 0, COVER_OF_FIRST, COVER)
+    cover, share = (
+        Image.fromarray(each).resize(image.size, Image.Resampling.NEAREST)
+        for each in (colours, np.round(255 * shares).astype(np.uint8))
+    )
+    return Image.composite(cover, image, share)
 
 
 def framed(image: Image.Image, boxes: Sequence[Mapping[str, Any]], labels: Sequence[str], *, scale: float = 1.0) -> Image.Image:
     """Returns an image with boxes, whose edges are in pixels times `scale`, and their labels; the first ones on top."""
     found = image.copy()
-    pen = ImageDraw.Draw(found)
+    letters = max(SMALLEST, round(LETTERS * math.sqrt(max(image.size))))
+    pen, font = ImageDraw.Draw(found), ImageFont.load_default(letters)
     for box in reversed(boxes):
         red, green, blue = COLOURS[(1 + labels.index(box["label"])) % 256].tolist()
         colour = (red, green, blue)
         left, top, right, bottom = (scale * box[edge] for edge in ("x_min", "y_min", "x_max", "y_max"))
         corners = (min(left, right), min(top, bottom), max(left, right), max(top, bottom))
-        pen.rectangle(corners, outline=colour, width=2)
+        pen.rectangle(corners, outline=colour, width=max(2, letters // 6))
         said = f"{box['label']} {box['score']:.2f}" if "score" in box else box["label"]
-        pen.text((corners[0] + 3, corners[1] + 2), said, fill=colour)
+        place = max(0, corners[0]), max(0, corners[1])
+        pen.rectangle(pen.textbbox(place, f" {said} ", font=font), fill=colour)
+        pen.text(place, f" {said} ", font=font, fill="black" if np.dot(colour, LUMA) > 140 else "white")
     return found

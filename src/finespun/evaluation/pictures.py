@@ -16,6 +16,7 @@ from finespun.data.images import INLINE
 from finespun.evaluation.drawing import COLOURS, DRAWN, framed, mask_of, overlaid
 from finespun.tasks.answers.several_labels import NONE
 from finespun.tasks.base import Encoder, Task
+from finespun.tasks.inputs.image_files import pixels_of
 
 MOST = 24  # rows that are drawn
 SIDE = 256  # pixels of an image's longer side
@@ -92,7 +93,7 @@ def _colour(label: int, *, boxes: bool) -> tuple[int, int, int]:
 
 
 def _side_by_side(row: Mapping[str, Any], actual: Mapping[str, Any], answer: Mapping[str, Any], labels: Sequence[str]) -> str:
-    pixels = np.frombuffer(row["pixels"], np.uint8).reshape(row["height"], -1, 3)
+    pixels = pixels_of(row)
     inside = np.s_[: row["filled"][0], : row["filled"][1]] if "filled" in row else np.s_[:, :]  # all but padding
     original = row["original_width"], row["original_height"]
     share = SIDE / max(original)

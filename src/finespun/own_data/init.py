@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import filecmp
 import re
+import shlex
 import shutil
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +16,7 @@ import yaml
 
 from finespun.artifacts import Artifacts
 from finespun.config import targets
-from finespun.config.check import choices
+from finespun.config.check import ALLOWED, CHOICE, SPLIT_ROLES, choices
 from finespun.config.compose import read_dials
 from finespun.config.sections import ModelConfig, Target
 from finespun.data.proposal.columns import Column, columns_of
@@ -25,7 +28,7 @@ from finespun.kept import write_whole
 from finespun.models.addresses import processor_folder
 from finespun.tasks.base import roles_of
 
-MODELS = {"image": "mobilenet_v2", "text": "minilm"}  # of conf/model, for what a task reads
+MODELS = {"image": "mobilenet_v2", "audio": "whisper_tiny_en", "text": "minilm"}  # of conf/model, for what a task reads
 TOKENS_A_WORD = 1.4
 
 
@@ -44,12 +47,15 @@ def initialise(artifacts: Artifacts, given: Path, wishes: Wishes, say: Callable[
     """Looks at data, writes `conf/data/NAME.yaml` and sets params.yaml.
 
     Raises:
+        ConfigError: what the user says is no name, task or role.
         DataError: the data cannot be read, nothing in them could be learnt, or a file is there already.
     """
+    if wishes.name is not None and not CHOICE.fullmatch(wishes.name):
+        raise ConfigError([f"--name: {wishes.name!r} is no name of a file in conf/: {ALLOWED}"])
     seen = look(given)
     columns = columns_of(seen.rows)
     found = _wished(columns, seen, wishes, artifacts)
-    name = wishes.name or re.sub(r"\W+", "_", given.resolve().name.split(".")[0].lower()).strip("_") or "data"
+    name = wishes.name or _name_after(given)
     if wishes.ask:
         name = wishes.ask("name of the data (conf/data/NAME.yaml)", name)
     target = artifacts.conf / "data" / f"{name}.yaml"
@@ -67,12 +73,22 @@ def initialise(artifacts: Artifacts, given: Path, wishes: Wishes, say: Callable[
     say(f"wrote conf/data/{name}.yaml; set in params.yaml: {changed}")
     if found.certainty != SURE:
         say(f"look at conf/data/{name}.yaml: what it says is {'only ' if found.certainty == GUESS else ''}{found.certainty}")
+    for task, role, column in found.rivals:
+        said = shlex.join(["--task", task, "--column", f"{role}={column}", path])
+        say(f"{column!r} is to be learnt instead? finespun init --force {said}")
+
+
+def _name_after(given: Path) -> str:
+    """Returns the name of a file as Hydra and YAML take names: ASCII, begun by a letter, no number, date or truth value."""
+    plain = unicodedata.normalize("NFKD", given.resolve().name.split(".")[0]).encode("ascii", "ignore").decode().lower()
+    name = re.sub(r"\W+", "_", plain).strip("_")
+    return name if CHOICE.fullmatch(name) and yaml.safe_load(name) == name else f"data_{name}".rstrip("_")
 
 
 def _wished(columns: list[Column], seen: Seen, wishes: Wishes, artifacts: Artifacts) -> Reading:
     """Returns the most likely reading, with what the user says instead."""
     try:
-        found = reading_of(columns, images=seen.kind == "images")
+        found = reading_of(columns, folder=seen.kind in {"images", "recordings"})
     except DataError:
         if not (wishes.task and wishes.columns):
             raise
@@ -81,7 +97,14 @@ def _wished(columns: list[Column], seen: Seen, wishes: Wishes, artifacts: Artifa
     if task != found.task:
         found = Reading(task=task, columns=found.columns, reasons=["the task was said"], labels=found.labels)
     roles = roles_of(_task(artifacts, task))
-    known = {*roles, "split"}
+    known = {*roles, *SPLIT_ROLES}
+    unknown = [
+        f"--column: {role!r} is no role of {task}{did_you_mean(role, known)}; it has: {listed(known)}; --task names another"
+        for role in wishes.columns
+        if role not in known
+    ]
+    if unknown:
+        raise ConfigError(unknown)
     fixed = {role: column for role, column in found.columns.items() if role in known} | _split_up(wishes.columns)
     names = [column.name for column in columns]
     for role in (each for each, how in roles.items() if how.needed):
@@ -100,7 +123,7 @@ def _chosen_task(proposed: str, wishes: Wishes, known: list[str]) -> str:
     if wishes.ask:
         task = wishes.ask(f"task ({', '.join(known)})", task)
     if task not in known:
-        raise DataError(f"--task: there is no conf/task/{task}.yaml{did_you_mean(task, known)}; there are: {listed(known)}")
+        raise ConfigError([f"--task: there is no conf/task/{task}.yaml{did_you_mean(task, known)}; there are: {listed(known)}"])
     return task
 
 
@@ -131,6 +154,8 @@ def _brought(given: Path, artifacts: Artifacts, *, force: bool) -> tuple[str, bo
     if real.is_relative_to(raw.resolve()):
         return real.relative_to(project).as_posix(), False
     place = raw / real.name
+    if place.exists() and _same(real, place):
+        return place.relative_to(artifacts.project).as_posix(), False
     if place.exists() and not force:
         raise DataError(f"{place}: is there already, and {given} is another; say --force to write it anew, or name that one")
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -139,6 +164,14 @@ def _brought(given: Path, artifacts: Artifacts, *, force: bool) -> tuple[str, bo
     else:
         shutil.copy2(real, place)
     return place.relative_to(artifacts.project).as_posix(), True
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two files, or all files of two folders, hold the same bytes."""
+    if one.is_dir():
+        inside = [{file.relative_to(each) for file in each.rglob("*") if file.is_file()} for each in (one, other)]
+        return inside[0] == inside[1] and all(_same(one / file, other / file) for file in inside[0])
+    return other.is_file() and filecmp.cmp(one, other, shallow=False)
 
 
 def _dials(artifacts: Artifacts, name: str, task: str) -> dict[str, str]:
@@ -150,7 +183,7 @@ def _dials(artifacts: Artifacts, name: str, task: str) -> dict[str, str]:
     asked = _task(artifacts, task)
     model = str(now.get("model"))
     if not _fits(artifacts, model, asked):
-        kind = "image" if asked.processor == "AutoImageProcessor" else "text"
+        kind = next((kind for kind in ("image", "audio") if kind in roles_of(asked)), "text")
         other = MODELS[kind] if _fits(artifacts, MODELS[kind], asked) else None
         dials |= {"model": other} if other else {}
     return dials

@@ -82,15 +82,21 @@ def show(found: Sequence[Compared]) -> None:
     """Prints a line a model."""
     first = next(iter(found[0].scores))
     table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("model", overflow="fold")
+    table.add_column("model")
     for name in found[0].scores:
         table.add_column(words.score_name(name), justify="right")
     table.add_column(f"{words.score_name(first)}, beside the first", justify="right")
     table.add_column("p (McNemar)", justify="right")
-    for each in found:
+    console = Console()
+    for number, each in enumerate(found, 1):
+        console.print(f"  {number}  {escape(each.name)}  [dim]{escape(_short(each.place))}[/]", highlight=False, soft_wrap=True)
         cells = [words.number(each.scores[name]) if name in each.scores else "" for name in found[0].scores]
         name = first if first in each.differences else next(iter(each.differences), "")
         gap = words.gap(name, each.differences[name]) if name else ""
         chance = f"{each.test['p_value']:.3f}" if each.test else ""
-        table.add_row(f"{escape(each.name)}\n[dim]{escape(str(each.place))}[/]", *cells, gap, chance)
-    Console().print(table)
+        table.add_row(str(number), *cells, gap, chance)
+    console.print(table)
+
+
+def _short(place: Path) -> str:
+    return str(place.relative_to(Path.cwd()) if place.is_relative_to(Path.cwd()) else place)

@@ -8,16 +8,20 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from finespun.artifacts import Artifacts
 from finespun.errors import MachineError, first_of, visible
 from finespun.files import read_json
+from finespun.report import words
 
 NAMES = {"f1_macro": "F1 (macro)", "f1_micro": "F1 (micro)", "log_loss": "log loss", "r2": "R²", "rmse": "RMSE", "f1": "F1",
          "mean_iou": "mean IoU", "map": "mAP", "map_50": "AP50", "map_75": "AP75",
          "wer": "WER", "cer": "CER", "ndcg_at_10": "nDCG at 10", "mrr_at_10": "MRR at 10",
          "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "bleu": "BLEU", "chrf": "chrF"}  # fmt: skip
+MORE = " Try more epochs (trainer.max_epochs), another strategy, or a search (finespun run -m sweep=quick)."
 BASELINES = {
     "majority_class": "majority class", "tfidf_logistic": "TF-IDF + logistic regr.", "tfidf_ridge": "TF-IDF + ridge",
     "pixels_logistic": "pixels + logistic regr.", "pixels_ridge": "pixels + ridge",
@@ -43,6 +47,12 @@ def show(artifacts: Artifacts) -> None:
     console = Console()
     console.print()
     console.print(table(*read))
+    metrics, details = read
+    standing = words.standing(details)
+    if standing != "alone":
+        said = words.verdict(details, rows=metrics["rows"], split="test")
+        more = "" if standing == "better" else MORE
+        console.print(Padding(Text(f"{said}{more}"), (0, 2, 1, 2)), highlight=False)
     missing = read[1].get("labels_without_rows", [])
     if missing:
         console.print(
@@ -50,7 +60,7 @@ def show(artifacts: Artifacts) -> None:
         )
     for what, where in (
         ("the model", artifacts.finetuned),
-        ("reports", artifacts.report("test").parent),
+        ("report", artifacts.page),
         ("every run", "finespun ui"),
         ("use it", "finespun predict INPUT.csv --output OUT.csv"),
     ):

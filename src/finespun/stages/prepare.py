@@ -87,6 +87,7 @@ def _inputs(config: RunConfig, artifacts: Artifacts, source: Source) -> dict[str
     if items:
         found["items"] = source_of(items, artifacts.project).digest()
     if named:
+        found["runtime.image_cache_gb"] = str(config.runtime.image_cache_gb)  # which says whether pixels are kept
         found["files that rows name"] = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
     digests.save()
     return found
@@ -149,6 +150,7 @@ def prepare(config: RunConfig, artifacts: Artifacts, folder: Path, source: Sourc
     left_out = beyond_limit(source(), data, task, assigned=Assigned(report.kept, found.codes))
     for number in sorted(left_out):
         report.dropped.add(number, "limit")
+    task = _kept_within(config, task, len(report.kept) - len(left_out), encoder)
     encode = partial(
         encode_each, data=data, task=task, encoder=encoder, labels=labels, left_out=left_out,
         assigned=Assigned(report.kept, found.codes),
@@ -166,7 +168,7 @@ def prepare(config: RunConfig, artifacts: Artifacts, folder: Path, source: Sourc
             )
         profile.remarks[split] = remarks
     schema = {
-        "name": Path(data.name).stem,
+        "name": _called(Path(data.name)),
         "source": {"path": data.name, "sha256": source.digest()},
         "columns": _columns(source),
         "labels": labels,
@@ -179,6 +181,18 @@ def prepare(config: RunConfig, artifacts: Artifacts, folder: Path, source: Sourc
         (folder / f"{name}.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     _print_warnings(profile)
     _tell_counts(report, profile, data, labels)
+
+
+def _called(path: Path) -> str:
+    """Returns what the data are called: a file, or the folder of files that are called as splits are."""
+    return path.parent.name if path.stem in SPLITS and path.parent.name else path.stem
+
+
+def _kept_within(config: RunConfig, task: Task, rows: int, encoder: Encoder) -> Task:
+    found, said = task.kept_within(config.runtime.image_cache_gb * 1e9, rows, encoder)
+    if said:
+        print(f"prepare: {said}")  # noqa: T201
+    return found
 
 
 def _rows(source: Source, config: RunConfig) -> Rows:

@@ -77,10 +77,12 @@ class Tuning:
 class Strategy(Protocol):
     """A way of fine-tuning. It is given plain options, checks them itself, and knows no trainer.
 
-    `refuses` says of options of other strategies why they make no sense with this one.
+    `refuses` says of options of other strategies why they make no sense with this one; `four_bit`, whether the model is to be
+    loaded in 4 bits.
     """
 
     refuses: Mapping[str, str]
+    four_bit: bool
 
     def tune(self, model: nn.Module) -> Tuning:
         """Returns the model, adapted where the strategy says so, and its groups from bottom to top."""

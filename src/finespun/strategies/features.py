@@ -28,6 +28,7 @@ class Features(Section):
     are not calibrated. A random forest takes the layer's place as tensors. Nothing is pickled.
     """
 
+    four_bit: ClassVar[bool] = False
     refuses: ClassVar[Mapping[str, str]] = {
         "layer_decay": "nothing below the last layer trains; take strategy: llrd",
         "head_lr_scale": "scikit-learn finds the weights, without a learning rate; take strategy: head",

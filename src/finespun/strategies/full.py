@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 class Full(Section):
     """Full fine-tuning."""
 
+    four_bit: ClassVar[bool] = False
     refuses: ClassVar[Mapping[str, str]] = {
         "layer_decay": "all parameters train at one rate; take strategy: llrd",
         "lr_scale": "all parameters train at one rate; set optimizer.lr, or take strategy: llrd",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 class Gradual(Section):
     """The head trains in the first epoch; `blocks_per_epoch` more layers join at the start of each later one."""
 
+    four_bit: ClassVar[bool] = False
     refuses: ClassVar[Mapping[str, str]] = {
         "blocks": "all blocks train in the end, blocks_per_epoch more at each epoch; take strategy: last_n",
     }

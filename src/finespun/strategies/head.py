@@ -21,6 +21,7 @@ class Head(Section):
     A final norm alone is no pooler: it stays frozen, so that the inputs of the head can be kept.
     """
 
+    four_bit: ClassVar[bool] = False
     refuses: ClassVar[Mapping[str, str]] = {
         "layer_decay": "only the head trains: no layer below it has a rate; take strategy: llrd or last_n",
         "blocks": "no block trains; take strategy: last_n",

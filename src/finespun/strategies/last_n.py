@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 class LastN(Section):
     """Trains the last `blocks` blocks, of whichever kind the model has (layers of an encoder, stages of a conv net)."""
 
+    four_bit: ClassVar[bool] = False
     refuses: ClassVar[Mapping[str, str]] = {}
 
     blocks: NonNegativeInt

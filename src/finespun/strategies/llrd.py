@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 class Llrd(Section):
     """Each layer's rate is `layer_decay` times that of the layer above it; the top's is `lr_scale` times the optimizer's."""
 
+    four_bit: ClassVar[bool] = False
     refuses: ClassVar[Mapping[str, str]] = {
         "blocks": "all blocks train; take strategy: last_n, which takes layer_decay",
     }

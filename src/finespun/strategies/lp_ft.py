@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 class LpFt(Section):
     """The head trains alone for `probe_epochs`, then all parameters do."""
 
+    four_bit: ClassVar[bool] = False
     refuses: ClassVar[Mapping[str, str]] = {
         "layer_decay": "after the probe all layers train at one rate; take strategy: gradual, which takes layer_decay",
     }

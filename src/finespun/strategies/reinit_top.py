@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 class ReinitTop(Section):
     """Draws new weights for the last `blocks` blocks and what the backbone has above them, then trains everything."""
 
+    four_bit: ClassVar[bool] = False
     refuses: ClassVar[Mapping[str, str]] = {
         "head_lr_scale": "the new blocks and the head have the full rate already, layer_decay lowers the others",
     }

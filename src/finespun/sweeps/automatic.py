@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import click
 
@@ -14,7 +16,7 @@ from finespun.artifacts import Artifacts
 from finespun.config.compose import write
 from finespun.config.sections import RunConfig
 from finespun.config.targets import build
-from finespun.errors import FinespunError
+from finespun.errors import ConfigError, FinespunError, ModelError
 from finespun.models.addresses import WEIGHT_FILES, checkpoint_folder, weights_file
 from finespun.sweeps.composing import Composer
 from finespun.sweeps.processes.workers import gpus_here
@@ -79,9 +81,10 @@ def look(composer: Composer, overrides: list[str], artifacts: Artifacts) -> Sigh
 def _parameters(config: RunConfig, artifacts: Artifacts) -> float:
     """Returns how many parameters the pretrained weights have, by the size of their files; from scratch, those of the model."""
     if config.model.from_scratch:
-        from finespun.models.conversion.folder import count_parameters  # noqa: PLC0415  (torch: 6 s that files do not need)
+        from finespun.models.conversion.folder import architecture, empty_model  # noqa: PLC0415  (torch: 6 s that files save)
 
-        return count_parameters(config.model.config or {}, build("task", config.task).auto_class)
+        empty = empty_model(architecture(config.model.config or {}), build("task", config.task).auto_class)
+        return float(sum(parameter.numel() for parameter in empty.parameters()))
     model = localised(config.model, config.runtime, artifacts)
     if model.checkpoint:
         folder = checkpoint_folder(model, artifacts.project)
@@ -92,8 +95,34 @@ def _parameters(config: RunConfig, artifacts: Artifacts) -> float:
     return max(sizes) / BYTES if len({path.suffix for path in files}) > 1 else sum(sizes) / BYTES
 
 
-def space_for(sight: Sight, minutes: float) -> dict[str, str]:
-    """Returns the search as the command line has it: strategy, rate, epochs and batch size."""
+def refusal(name: str, composer: Composer, overrides: list[str], artifacts: Artifacts) -> str | None:
+    """Returns why a strategy refuses the model, in its own words, or None.
+
+    Raises:
+        ModelError: there is no such model.
+    """
+    from transformers import AutoConfig  # noqa: PLC0415
+
+    from finespun.models.conversion.folder import empty_model, ready  # noqa: PLC0415
+
+    config, _ = composer.checked([*overrides, f"strategy={name}"])
+    auto_class, trust = build("task", config.task).auto_class, config.model.trust_remote_code
+    folder = ready(localised(config.model, config.runtime, artifacts), artifacts.project, auto_class=auto_class)
+    said = AutoConfig.from_pretrained(folder, trust_remote_code=trust)
+    try:
+        build("strategy", config.strategy).tune(empty_model(said, auto_class, trust_remote_code=trust))
+    except (ModelError, ConfigError) as error:
+        return str(error)
+    return None
+
+
+def space_for(
+    sight: Sight, minutes: float, refused: Callable[[str], str | None] = lambda _: None
+) -> dict[str, str]:  # fmt: skip
+    """Returns the search as the command line has it: strategy, rate, epochs and batch size.
+
+    `refused` says why a strategy does not fit the model, which is then left out.
+    """
     few = sight.rows < FEW_ROWS
     most = 10 if few else 3 if sight.rows > MANY_ROWS else 5
     seconds = 60 * minutes
@@ -103,6 +132,11 @@ def space_for(sight: Sight, minutes: float) -> dict[str, str]:
         strategies = ["llrd", "full"]
     if not whole and WHOLE_TRIALS * SCORED * sight.epoch_seconds / FROZEN > seconds:
         strategies = ["head"]
+    if not sight.from_scratch:
+        why = {name: reason for name in strategies if name != "full" and (reason := refused(name))}
+        for name, reason in why.items():
+            click.echo(f"sweep=auto: without {name}: {reason}")
+        strategies = [name for name in strategies if name not in why] or ["full"]
     batches = [size for size in ((8, 16, 32) if few else (16, 32, 64)) if size <= max(8, sight.rows // 8)]
     chosen = {"strategy": f"choice({', '.join(strategies)})", "strategy.layer_decay": "interval(0.75, 1.0)"}
     if sight.from_scratch:  # nothing is known that could stay as it is
@@ -119,7 +153,7 @@ def space_for(sight: Sight, minutes: float) -> dict[str, str]:
 def params(composer: Composer, overrides: list[str], artifacts: Artifacts, minutes: float) -> dict[str, str]:
     """Looks, says what was seen and what will be searched, and returns it."""
     sight = look(composer, overrides, artifacts)
-    found = space_for(sight, minutes)
+    found = space_for(sight, minutes, partial(refusal, composer=composer, overrides=overrides, artifacts=artifacts))
     click.echo(f"sweep=auto: {sight}")
     click.echo("searching " + ", ".join(f"{key}={value}" for key, value in found.items()))
     return found

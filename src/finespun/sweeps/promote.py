@@ -25,7 +25,7 @@ from finespun.tracking.lineage import code_of
 
 SECTIONS = ("data", "task", "model", "strategy", "optimizer", "scheduler", "trainer")  # that can change a result
 APART = ("runtime", "report", "evaluation", "sweep", "experiment")  # groups whose dials stay as they are
-STAGES = ("prepare", "finetune", "evaluate", "test")
+STAGES = ("prepare", "finetune", "evaluate", "test", "report")
 LONG = 32  # characters: ids of runs are, and make no good names
 NAME = re.compile(r"\w[\w.-]*")
 

@@ -52,10 +52,11 @@ class Shown(Protocol):
 class Lines:
     """A plain log: a line when a trial begins and when it ends."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, study: Study) -> None:
         self.plan = plan
         self.names: dict[int, str] = {}
-        self.best: tuple[float, int] | None = None
+        first = next(iter(study.best()), None)  # of those that an earlier process has trained
+        self.best: tuple[float, int] | None = (first.values[0], first.number) if first else None
 
     def begun(self, number: int, name: str) -> None:
         """Says what a trial is."""
@@ -94,7 +95,7 @@ class Live(Lines):
         from rich.console import Console  # noqa: PLC0415  (a log needs none)
         from rich.live import Live as RichLive  # noqa: PLC0415
 
-        super().__init__(plan)
+        super().__init__(plan, study)
         self.live = RichLive(console=Console(), refresh_per_second=4)
         self.before = {trial.number for trial in study.trials if trial.state.is_finished()}
         self.began = time.monotonic()
@@ -175,7 +176,7 @@ def last_words(study: Study, plan: Plan, *, nothing_was_left: bool) -> list[str]
 def table(plan: Plan, study: Study) -> Iterator[Shown]:
     """Yields where the sweep says how it gets on: a table in a terminal, a log elsewhere."""
     if not sys.stdout.isatty():
-        yield Lines(plan)
+        yield Lines(plan, study)
         return
     shown = Live(plan, study)
     with shown.live:

@@ -137,6 +137,9 @@ class Task(Protocol):
         Only files inside `inside` (by default `folders`) are read, wherever a path or a link leads.
         """
 
+    def kept_within(self, most_bytes: float, rows: int, encoder: Any) -> tuple[Self, str | None]:
+        """The task for so many rows, and what is to be said of it: what would take more bytes may stay in the rows' files."""
+
     def files(self, values: Values) -> Iterator[Path]:
         """Yields the files that a row names: they are read, too."""
 
@@ -329,6 +332,9 @@ class Defaults(Section):
 
     def reading_from(self, *folders: Path, inside: Sequence[Path] | None = None) -> Self:
         return self
+
+    def kept_within(self, most_bytes: float, rows: int, encoder: Any) -> tuple[Self, str | None]:
+        return self, None
 
     def files(self, values: Values) -> Iterator[Path]:
         return iter(())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -17,6 +18,7 @@ from finespun.tracking.client import KIND, Tracker, tracking_uri
 from finespun.tracking.outbox.delivery import FAILURES
 from finespun.training.lightning.launching import die_with_parent
 
+QUIET = {"MLFLOW_LOGGING_LEVEL": "WARNING", "PYTHONWARNINGS": "ignore"}  # what a server says of itself while it starts
 VIEW = "finespun"  # of the table of runs, which MLflow keeps in a tag of the experiment
 VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
 RECENT = 50  # runs whose metrics are offered
@@ -40,16 +42,34 @@ def serve(artifacts: Artifacts, port: int) -> None:
         return
     if not (artifacts.mlruns / "mlflow.db").is_file():
         raise MachineError(f"{artifacts.mlruns}: holds no runs yet; `dvc repro` makes the first")
+    _must_be_free(port)
     page = opening_page(Tracker(config.runtime, artifacts))
-    click.echo(f"MLflow: http://127.0.0.1:{port}/{page}  ({uri}); Ctrl-C ends it")
+    click.echo(f"MLflow: http://127.0.0.1:{port}/{page}  ({uri}); it answers in some seconds, Ctrl-C ends it")
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--uvicorn-opts", "--log-level warning"]
     try:
-        store = {**os.environ, "MLFLOW_BACKEND_STORE_URI": uri}  # not as an argument, which every user of the machine sees
+        store = {
+            **QUIET,
+            **os.environ,
+            "MLFLOW_BACKEND_STORE_URI": uri,
+            "MLFLOW_REGISTRY_STORE_URI": uri,
+        }  # not as an argument, which all users of the machine see
         code = subprocess.run(command, env=store, check=False, preexec_fn=die_with_parent).returncode
     except KeyboardInterrupt:
         return
     if code:
         raise MachineError(f"MLflow ended with exit code {code}; if port {port} is taken, give another: finespun ui --port")
+
+
+def _must_be_free(port: int) -> None:
+    """MLflow starts its workers again and again where they cannot listen."""
+    with socket.socket() as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            tried.bind(("127.0.0.1", port))
+        except OSError as error:
+            reason = error.strerror
+            raise MachineError(f"port {port}: {reason}; give another: finespun ui --port {port + 1}") from error
 
 
 def opening_page(tracker: Tracker) -> str:

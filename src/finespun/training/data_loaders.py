@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pyarrow as pa
 import torch
@@ -13,6 +15,7 @@ from finespun.data.loader import BatchLoader, Rows
 from finespun.data.prepared import PreparedData
 from finespun.errors import ConfigError
 from finespun.tasks.base import Encoder, Task
+from finespun.tasks.inputs.image_files import FILE
 from finespun.training.lightning.launching import rank, world_size
 
 EVALUATION_ROWS = 64  # rows of one forward pass without gradients, on all devices together
@@ -32,7 +35,18 @@ def make_loader(
         chances=chances, counts=counts,
     )  # fmt: skip
     rows = Rows(table, task, encoder, weights if imbalance == "class_weights" else None, counts)
-    return BatchLoader(rows, batches, num_workers=runtime.num_workers, pin_memory=torch.cuda.is_available())
+    workers = runtime.num_workers
+    if FILE in table.column_names:
+        workers = workers or cores() // world_size()
+        if split == "train" and rank() == 0:
+            print(f"images: decoded from their files while training, by {workers or 'no'} workers a device", flush=True)  # noqa: T201
+    return BatchLoader(rows, batches, num_workers=workers, pin_memory=torch.cuda.is_available())
+
+
+def cores() -> int:
+    """Returns how many workers are of use beside a process that trains: none on one core, or where processes do not fork."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    return count if count > 1 else 0
 
 
 def _labels_of(table: pa.Table, imbalance: str) -> NDArray[np.int64]:

@@ -37,6 +37,7 @@ def test_help_lists_every_command_with_what_it_does() -> None:
     result = finespun("--help")
     assert result.exit_code == 0
     assert set(main.commands) >= {"run", "predict", "ui", "summary"}
+    assert "..." not in result.output.partition("Commands:")[2], "nothing is cut off in 80 columns"
     lines = {words[0]: len(words) for line in result.output.splitlines() if (words := line.split())}
     assert all(lines[name] > 3 for name in main.commands)
 

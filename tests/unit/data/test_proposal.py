@@ -197,6 +197,18 @@ TABLE: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
         as_csv(rows(path=lambda d, n: f"img/{n}.jpg", width=number_of(10, 99, 0), species=one_of("cat", "dog"))),
         "image_classification", {"image": "path", "label": "species"}, {},
     ),
+    "calls.csv": (
+        as_csv(rows(clip=lambda d, n: f"calls/{n}.wav", caller=one_of(*range(9)), reason=one_of("order", "refund"))),
+        "audio_classification", {"audio": "clip", "label": "reason"}, {},
+    ),
+    "voices.tsv": (
+        as_csv(rows(client_id=ids, path=lambda d, n: f"clip_{n}.mp3", sentence=sentence, accent=one_of("us", "gb")), "\t"),
+        "speech_recognition", {"audio": "path", "target": "sentence"}, {},
+    ),
+    "sounds.jsonl": (
+        as_lines(rows(file=lambda d, n: f"{n}.flac", tags=several("rain", "wind", "car", "dog"))),
+        "audio_multi_label", {"audio": "file", "labels": "tags"}, {},
+    ),
     "chat.jsonl": (
         as_lines(rows(conversation_id=lambda d, n: f"c{n // 6}", sent_at=day, message=sentence, resolved=one_of("true", "false"))),
         TEXT, {"text": "message", "label": "resolved"}, {},
@@ -218,7 +230,12 @@ TABLE: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
 
 def proposed(path: Path) -> tuple[Reading, dict[str, Any]]:
     seen = look(path)
-    return reading_of(columns_of(seen.rows), images=seen.kind == "images"), seen.settings
+    return reading_of(columns_of(seen.rows), folder=seen.kind in {"images", "recordings"}), seen.settings
+
+
+def test_a_name_that_only_ends_like_that_of_a_label_is_none() -> None:
+    wines = rows(review=sentence, country=one_of("pt", "de", "it"), points=number_of(80, 96, 1), vintage=one_of("2001", "2002"))
+    assert reading_of(columns_of(wines)).columns == {"text": "review", "target": "points"}
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -269,6 +286,12 @@ def test_folders_are_read_as_they_are_meant(tmp_path: Path) -> None:
     for split in ("train", "valid"):
         write_digits(tmp_path / "signs" / split, 20)
     assert look(tmp_path / "signs").parts == {"train": "train", "val": "valid"}
+    for label in ("order", "refund", "order"):
+        (tmp_path / "calls" / label).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "calls" / label / f"{label}.WAV").touch()
+    found, _ = proposed(tmp_path / "calls")
+    assert (found.task, found.columns) == ("audio_classification", {"audio": "file", "label": "folder"})
+    assert found.labels == {"order": 1, "refund": 1}
     (tmp_path / "one" / "more.jsonl").write_text("{}")
     with pytest.raises(DataError, match=r"holds files of several kinds \(.csv, .jsonl\); name one of them"):
         look(tmp_path / "one")
@@ -286,9 +309,14 @@ def test_a_sorted_file_shows_all_its_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("id,n\n1,2\n2,3\n", "no column holds texts or images"),
+        ("id,n\n1,2\n2,3\n", "no column holds texts, images or recordings"),
+        ("clip,seconds\na.wav,1.5\nb.wav,2.25\n", "no column looks like what is to be learnt"),
         ("text,id\nsome words here,1\nother words there,2\n", "no column looks like what is to be learnt"),
         ("text,label\n", "holds no rows"),
+        (
+            "text,label\nsome words here,good\nother words there,good\n",
+            r"beside the texts are label \(all 'good'\); say --task",
+        ),
     ],
 )
 def test_what_cannot_be_learnt_is_said(tmp_path: Path, content: str, told: str) -> None:

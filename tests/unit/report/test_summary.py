@@ -60,7 +60,21 @@ def test_the_model_stands_beside_the_baselines(artifacts: Artifacts, lines: Any)
     assert found["fine-tuned"] == ["0.812", "0.790", "0.457"]
     assert found["90% interval"] == ["0.792 - 0.832", "0.770 - 0.810", "0.437 - 0.477"]
     assert found["the model"] == ["models/finetuned"]
-    assert found["reports"] == ["reports"]
+    assert found["report"] == ["reports/index.html"]
+
+
+@pytest.mark.parametrize(
+    ("gap", "said"), [((0.04, 0.08), "better than"), ((-0.08, -0.04), "worse than"), ((-1, 1), "no different")]
+)
+def test_it_says_whether_that_is_good_and_else_what_to_try(
+    artifacts: Artifacts, capsys: pytest.CaptureFixture[str], gap: tuple[float, float], said: str
+) -> None:
+    difference = {"value": sum(gap) / 2, "low": gap[0], "high": gap[1]}
+    write(artifacts, details={**DETAILS, "comparison": {"tfidf_logistic": {"differences": {"accuracy": difference}}}})
+    show(artifacts)
+    text = " ".join(capsys.readouterr().out.split())
+    assert said in text
+    assert ("finespun run -m sweep=quick" in text) == (said != "better than")
 
 
 def test_without_baselines_the_model_stands_alone(artifacts: Artifacts, lines: Any) -> None:

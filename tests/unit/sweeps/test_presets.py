@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import yaml
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from finespun.artifacts import Artifacts
-from finespun.sweeps.automatic import Sight, _parameters, space_for
+from finespun.sweeps.automatic import Sight, _parameters, refusal, space_for
 from finespun.sweeps.composing import Composer
 from finespun.sweeps.space import parse
 from helpers import ROOT
 from small_run import small_config
 
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "vocab_size": 1000}
 SIGHT = Sight(rows=8_000, tokens=30, parameters=22e6, device="cpu", cores=2)
 PRESETS = sorted(path.stem for path in (ROOT / "conf" / "sweep").glob("*.yaml") if path.stem != "default")
 
@@ -55,8 +60,7 @@ def test_auto_searches_what_the_budget_has_room_for(sight: Sight, minutes: float
 
 
 def test_auto_from_scratch_trains_everything_at_higher_rates(tmp_path: Path) -> None:
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "vocab_size": 1000}
-    model = {"config": {"model_type": "bert", **sizes}, "weights": "random", "tokenizer": "somewhere"}
+    model = {"config": {"model_type": "bert", **SIZES}, "weights": "random", "tokenizer": "somewhere"}
     config = small_config(model=model)
     parameters = _parameters(config, Artifacts(project=tmp_path, out=tmp_path))
     assert 32 * 1000 < parameters < 100_000
@@ -64,6 +68,32 @@ def test_auto_from_scratch_trains_everything_at_higher_rates(tmp_path: Path) -> 
     assert found["strategy"] == "choice(full)"
     assert "strategy.layer_decay" not in found
     assert "3e-3" in found["optimizer.lr"]
+
+
+@pytest.mark.parametrize(
+    ("model", "task", "refused"),
+    [("small_rt_detr", "object_detection", "makes its outputs inside its decoder"), ("tiny_bert", "text_classification", None)],
+)
+def test_auto_leaves_out_what_the_model_cannot_be_trained_with(
+    tmp_path: Path, tiny_bert: Path, model: str, task: str, refused: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def part(group: str, name: str) -> dict[str, Any]:
+        return dict(yaml.safe_load((ROOT / "conf" / group / f"{name}.yaml").read_text()))
+
+    chosen = {"checkpoint": str(tiny_bert)} if model == "tiny_bert" else part("model", model)
+    own = {key: value for key, value in part("task", task).items() if not str(value).startswith("${")}
+
+    def checked(overrides: list[str]) -> tuple[Any, None]:
+        name = overrides[-1].removeprefix("strategy=")
+        columns = {"image": "file", "boxes": "boxes"} if refused else {"text": "text", "label": "sentiment"}
+        given = {"task": own, "strategy": part("strategy", name), "data__columns": columns}
+        return small_config(model=chosen, **given), None
+
+    composer: Any = SimpleNamespace(checked=checked)
+    why = partial(refusal, composer=composer, overrides=[], artifacts=Artifacts(project=tmp_path, out=tmp_path))
+    found = space_for(SIGHT, 60, why)
+    assert found["strategy"] == ("choice(llrd, full)" if refused else "choice(llrd, full, lora)")
+    assert (f"without lora: strategy: RTDetrForObjectDetection {refused}" in capsys.readouterr().out) == bool(refused)
 
 
 def test_auto_finds_the_size_of_weights_beside_a_configuration(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,8 +12,10 @@ import mlflow
 import pytest
 
 from finespun.artifacts import Artifacts
+from finespun.errors import MachineError
 from finespun.tracking.client import Tracker
-from finespun.tracking.ui import VIEW_TAG, columns, opening_page
+from finespun.tracking.ui import VIEW_TAG, columns, opening_page, serve
+from helpers import ROOT
 from small_run import small_config
 
 
@@ -19,6 +23,20 @@ from small_run import small_config
 def tracker(tmp_path: Path) -> Iterator[Tracker]:
     yield Tracker(small_config().runtime, Artifacts(project=tmp_path, out=tmp_path))
     mlflow.set_tracking_uri(None)
+
+
+def test_a_port_that_is_taken_is_named_before_mlflow_tries_it(tracker: Tracker) -> None:
+    tracker.artifacts.mlruns.mkdir()
+    (tracker.artifacts.mlruns / "mlflow.db").touch()
+    project = tracker.artifacts.project
+    shutil.copytree(ROOT / "conf", project / "conf")
+    shutil.copy(ROOT / "params.yaml", project)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(MachineError, match=f"port {port}: Address already in use; give another: finespun ui --port"):
+            serve(tracker.artifacts, port)
 
 
 def test_the_columns_are_the_scores_of_both_splits_and_the_time() -> None:

@@ -10,10 +10,12 @@ from functools import cached_property
 from typing import Any
 
 from finespun.data.cells import NUMBER, as_text, is_blank, is_list, read_list, yes_or_no
+from finespun.data.sources import image_folder
 from finespun.data.sources.tables import Row
 from finespun.data.splits import given_split, time_of
 
 IMAGES = re.compile(r".+\.(avif|bmp|gif|jpe?g|png|p[gp]m|tiff?|webp)|data:image/.+", re.IGNORECASE | re.DOTALL)
+SOUNDS = re.compile(rf".+\.({'|'.join(ending[1:] for ending in image_folder.SOUNDS)})|data:audio/.+", re.IGNORECASE | re.DOTALL)
 MOSTLY = 0.9
 
 
@@ -69,6 +71,10 @@ class Column:
     @cached_property
     def is_image(self) -> bool:
         return self.share(IMAGES.fullmatch) >= MOSTLY
+
+    @cached_property
+    def is_sound(self) -> bool:
+        return self.share(SOUNDS.fullmatch) >= MOSTLY
 
     @cached_property
     def is_split(self) -> bool:

@@ -20,11 +20,11 @@ TEXTS = re.compile(
     re.IGNORECASE,
 )
 LABELS = re.compile(
-    r"label|class|category|categories|target|sentiment|topic|intent|queue|tags?|genre|type|kind|emotion|polarity|relation|outcome|"
-    r"is_|spam|stance|answer|priority|department|y$",
+    r"label|class|category|categories|target|sentiment|topic|intent|queue|(?<![a-z])tags?(?![a-z])|genre|type|kind|emotion|"
+    r"polarity|relation|outcome|(?<![a-z])is_|spam|stance|answer|priority|department|^y$",
     re.IGNORECASE,
 )
-NUMBERS = re.compile(r"score|rating|stars|price|value|target|similarity|amount|grade|points|quality|mean|y$", re.IGNORECASE)
+NUMBERS = re.compile(r"score|rating|stars|price|value|target|similarity|amount|grade|points|quality|mean|^y$", re.IGNORECASE)
 IDS = re.compile(r"(^|[_ .-])(id|idx|index|uuid|guid|key|no|number|row)$|^(id|idx|index)|^unnamed", re.IGNORECASE)
 GROUPS = re.compile(
     r"(author|user|customer|patient|speaker|document|doc|thread|session|subject|group|conversation)(_?id)?$", re.I
@@ -34,6 +34,11 @@ PAIRS = (
     ("text1", "text2"), ("text_a", "text_b"), ("question1", "question2"), ("question", "sentence"), ("question", "context"),
     ("question", "passage"), ("query", "document"), ("query", "passage"), ("text", "text_pair"), ("claim", "evidence"),
 )  # fmt: skip
+TRANSCRIPTS = re.compile(r"transcript|transcription|sentence|utterance|normali[sz]ed|said|text|words", re.IGNORECASE)
+OF_FILES = {  # role -> what a task of texts is called where rows name files
+    "image": {"text_classification": "image_classification"},
+    "audio": {"text_classification": "audio_classification", "multi_label": "audio_multi_label"},
+}
 FEW = 60  # labels; more are rather something else
 PREFIXED = re.compile(r"[BILUSE]-\S+")
 
@@ -47,6 +52,7 @@ class Reading:
     certainty: str = SURE
     reasons: list[str] = field(default_factory=list)
     alternatives: list[str] = field(default_factory=list)  # other readings, as lines for the file
+    rivals: list[tuple[str, str, str]] = field(default_factory=list)  # task, role and column of what else could be learnt
     labels: Counter[str] = field(default_factory=Counter)
 
     def doubt(self, certainty: str, why: str) -> None:
@@ -55,20 +61,21 @@ class Reading:
         self.reasons.append(why)
 
 
-def reading_of(columns: Sequence[Column], *, images: bool = False) -> Reading:
+def reading_of(columns: Sequence[Column], *, folder: bool = False) -> Reading:
     """Returns the most likely reading of a table.
 
     Args:
         columns: all that it has.
-        images: it is a folder of images.
+        folder: it is a folder of images or recordings.
 
     Raises:
         DataError: nothing in it could be learnt.
     """
-    if images:
-        kinds = next(column.counts for column in columns if column.name == "folder")
-        reading = Reading(task="image_classification", columns={"image": "file", "label": "folder"}, labels=kinds)
-        reading.reasons.append(f"a folder of images, and {len(kinds)} sub-folders that are labels")
+    if folder:
+        files, kinds = (next(column for column in columns if column.name == name) for name in ("file", "folder"))
+        role, what = ("audio", "recordings") if files.is_sound else ("image", "images")
+        reading = Reading(task=f"{role}_classification", columns={role: "file", "label": "folder"}, labels=kinds.counts)
+        reading.reasons.append(f"a folder of {what}, and {len(kinds.counts)} sub-folders that are labels")
         _add_splits(reading, columns)
         return reading
     reading = _tagged(columns) or _labelled(columns)
@@ -120,31 +127,52 @@ def _span_label(span: Any) -> str:
 
 
 def _labelled(columns: Sequence[Column]) -> Reading:
-    image = next((column for column in columns if column.is_image), None)
-    rest = [column for column in columns if column is not image and not column.is_split]
+    files = next((column for column in columns if column.is_image or column.is_sound), None)
+    rest = [column for column in columns if column is not files and not column.is_split]
+    if files:
+        return _of_files(files, rest)
     pair = _pair(rest)
-    text = None if image else (pair[0] if pair else _most_textual(rest))
-    if image is None and text is None:
+    text = pair[0] if pair else _most_textual(rest)
+    if text is None:
         raise DataError(
-            "no column holds texts or images, which is what is learnt from; the columns are"
-            f" {first_of([column.name for column in columns])}"
+            "no column holds texts, images or recordings, which is what is learnt from; the columns are"
+            f" {first_of([column.name for column in columns])}; if one of them is text, say --task TASK --column text=NAME"
+            " (for tables of numbers, take scikit-learn)"
         )
-    inputs = {"image": image.name} if image else {"text": (text or columns[0]).name}
+    inputs = {"text": text.name}
     used = [column for column in rest if column is not text and not (pair and column is pair[1])]
     reading = _several(used) or _single(used)
     if pair:
         inputs["text_pair"] = pair[1].name
         reading.reasons.append(f"{pair[0].name!r} and {pair[1].name!r} are a pair of texts")
     reading.columns = inputs | reading.columns
-    if image:
-        if reading.task != "text_classification":
-            raise DataError(f"{image.name!r} names images, and nothing beside it is one label each; add a column of labels")
-        reading.task = "image_classification"
-        reading.reasons.append(f"{image.name!r} names images")
-    elif text and not TEXTS.search(text.name):
+    if not TEXTS.search(text.name):
         several = [column.name for column in rest if column is not text and column.words > 3]
         reading.doubt(LIKELY, f"{text.name!r} has the longest texts" + (f" (others: {first_of(several)})" if several else ""))
     return reading
+
+
+def _of_files(files: Column, rest: Sequence[Column]) -> Reading:
+    """Images or recordings with labels, or recordings with what is said in them."""
+    role, what = ("audio", "recordings") if files.is_sound else ("image", "images")
+    why = f"{files.name!r} names {what}"
+    said = _most_textual([column for column in rest if _is_said(column)]) if role == "audio" else None
+    if said:
+        columns = {role: files.name, "target": said.name}
+        return Reading(task="speech_recognition", columns=columns, reasons=[why, f"{said.name!r} is what is said in them"])
+    reading = _several(rest) or _single(rest)
+    if reading.task not in OF_FILES[role]:
+        raise DataError(f"{why}, and nothing beside it is one label each; add a column of labels")
+    reading.task = OF_FILES[role][reading.task]
+    reading.columns = {role: files.name} | reading.columns
+    reading.reasons.append(why)
+    return reading
+
+
+def _is_said(column: Column) -> bool:
+    """Whether a column reads as transcripts: several words, seldom the same."""
+    various = len(column.counts) > len(column.texts) / 2
+    return various and column.words >= (1.5 if TRANSCRIPTS.search(column.name) else 3) and not IDS.search(column.name)
 
 
 def _pair(columns: Sequence[Column]) -> tuple[Column, Column] | None:
@@ -212,10 +240,10 @@ def _single(columns: Sequence[Column]) -> Reading:
     if not ranked:
         raise DataError(
             "no column looks like what is to be learnt (few different values, or numbers); the columns beside the texts are"
-            f" {first_of([column.name for column in columns]) or 'none'}"
+            f" {first_of([_values(column) for column in columns]) or 'none'}; say --task TASK --column label=NAME if one is"
         )
     _, column, task = ranked[0]
-    role = "target" if task == "text_regression" else "label"
+    role = _role(task)
     reading = Reading(task=task, columns={role: column.name})
     if role == "label":
         reading.labels = column.counts
@@ -229,14 +257,22 @@ def _single(columns: Sequence[Column]) -> Reading:
         reading.reasons.append(f"{column.name!r} holds numbers, {len(column.counts)} different ones")
         if not (NUMBERS.search(column.name) or LABELS.search(column.name)):
             reading.doubt(LIKELY, f"its name, {column.name!r}, does not say that it is the target")
-    near = [other for weight, other, _ in ranked[1:] if weight > ranked[0][0] / 2]
-    if near:
-        reading.doubt(
-            GUESS if ranked[1][0] > 0.9 * ranked[0][0] else LIKELY, "it could also be " + first_of([repr(c.name) for c in near])
-        )
+    reading.rivals = [(other, _role(other), near.name) for weight, near, other in ranked[1:] if weight > ranked[0][0] / 2]
+    if reading.rivals:
+        names = first_of([repr(name) for *_, name in reading.rivals])
+        reading.doubt(GUESS if ranked[1][0] > 0.9 * ranked[0][0] else LIKELY, f"{names} could be what is learnt, too")
     elif role == "label" and not LABELS.search(column.name):
         reading.doubt(LIKELY, f"its name, {column.name!r}, does not say that it is labels")
     return reading
+
+
+def _role(task: str) -> str:
+    return "target" if task == "text_regression" else "label"
+
+
+def _values(column: Column) -> str:
+    """Returns a column's name, and its value if it has one alone: nothing can be told apart by it."""
+    return f"{column.name} (all {next(iter(column.counts))!r})" if len(column.counts) == 1 else column.name
 
 
 def _candidates(columns: Sequence[Column]) -> Iterator[tuple[float, Column, str]]:

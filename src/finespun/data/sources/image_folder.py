@@ -1,4 +1,4 @@
-"""A folder of images as rows: each file, and the name of the sub-folder that is its label."""
+"""A folder of images, or of recordings, as rows: each file, and the name of the sub-folder that is its label."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from finespun.errors import DataError, listed
 
 ENDINGS = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+SOUNDS = (".aif", ".aiff", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav")
 SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
 
@@ -33,17 +34,23 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in ENDINGS
 
 
+def is_sound(path: Path) -> bool:
+    """Whether a file's ending is that of a recording."""
+    return path.suffix.lower() in SOUNDS
+
+
 def rows(folder: Path) -> Iterator[dict[str, str]]:
     """Yields `file`, relative to the folder, and `folder`, the sub-folder of the first level that it lies in.
 
     Raises:
-        DataError: there is no image, one lies in no sub-folder, or the sub-folders are splits and not labels.
+        DataError: there is neither an image nor a recording, a file lies in no sub-folder, or the sub-folders are splits, not
+            labels.
     """
     found = False
     tops = {each.name for each in folder.iterdir() if each.is_dir() and not each.name.startswith(".")}
     if tops and {each.lower() for each in tops} <= SPLIT_NAMES:
         raise DataError(
-            f"{folder}: its sub-folders {listed(tops)} are splits, not labels; finespun splits by what is in the images:"
+            f"{folder}: its sub-folders {listed(tops)} are splits, not labels; finespun splits by what is in the files:"
             " put all of them into one folder a label, or set data.path to one of these"
         )
     for path in files(folder):
@@ -53,7 +60,10 @@ def rows(folder: Path) -> Iterator[dict[str, str]]:
                 f"{folder}: {inside} lies in no sub-folder, whose name would be its label; move it into one, or write a table"
                 " of paths and labels"
             )
-        found = found or inside.suffix.lower() in ENDINGS
+        found = found or is_image(inside) or is_sound(inside)
         yield {"file": inside.as_posix(), "folder": inside.parts[0]}
     if not found:
-        raise DataError(f"{folder}: holds no image ({listed(ENDINGS)}); put a sub-folder of images for each label into it")
+        raise DataError(
+            f"{folder}: holds no image ({listed(ENDINGS)}) and no recording ({listed(SOUNDS)}); put a sub-folder of them for"
+            " each label into it"
+        )

@@ -17,6 +17,7 @@ from finespun.config.sections import RunConfig
 from finespun.data.prepared import PreparedData
 from finespun.evaluation.analysis.kept_predictions import CHANCE, numbers_of
 from finespun.tasks.base import Judgement, Task
+from finespun.tasks.inputs.image_files import pixels_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -130,8 +131,7 @@ def _picture(rows: pa.Table, place: int) -> dict[str, str]:
 def _image(rows: pa.Table, place: int) -> Image.Image:
     from PIL import Image  # noqa: PLC0415
 
-    data = np.frombuffer(rows["pixels"][place].as_buffer(), np.uint8).reshape(rows["height"][place].as_py(), -1, 3)
-    return Image.fromarray(data)
+    return Image.fromarray(pixels_of(rows.slice(place, 1).to_pylist()[0]))
 
 
 def inline(image: Image.Image) -> str:

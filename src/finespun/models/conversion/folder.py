@@ -148,6 +148,7 @@ def _of_transformers(model: ModelConfig, path: Path, auto_class: str) -> tuple[A
         raise ModelError(f"{path}: {auto_class} has no such architecture: {one_line(error)}") from error
     shapes = {name: tensor.shape for name, tensor in empty.state_dict().items()}
     if isinstance(model.mapping, str) and model.mapping in layouts.LAYOUTS:
+        layouts.padded_alike(config, model.mapping)
         return config, layouts.in_transformers_names(read(path), model.mapping, config, shapes, path)
     return config, renamed(read(path), model.mapping, shapes, f"{empty.base_model_prefix}.", path)
 
@@ -214,19 +215,17 @@ def architecture(values: Mapping[str, Any]) -> Any:
         raise ModelError(f"model.config: {kind} does not accept it: {one_line(error)}") from error
 
 
-def count_parameters(values: Mapping[str, Any], auto_class: str) -> int:
-    """Returns how many parameters a model of an architecture has, which is built without any memory for them.
+def empty_model(config: Any, auto_class: str, *, trust_remote_code: bool = False) -> Any:
+    """Returns a model of a configuration of transformers that takes no memory: its tensors have shapes and no numbers.
 
     Raises:
         ModelError: there is no such architecture.
     """
-    config = architecture(values)
     try:
         with torch.device("meta"):
-            empty = getattr(transformers, auto_class).from_config(config, trust_remote_code=False)
+            return getattr(transformers, auto_class).from_config(config, trust_remote_code=trust_remote_code)
     except (*REFUSALS, ArithmeticError, ImportError) as error:
         raise ModelError(f"model.config: {auto_class} has no such architecture: {one_line(error)}") from error
-    return sum(parameter.numel() for parameter in empty.parameters())
 
 
 def _require_digest(model: ModelConfig, files: list[Path]) -> None:

@@ -1,7 +1,6 @@
 """Names of torchvision's and timm's image classifiers become those of transformers: `model.mapping: torchvision` or `timm`.
 
-The maps are of the files as published (torchvision.models, timm.models): `resnet*`, `convnext*` and `vit_*`. There is none of
-EfficientNet: transformers pads as TensorFlow does, and the same weights would give other numbers.
+The maps are of the files as published (torchvision.models, timm.models): `resnet*`, `convnext*`, `vit_*`, `efficientnet_b*`.
 """
 
 from __future__ import annotations
@@ -18,7 +17,10 @@ Rules = Mapping[str, Callable[..., str]]  # beginning of a name -> what stands t
 
 QKV = "qkv_proj."  # in a new name: queries, keys and values in one tensor
 HEAD = "classifier."
-INNER = ("cls_token", "position_embeddings", "embedder.embedder.convolution.weight", "embeddings.patch_embeddings.weight")
+INNER = (
+    "cls_token", "position_embeddings", "embedder.embedder.convolution.weight", "embeddings.patch_embeddings.weight",
+    "embeddings.convolution.weight",
+)  # fmt: skip
 
 RESNET: Rules = {  # the same in both
     r"conv1\.": lambda: "embedder.embedder.convolution.",
@@ -33,6 +35,23 @@ RESNET: Rules = {  # the same in both
 
 def _in_block(stage: int, layer: int, part: str) -> str:
     return f"encoder.stages.{stage}.layers.{layer}.{part}"
+
+
+COUNTED = re.compile(r"encoder\.blocks\.(\d+)\.(\d+)\.")  # stage and place in it, which transformers counts through
+PARTS = [  # of a block of EfficientNet from bottom to top; blocks of the first stage have no expansion
+    "expansion.expand_conv.", "expansion.expand_bn.", "depthwise_conv.depthwise_conv.", "depthwise_conv.depthwise_norm.",
+    "squeeze_excite.reduce.", "squeeze_excite.expand.", "projection.project_conv.", "projection.project_bn.",
+]  # fmt: skip
+
+
+def _efficientnet(block: str, first: str, names: str, names_of_first: str) -> Rules:
+    """Returns rules for blocks, where `block` is the beginning of a name before the number of its stage."""
+    found: dict[str, Callable[..., str]] = {}
+    for old, new in zip(names_of_first.split(), PARTS[2:], strict=True):
+        found[rf"{block}({first})\.(\d+)\.{re.escape(old)}\."] = lambda s, n, new=new: f"encoder.blocks.{s}.{n}.{new}"
+    for old, new in zip(names.split(), PARTS, strict=True):
+        found[rf"{block}(?!{first}\.)(\d)\.(\d+)\.{re.escape(old)}\."] = lambda s, n, new=new: f"encoder.blocks.{s}.{n}.{new}"
+    return found
 
 
 LAYOUTS: dict[str, dict[str, Rules]] = {
@@ -63,6 +82,19 @@ LAYOUTS: dict[str, dict[str, Rules]] = {
             r"encoder\.ln\.": lambda: "layernorm.",
             r"heads\.head\.": lambda: HEAD,
         },
+        "efficientnet": {
+            r"features\.0\.0\.": lambda: "embeddings.convolution.",
+            r"features\.0\.1\.": lambda: "embeddings.batchnorm.",
+            r"features\.8\.0\.": lambda: "encoder.top_conv.",
+            r"features\.8\.1\.": lambda: "encoder.top_bn.",
+            **_efficientnet(
+                r"features\.",
+                "1",
+                "block.0.0 block.0.1 block.1.0 block.1.1 block.2.fc1 block.2.fc2 block.3.0 block.3.1",
+                "block.0.0 block.0.1 block.1.fc1 block.1.fc2 block.2.0 block.2.1",
+            ),
+            r"classifier\.1\.": lambda: HEAD,
+        },
     },
     "timm": {
         "resnet": RESNET,
@@ -88,6 +120,19 @@ LAYOUTS: dict[str, dict[str, Rules]] = {
             r"blocks\.(\d+)\.mlp\.fc(\d)\.": lambda n, c: f"layers.{n}.mlp.fc{c}.",
             r"norm\.": lambda: "layernorm.",
             r"head\.": lambda: HEAD,
+        },
+        "efficientnet": {
+            r"conv_stem\.": lambda: "embeddings.convolution.",
+            r"bn1\.": lambda: "embeddings.batchnorm.",
+            r"conv_head\.": lambda: "encoder.top_conv.",
+            r"bn2\.": lambda: "encoder.top_bn.",
+            **_efficientnet(
+                r"blocks\.",
+                "0",
+                "conv_pw bn1 conv_dw bn2 se.conv_reduce se.conv_expand conv_pwl bn3",
+                "conv_dw bn1 se.conv_reduce se.conv_expand conv_pw bn2",
+            ),
+            r"classifier\.": lambda: HEAD,
         },
     },
 }
@@ -127,7 +172,28 @@ def in_transformers_names(tensors: Tensors, layout: str, config: Any, expected: 
             found |= {new.replace(QKV, f"{each}_proj."): part for each, part in zip("qkv", parts, strict=True)}
         else:
             found[new] = tensor.flatten() if new.endswith("layer_scale_parameter") else tensor
-    return _placed(found, expected, path)
+    return _placed(_counted_through(found), expected, path)
+
+
+def padded_alike(config: Any, layout: str) -> None:
+    """Has an EfficientNet pad its depthwise convolutions on both sides, as torchvision's does, and not as TensorFlow's.
+
+    What is left is the first convolution: the net sees an image moved by one pixel. timm has nets of both kinds, and its
+    `depthwise_padding` stays as it is.
+    """
+    if layout == "torchvision" and config.model_type == "efficientnet":
+        config.depthwise_padding = list(range(config.num_hidden_layers))
+
+
+def _counted_through(tensors: Tensors) -> Tensors:
+    """Returns blocks that are numbered by stage and place, numbered from the first to the last."""
+    places = {(int(m[1]), int(m[2])) for m in map(COUNTED.match, tensors) if m}
+    numbers = {place: number for number, place in enumerate(sorted(places))}
+
+    def counted(match: re.Match[str]) -> str:
+        return f"encoder.blocks.{numbers[int(match[1]), int(match[2])]}."
+
+    return {COUNTED.sub(counted, name): tensor for name, tensor in tensors.items()}
 
 
 def _unwrapped(tensors: Tensors) -> Tensors:

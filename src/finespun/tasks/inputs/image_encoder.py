@@ -17,6 +17,7 @@ from finespun.errors import ModelError, listed
 if TYPE_CHECKING:
     from PIL import Image
 
+Box = tuple[float, float, float, float]
 Pixels = NDArray[np.uint8]  # (height, width, 3)
 WHOLE_PIXELS = 16_000_000  # of an image on its way to the model's size; of larger ones only a part is made
 LONGEST = 1_000_000  # pixels of a side, beyond which Pillow's weights alone take too much
@@ -123,20 +124,33 @@ class ImageEncoder:
         height, width = (max(1, int(have * scale)) for have in reversed(size))  # cut off, as transformers does it
         return height, width
 
-    def pixels(self, image: Image.Image) -> Pixels:
-        """Returns the image resized and cut as transformers does it with Pillow; of thin images only what is kept is made."""
+    def resized(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Returns width and height that an image of (width, height) is resized to, before anything is cut off it."""
+        if self.letterbox:
+            return self.filled(size)[::-1]
+        return self.resize[::-1] if isinstance(self.resize, tuple) else _shorter(size, self.resize)
+
+    def pixels(
+        self, image: Image.Image, size: tuple[int, int] | None = None, box: Box | None = None
+    ) -> Pixels:  # fmt: skip
+        """Returns the image resized and cut as transformers does it with Pillow; of thin images only what is kept is made.
+
+        `size` is (width, height) of the whole and `box` what of `image` that is, where a file was decoded to less
+        (`data.images.Decoded`).
+        """
+        size = size or image.size
+        width, height = self.resized(size)
         if self.letterbox:
             found = np.zeros((*self.size, 3), dtype=np.uint8)
-            height, width = self.filled(image.size)
-            found[:height, :width] = replace(self, resize=(height, width), letterbox=False).pixels(image)
+            found[:height, :width] = replace(self, resize=(height, width), letterbox=False).pixels(image, size, box)
             return found
-        height, width = self.resize if isinstance(self.resize, tuple) else _shorter(image, self.resize)
         kept = [_middle(*each) for each in zip((height, width), self.crop or (height, width), strict=True)]
         (rows, to_rows), (columns, to_columns) = kept
         if max(height, image.height) * width > WHOLE_PIXELS or max(image.size) > LONGEST:
             found = np.asarray(_part(image, (height, width), (rows, columns), self.resample))
         else:
-            found = np.asarray(image.resize((width, height), resample=self.resample) if self.resize else image)[rows, columns]
+            small = image.resize((width, height), resample=self.resample, box=box) if self.resize else image
+            found = np.asarray(small)[rows, columns]
         if self.crop is None:
             return found
         cut = np.zeros((*self.crop, 3), dtype=np.uint8)  # black where the image is smaller
@@ -239,12 +253,11 @@ def _needed(have: int, want: int, kept: slice) -> tuple[int, float, float, int]:
     return start, max(0.0, first - start), min(float(stop - start), last - start), stop
 
 
-def _shorter(image: Image.Image, side: int | None) -> tuple[int, int]:
+def _shorter(size: tuple[int, int], side: int | None) -> tuple[int, int]:
     if side is None:
-        return image.height, image.width
-    short, long = sorted(image.size)
-    longer = int(side * long / short)
-    return (longer, side) if image.width <= image.height else (side, longer)
+        return size
+    longer = int(side * max(size) / min(size))
+    return (side, longer) if size[0] <= size[1] else (longer, side)
 
 
 def _middle(have: int, want: int) -> tuple[slice, slice]:

@@ -11,13 +11,13 @@ from pydantic import Field, PrivateAttr, model_validator
 from finespun.data import images
 from finespun.tasks.base import Columns, Values
 from finespun.tasks.inputs.image_encoder import ImageEncoder
-from finespun.tasks.inputs.images import ImageInput
+from finespun.tasks.inputs.image_files import FILE
+from finespun.tasks.inputs.images import SIZE, ImageInput, Part
 from finespun.tasks.inputs.tiles import Tile, tiles_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import torch
-    from PIL import Image
 
 TILE = "tile"  # beside the roles of a row: the part of its image that is meant
 FILLED = "filled"  # column: height and width of what a row fills of the model's size, where the rest is padding
@@ -28,13 +28,13 @@ ORIGINAL = ("original_width", "original_height")  # columns of prepared data: wh
 class WholeImages(ImageInput):
     """Reads `image`; places in it are shares of its sides, so that any size can be answered in its own pixels."""
 
-    model_columns: ClassVar[tuple[str, ...]] = ("pixels", FILLED)
+    model_columns: ClassVar[tuple[str, ...]] = ("pixels", FILE, FILLED)
     rows_at_once: ClassVar[int] = 64
 
     resize: Literal["stretch", "letterbox", "shortest_edge"]
     tile: Annotated[int, Field(ge=16)] | None  # pixels a side of the parts that a larger image is cut into
 
-    _last: dict[str, tuple[Image.Image, bool]] = PrivateAttr(default_factory=dict)
+    _last: dict[str, images.Decoded] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="after")
     def _cuts_once(self) -> Self:
@@ -53,8 +53,12 @@ class WholeImages(ImageInput):
             return tiles_of(size, max(min(size), max(size) // LONGEST))
         return tiles_of(size, self.tile or max(size))
 
-    def _read(self, name: str) -> tuple[Image.Image, bool]:
-        """Keeps the last image: a row's checks ask for it several times."""
+    def kept_within(self, most_bytes: float, rows: int, encoder: ImageEncoder) -> tuple[Self, str | None]:
+        """As for other images; tiles are always kept, for each would be decoded with all of its image."""
+        return (self, None) if self.cut else super().kept_within(most_bytes, rows, encoder)
+
+    def _read(self, name: str) -> images.Decoded:
+        """Keeps the last image: a row's checks ask for it several times, and all its tiles."""
         if name not in self._last:
             found = super()._read(name)
             self._last.clear()
@@ -95,13 +99,18 @@ class WholeImages(ImageInput):
             inputs["pixel_mask"] = mask
         return inputs, targets
 
-    def _part(self, row: Values) -> tuple[Image.Image, tuple[int, int]]:
-        image, size = super()._part(row)
-        return (image.crop(row[TILE]) if TILE in row else image), size
+    def _part(self, row: Values, encoder: ImageEncoder) -> Part:
+        if TILE not in row:
+            return super()._part(row, encoder)
+        found = self._read(row["image"])
+        return Part(encoder.pixels(found.image.crop(row[TILE])).tobytes(), None, found.size)
 
     def _size_of(self, values: Values) -> tuple[int, int] | None:
+        name = values["image"]
+        if SIZE in values or name in self._last:
+            return values[SIZE] if SIZE in values else self._last[name].size
         try:
-            return self._read(values["image"])[0].size
+            return images.size_of(images.file_bytes(name, self._places, max_pixels=self._most), max_pixels=self._most)
         except images.UnreadableError:
             return None  # reported of the image
 

@@ -17,6 +17,7 @@ from finespun.models.conversion.layouts import in_transformers_names
 
 Shapes = dict[str, tuple[int, ...]]
 NORM = ("weight", "bias")
+B0 = {"model_type": "efficientnet", "width_coefficient": 1.0, "depth_coefficient": 1.0, "hidden_dim": 1280, "image_size": 224}
 
 
 def norm(name: str, width: int, *, batch: bool = False) -> Shapes:
@@ -92,6 +93,39 @@ def vit(layout: str, depth: int, width: int, *, side: int = 224, patch: int = 16
     return found | norm("norm" if timm else "encoder.ln", width) | linear("head" if timm else "heads.head", width, labels)
 
 
+def efficientnet(layout: str, labels: int = 1000) -> Shapes:
+    """Names and shapes of `efficientnet_b0`; timm's `tf_efficientnet_b0` has the same."""
+    timm = layout == "timm"
+    found: Shapes = {"conv_stem.weight" if timm else "features.0.0.weight": (32, 3, 3, 3)}
+    found |= norm("bn1" if timm else "features.0.1", 32, batch=True)
+    before = 32
+    stages = [(1, 16, 3), (2, 24, 3), (2, 40, 5), (3, 80, 3), (3, 112, 5), (4, 192, 5), (1, 320, 3)]
+    for stage, (depth, width, kernel) in enumerate(stages):
+        for layer in range(depth):
+            name = f"blocks.{stage}.{layer}." if timm else f"features.{stage + 1}.{layer}.block."
+            inner, squeezed = before * (6 if stage else 1), before // 4
+            parts = [
+                ("dw", (inner, 1, kernel, kernel)),
+                ("se", (squeezed, inner, 1, 1)),
+                ("pwl" if stage else "pw", (width, inner, 1, 1)),
+            ]
+            parts = [("pw", (inner, before, 1, 1)), *parts] if stage else parts
+            norms = 0
+            for place, (part, shape) in enumerate(parts):
+                if part == "se":
+                    both = ("se.conv_reduce", "se.conv_expand") if timm else (f"{place}.fc1", f"{place}.fc2")
+                    for each, size in zip(both, (shape, (inner, squeezed, 1, 1)), strict=True):
+                        found |= {f"{name}{each}.weight": size, f"{name}{each}.bias": size[:1]}
+                    continue
+                norms += 1
+                found[f"{name}conv_{part}.weight" if timm else f"{name}{place}.0.weight"] = shape
+                found |= norm(f"{name}bn{norms}" if timm else f"{name}{place}.1", shape[0], batch=True)
+            before = width
+    found["conv_head.weight" if timm else "features.8.0.weight"] = (1280, 320, 1, 1)
+    found |= norm("bn2" if timm else "features.8.1", 1280, batch=True)
+    return found | linear("classifier" if timm else "classifier.1", 1280, labels)
+
+
 def published() -> Iterator[Any]:
     """Models of both libraries, the numbers of their parameters as published, and transformers' configurations."""
     basic = {"model_type": "resnet", "layer_type": "basic", "depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512]}
@@ -110,6 +144,7 @@ def published() -> Iterator[Any]:
         yield pytest.param(
             layout, vit(layout, 12, 768), {"model_type": "vit"}, 86_567_656, id=f"{layout}-vit_b_16"
         )  # fmt: skip
+        yield pytest.param(layout, efficientnet(layout), B0, 5_288_548, id=f"{layout}-efficientnet_b0")
 
 
 def is_state(name: str) -> bool:
@@ -199,13 +234,19 @@ def test_a_backbone_finds_its_place_inside_a_detector(tmp_path: Path, layout: st
     [
         ("timm", "vit", {"dist_token": torch.zeros(1, 1, 16)}, {}, "dist_token is no tensor of a vit there"),
         ("torchvision", "resnet", {}, {"hidden_sizes": [64, 72, 80, 96]}, r"\[88, .*in the file and \[96"),
-        ("timm", "resnet", {}, {"model_type": "efficientnet"}, "no map for efficientnet; there are for convnext, resnet, vit"),
+        (
+            "timm",
+            "resnet",
+            {},
+            {"model_type": "regnet"},
+            "no map for regnet; there are for convnext, efficientnet, resnet, vit",
+        ),
     ],
 )
 def test_what_is_of_no_layout_is_named(
     tmp_path: Path, layout: str, name: str, changes: dict[str, Any], config: dict[str, Any], message: str
 ) -> None:
-    said = {"model_type": "efficientnet"} if "model_type" in config else TINY[name] | config
+    said = config if "model_type" in config else TINY[name] | config
     with pytest.raises(ModelError, match=message):
         made(tmp_path, layout, of_tiny(layout, name) | changes, said | {"num_labels": 3})
 
