@@ -338,6 +338,19 @@ def test_a_flip_is_exact_and_comes_every_other_time(batch: torch.Tensor, encoder
     assert 150 < int(flipped.sum()) < 250
 
 
+def test_levels_have_names() -> None:
+    off, light, strong = (
+        build("task", Target.model_validate(SHIPPED | {"augmentation": name})).augmentation
+        for name in (False, "light", "strong")
+    )
+    assert not off.on
+    assert light.flip
+    assert 0 < light.rotation < strong.rotation
+    assert 0 < light.saturation < strong.saturation
+    with pytest.raises(ValueError, match="is off, light, strong, or its options"):
+        build("task", Target.model_validate(SHIPPED | {"augmentation": "much"}))
+
+
 def test_nothing_is_changed_by_default(batch: torch.Tensor, encoder: ImageEncoder) -> None:
     task = make_task()
     assert task.deterministic
