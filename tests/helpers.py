@@ -7,6 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +81,27 @@ class Project:
         """Commits everything."""
         self.run("git", "add", "-A")
         self.run("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", message)
+
+
+@contextmanager
+def training(project: Project, *stages: str) -> Iterator[subprocess.Popen[str]]:
+    """`dvc repro` that has saved a checkpoint in the middle of an epoch."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    with subprocess.Popen(
+        ["dvc", "repro", *stages], cwd=project.folder, env={**os.environ, **QUIET, "PATH": path}, start_new_session=True,
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    ) as process:  # fmt: skip
+        deadline = time.monotonic() + 120
+        while not states(project):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        yield process
+        process.communicate()
+
+
+def states(project: Project) -> list[Path]:
+    return list((project.folder / ".finespun" / "checkpoints").glob("*/state-*.ckpt"))
 
 
 def make_project(folder: Path, tiny_bert: Path, *, rows: int = 200) -> Project:

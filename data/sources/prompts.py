@@ -24,11 +24,11 @@ def main(root: Path) -> None:
     (raw / "prompts").mkdir(parents=True, exist_ok=True)
     with (raw / "prompts.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["audio", "transcript"])
+        writer.writerow(["audio", "transcript", "split"])
         for row in rows:
             name = f"{row['prompt']}.wav"
             shutil.copyfile(sounds / name, raw / "prompts" / name)
-            writer.writerow([f"prompts/{name}", row["transcript"]])
+            writer.writerow([f"prompts/{name}", row["transcript"], row["split"]])
 
 
 if __name__ == "__main__":

@@ -5,17 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
 import pytest
 
-from helpers import QUIET, Project
+from helpers import Project, states, training
 
 MODEL = Path("models/finetuned/model.safetensors")
 
@@ -28,27 +23,6 @@ def slow(finished: Project, tmp_path: Path) -> Project:
     (project.folder / "models" / "finetuned" / "model.safetensors").unlink()
     project.run("rm", "-rf", "mlruns", ".dvc/cache")
     return project
-
-
-@contextmanager
-def training(project: Project) -> Iterator[subprocess.Popen[str]]:
-    """`dvc repro` that has saved a checkpoint in the middle of an epoch."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    with subprocess.Popen(
-        ["dvc", "repro"], cwd=project.folder, env={**os.environ, **QUIET, "PATH": path}, start_new_session=True, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    ) as process:  # fmt: skip
-        deadline = time.monotonic() + 120
-        while not states(project):
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
-        yield process
-        process.communicate()
-
-
-def states(project: Project) -> list[Path]:
-    return list((project.folder / ".finespun" / "checkpoints").glob("*/state-*.ckpt"))
 
 
 def runs(project: Project) -> list[mlflow.entities.Run]:

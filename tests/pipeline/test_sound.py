@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, AutoModelForSpeechSeq2Seq, AutoProcessor
 
-from helpers import Project, make_project
+from helpers import Project, make_project, states, training
 from speakers import make_tiny_whisper, tone_files
 
 
@@ -47,7 +49,7 @@ def test_recordings_are_classified(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_recordings_are_transcribed(tmp_path: Path) -> None:
     project = sound_project(tmp_path, task="speech_recognition", columns="{audio: audio, target: target}")
-    project.edit("conf/task/speech_recognition.yaml", max_target_length=16, generation__max_new_tokens=16)
+    project.edit("conf/task/speech_recognition.yaml", seconds=1, max_target_length=16, generation__max_new_tokens=16)
     project.edit("conf/evaluation/default.yaml", zero_shot=True)
     project.edit("conf/optimizer/adamw.yaml", lr=5e-3)
     project.run("dvc", "repro")
@@ -59,4 +61,20 @@ def test_recordings_are_transcribed(tmp_path: Path) -> None:
     assert {*told["target"]} <= {"a low tone", "a middle tone", "a high tone"}
     model = project.folder / "models" / "finetuned"
     assert AutoModelForSpeechSeq2Seq.from_pretrained(model).generation_config.max_new_tokens == 16
-    assert AutoProcessor.from_pretrained(model).feature_extractor.chunk_length == 2
+    assert AutoProcessor.from_pretrained(model).feature_extractor.chunk_length == 1
+
+
+@pytest.mark.slow
+def test_training_on_sound_that_was_killed_ends_in_the_same_bits(tmp_path: Path) -> None:
+    whole = sound_project(tmp_path, task="speech_recognition", columns="{audio: audio, target: target}")
+    whole.edit("conf/task/speech_recognition.yaml", max_target_length=16, generation__max_new_tokens=16)
+    whole.edit("conf/runtime/default.yaml", checkpoint_seconds=0)
+    whole.run("dvc", "repro", "prepare")
+    killed = whole.copy(tmp_path / "killed")
+    whole.run("dvc", "repro", "finetune")
+    with training(killed, "finetune") as process:
+        os.killpg(process.pid, signal.SIGKILL)
+    assert states(killed), "killed in mid-training: a checkpoint must be left"
+    assert "taking up state-" in killed.run("dvc", "repro", "finetune").stdout
+    one, other = (project.folder / "models" / "finetuned" / "model.safetensors" for project in (whole, killed))
+    assert one.read_bytes() == other.read_bytes()

@@ -18,12 +18,14 @@ from finespun.data.sources.tables import Row
 from finespun.evaluation.record import read_record, saved_task
 from finespun.failures import ran_out_of_memory
 from finespun.models.pretrained import load_model
+from finespun.tasks.answers.written_text import WrittenText
 from finespun.tasks.base import Outputs
 from finespun.training.lightning.devices import choose_accelerator, device_of
 from finespun.training.lightning.heartbeat import progressed
 
 BATCH_TOKENS = {"cpu": 1024}  # of one forward pass, padding included; halved for as long as memory does not hold it
 BATCH_TOKENS_ELSEWHERE = 4096  # on CPUs what fits into caches is quicker: 183 rows of MiniLM a CPU second against 139
+WRITTEN_TOKENS = 4096  # where texts are generated: each new token reads all weights once, for however many rows
 
 
 class Predictor:
@@ -46,7 +48,8 @@ class Predictor:
         joined = record.get("histories")
         self.histories = HistoriesConfig.model_validate(joined) if joined else None  # events that are joined to rows
         self.reading: dict[str, Any] = record.get("reading", {})  # how a CSV is read: the delimiter and encoding of training
-        self.batch_tokens = BATCH_TOKENS.get(self.device.type, BATCH_TOKENS_ELSEWHERE)
+        known = BATCH_TOKENS.get(self.device.type, BATCH_TOKENS_ELSEWHERE)
+        self.batch_tokens = WRITTEN_TOKENS if isinstance(task, WrittenText) else known
 
     def predict(self, rows: Sequence[Row], *, top_k: int = 1) -> list[dict[str, Any]]:
         """Returns a prediction for each row; a row that cannot be predicted gives `error` and nothing else."""

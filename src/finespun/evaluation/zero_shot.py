@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def zero_shot(
     Raises:
         ModelError: the pretrained model is not there, or lacks weights that it must have to write.
     """
-    read = partial(_pretrained, task, model, project)
+    read = partial(_pretrained, task, model, project, prepared.labels)
     pretrained, built, encoder = from_rank_zero(read, choose(runtime, "32-true"))
     common: dict[str, Any] = {"model": pretrained, "encoder": encoder, "prepared": prepared, "runtime": runtime}
     if built.ranks:
@@ -39,11 +40,12 @@ def zero_shot(
     return None if outputs is None else (built, outputs)
 
 
-def _pretrained(task: Target, model: ModelConfig, project: Path) -> tuple[Any, Task, Encoder]:
+def _pretrained(task: Target, model: ModelConfig, project: Path, labels: Sequence[str]) -> tuple[Any, Task, Encoder]:
     built = targets.build("task", task)
     folder = ready(model, project, auto_class=built.auto_class)
     encoder, trust = built.encoder(folder), model.trust_remote_code
-    found = load_model(folder, auto_class=built.auto_class, options={}, trust_remote_code=trust)
+    options = built.model_options(labels)
+    found = load_model(folder, auto_class=built.auto_class, options=options, trust_remote_code=trust)
     if built.processor == "AutoTokenizer":
         processor = load_processor(built.processor, folder, built.processor_options(encoder), trust_remote_code=trust)
         add_embeddings(found, processor, folder)

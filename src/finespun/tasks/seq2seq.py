@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import model_validator
 
 from finespun.errors import ModelError, did_you_mean
+from finespun.tasks.answers import languages
 from finespun.tasks.answers.written_text import WrittenText
 from finespun.tasks.base import Batch, Values
 from finespun.tasks.inputs.prompts import PromptEncoder, PromptInput
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     import torch
 
 
@@ -35,6 +38,14 @@ class Seq2Seq(WrittenText, PromptInput):
         if self.chat:
             raise ValueError("chat is for causal language models; set it to false, or take task: text_generation")
         return self
+
+    def remarks(self, rows: pa.Table, labels: Sequence[str]) -> Iterator[str]:
+        yield from super().remarks(rows, labels)
+        sources, targets = self.sources(rows), rows["reference"].to_pylist()
+        yield from languages.remarks(sources, "sources", self.source_language)
+        yield from languages.remarks(targets, "targets", self.target_language)
+        if self.source_language != self.target_language:
+            yield from languages.mixed(sources, targets)
 
     def framed(self, ids: list[int], encoder: PromptEncoder) -> list[int]:
         return self._in_language(ids, self.source_language, encoder)

@@ -46,10 +46,11 @@ def begin(config: RunConfig, folder: Path, prepared: PreparedData) -> Begun:
     task: Task = targets.build("task", config.task)
     strategy: Strategy = targets.build("strategy", config.strategy)
     task = task.fitted(prepared.open("train"), prepared.labels)
+    encoder = task.encoder(folder)  # it tells a task how long a window of sound is
     options = task.model_options(prepared.labels)
     if strategy.four_bit:
         options = options | in_four_bits(choose_accelerator(config.runtime.accelerator), devices=world_size())
-    model, encoder, processor, loaded, drawn = _ready(config, task, folder, prepared, options)
+    model, encoder, processor, loaded, drawn = _ready(config, task, encoder, folder, prepared, options)
     if rank() == 0:
         print(f"weights: {loaded}", flush=True)  # noqa: T201
     task = target_units.take_up(task, model, loaded)
@@ -58,10 +59,9 @@ def begin(config: RunConfig, folder: Path, prepared: PreparedData) -> Begun:
 
 
 def _ready(
-    config: RunConfig, task: Task, folder: Path, prepared: PreparedData, options: dict[str, Any]
+    config: RunConfig, task: Task, encoder: Encoder, folder: Path, prepared: PreparedData, options: dict[str, Any]
 ) -> tuple[Any, Encoder, Any, Loaded, dict[str, torch.Tensor]]:  # fmt: skip
     """Loads model and processor and makes sure that they and the rows fit; also returns the tensors that the seed drew."""
-    encoder = task.encoder(folder)
     trust = config.model.trust_remote_code
     processor = load_processor(task.processor, folder, task.processor_options(encoder), trust_remote_code=trust)
     torch.manual_seed(config.seed)  # the new head

@@ -18,6 +18,7 @@ from finespun.config.sections import RunConfig
 from finespun.data.loader import BatchLoader
 from finespun.data.prepared import PreparedData
 from finespun.errors import ConfigError
+from finespun.models.cpu.attention import SHORT, eager_attention
 from finespun.models.cpu.kernels import cpu_kernels
 from finespun.strategies.base import Tuning
 from finespun.tasks.base import Batch, Encoder, Task
@@ -111,6 +112,14 @@ def _kernels_on(config: RunConfig) -> bool:
     return config.runtime.cpu_kernels and not config.trainer.compile
 
 
+def _short_in_bf16(job: Job, train: BatchLoader) -> bool:
+    kind = job.hardware.accelerator, job.hardware.precision
+    return (
+        kind == ("cpu", "bf16-mixed") and _kernels_on(job.config) and not job.task.from_logits
+        and int(train.batches.lengths.max()) <= SHORT
+    )  # fmt: skip
+
+
 def _fitted(job: Job, phases: list[str], shards: Shards | None, train: BatchLoader, val: BatchLoader) -> Fitted:
     tuning = job.tuning
     if tuning.solution:
@@ -165,6 +174,7 @@ def _trained(job: Job, train: BatchLoader, val: BatchLoader) -> tuple[int, float
 
     with (
         cpu_kernels(model, tried.inputs, on=_kernels_on(job.config) and job.task.from_logits and not job.hardware.sharded),
+        eager_attention(model, on=_short_in_bf16(job, train)),
         replayed(job, (train, val), tried) as loaders,
     ):
         rehearse(job, *loaders)

@@ -93,6 +93,19 @@ def test_chunks_change_neither_losses_nor_gradients(
         assert torch.allclose(ours, theirs, atol=1e-4)
 
 
+def test_no_logits_are_made_of_a_prompt(tiny_llama: Path, scattered: Any) -> None:
+    _, batch, table = batch_of(build(), tiny_llama, pairs(5))
+    seen: list[int] = []
+    handle = scattered.get_output_embeddings().register_forward_hook(
+        lambda _layer, given, _: seen.append(given[0].shape[:-1].numel())
+    )
+    build().forward(scattered, batch)
+    handle.remove()
+    targets = sum(map(len, table["target"].to_pylist()))
+    assert sum(seen) == targets + 2 * 5  # one position a row tells whether the model does more to logits
+    assert targets + 2 * 5 < sum(table["length"].to_pylist()) / 2
+
+
 def test_a_model_that_changes_its_logits_is_left_to_do_so(
     tiny_llama: Path, scattered: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

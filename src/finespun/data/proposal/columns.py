@@ -10,10 +10,14 @@ from functools import cached_property
 from typing import Any
 
 from finespun.data.cells import NUMBER, as_text, is_blank, is_list, read_list, yes_or_no
+from finespun.data.sources import image_folder
 from finespun.data.sources.tables import Row
 from finespun.data.splits import given_split, time_of
 
 IMAGES = re.compile(r".+\.(avif|bmp|gif|jpe?g|png|p[gp]m|tiff?|webp)|data:image/.+", re.IGNORECASE | re.DOTALL)
+# A number as people write it: 12,50, 1.234,5 and $5.99.
+WRITTEN = re.compile(r"[$€£¥]?\s?[+-]?(\d+|\d{1,3}([.,' ]\d{3})+)([.,]\d+)?\s?(%|[$€£¥]|EUR|USD|GBP|CHF)?")
+SOUNDS = re.compile(rf".+\.({'|'.join(ending[1:] for ending in image_folder.SOUNDS)})|data:audio/.+", re.IGNORECASE | re.DOTALL)
 MOSTLY = 0.9
 
 
@@ -57,6 +61,17 @@ class Column:
         return self.share(NUMBER.fullmatch) >= MOSTLY
 
     @cached_property
+    def is_written_number(self) -> bool:
+        """Whether it holds numbers, though not as programs write them: `data.checks` says how to."""
+        return not self.is_number and self.share(WRITTEN.fullmatch) >= MOSTLY
+
+    @cached_property
+    def fields(self) -> list[str]:
+        """Names in its objects, where it holds objects, or lists of them."""
+        parts = [each for value in self.given for each in (value if isinstance(value, list) else [value])]
+        return list(dict.fromkeys(name for each in parts if isinstance(each, Mapping) for name in each))
+
+    @cached_property
     def is_whole(self) -> bool:
         return self.share(re.compile(r"[+-]?\d+(\.0+)?").fullmatch) >= MOSTLY
 
@@ -69,6 +84,10 @@ class Column:
     @cached_property
     def is_image(self) -> bool:
         return self.share(IMAGES.fullmatch) >= MOSTLY
+
+    @cached_property
+    def is_sound(self) -> bool:
+        return self.share(SOUNDS.fullmatch) >= MOSTLY
 
     @cached_property
     def is_split(self) -> bool:

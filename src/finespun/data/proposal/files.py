@@ -57,7 +57,12 @@ def look(path: Path) -> Seen:
     rows, count = _spread(source())
     if not count:
         raise DataError(f"{path}: holds no rows; put your rows into it")
-    return Seen(settings=settings, rows=rows, count=count, kind=_kind(first, settings), reasons=reasons, parts=parts)
+    kind = _kind(first, settings)
+    if kind == "images" and "text" in rows[0]:
+        kind = "texts"
+    elif kind == "images" and any(image_folder.is_sound(Path(row["file"])) for row in rows):
+        kind = "recordings"
+    return Seen(settings=settings, rows=rows, count=count, kind=kind, reasons=reasons, parts=parts)
 
 
 def _kind(first: Path, settings: dict[str, Any]) -> str:
@@ -66,12 +71,12 @@ def _kind(first: Path, settings: dict[str, Any]) -> str:
 
 
 def _parts(folder: Path) -> dict[str, str] | str:
-    """Returns what of a folder is read: files or folders of images by split, a pattern of files, '' for the folder itself."""
+    """Returns what of a folder is read: files or folders by split, a pattern of files, '' for the folder itself."""
     if arrow.is_saved(folder):
         return ""
     inside = sorted(each for each in folder.iterdir() if not each.name.startswith((".", "README", "LICENSE")))
     files = [each for each in inside if each.is_file() and opening.suffix(each.name) in {*tables.FORMATS, *tables.READ_ONLY}]
-    if any(image_folder.is_image(each) for each in image_folder.files(folder)):
+    if any(image_folder.is_item(each) for each in image_folder.files(folder)):
         return _by_split([each for each in inside if each.is_dir()]) if not files else ""
     if not files:
         return ""

@@ -32,7 +32,7 @@ def data_file(path: str, seen: Seen, found: Reading) -> str:
     by_path = isinstance(seen.parts, dict)  # then reading adds the column of the split
     lines += [f"  {role}: {_scalar(column)}" for role, column in found.columns.items() if not (by_path and role == "split")]
     lines += [f"  # {other}" for other in found.alternatives]
-    if found.labels and found.task in {"text_classification", "multi_label", "image_classification"}:
+    if found.labels and found.task.endswith(("_classification", "multi_label")) and found.task != "token_classification":
         names = in_order(found.labels)
         shown = ", ".join(json.dumps(name) if name.isdecimal() else _scalar(name) for name in names[:MOST_LISTED])
         if isinstance(found.columns.get("labels"), str) or "label" in found.columns:

@@ -37,7 +37,8 @@ def token_losses(
     """
     layer = model.get_output_embeddings()
     words = int(layer.weight.shape[0]) if layer is not None and hasattr(layer, "weight") else 0
-    if words * targets.numel() > MOST and layer not in _with_more:
+    in_vain = places is not None and getattr(model, "_compiled_call_impl", None) is None  # logits of prompts
+    if words and layer not in _with_more and (in_vain or words * targets.numel() > MOST):
         found = _in_chunks(model, layer, inputs, targets, places, uniform=uniform, tokens=max(1, MOST // words))
         if found is not None:
             return found
@@ -50,7 +51,10 @@ def _in_chunks(
     model: Any, layer: nn.Module, inputs: dict[str, torch.Tensor], targets: torch.Tensor, places: torch.Tensor | None, *,
     uniform: bool, tokens: int,
 ) -> Losses | None:  # fmt: skip
-    """Lets the output layer see one position a row, and then the targets' alone; None where logits are more than its output."""
+    """Lets the output layer see one position a row, and then the targets' alone, in chunks where they are many.
+
+    None where logits are more than its output.
+    """
     kept: list[torch.Tensor] = []
 
     def keep(_layer: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -73,7 +77,7 @@ def _in_chunks(
     def score(part: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return _scored(layer(part), ids, uniform=uniform)
 
-    again = torch.is_grad_enabled() and hidden.requires_grad
+    again = len(hidden) > tokens and torch.is_grad_enabled() and hidden.requires_grad
     parts = [
         checkpoint(score, *each, use_reentrant=False) if again else score(*each)
         for each in zip(torch.split(hidden, tokens), torch.split(wanted, tokens), strict=True)

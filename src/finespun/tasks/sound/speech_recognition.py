@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field, PrivateAttr
 
 from finespun.errors import ModelError
+from finespun.tasks.answers import languages
 from finespun.tasks.answers.written_text import IGNORED, WrittenText
 from finespun.tasks.base import Batch, Judgement, Outputs, Problem, Role, Values
 from finespun.tasks.inputs.prompts import PromptEncoder
@@ -72,6 +73,10 @@ class SpeechRecognition(WrittenText, AudioInput):
                 said = f"is {length:.1f} seconds long, and the model hears {most} at once; cut it and its target into pieces"
                 yield "bad_audio", "audio", f"{said}, or set data.checks.bad_audio: drop"
 
+    def remarks(self, rows: pa.Table, labels: Sequence[str]) -> Iterator[str]:
+        yield from super().remarks(rows, labels)
+        yield from languages.remarks(rows["reference"].to_pylist(), "targets", self.language)
+
     def target_ids(self, values: Values, encoder: PromptEncoder) -> list[int]:
         """Returns language, task and no times, where the model knows them, the text, and the end."""
         said = [f"<|{self.language}|>", "<|transcribe|>"] if self.language else []
@@ -84,6 +89,9 @@ class SpeechRecognition(WrittenText, AudioInput):
             )
         text = encoder.ids(f" {values['target'].strip()}", special=False)  # Whisper writes a blank before the first word
         return [*(number for number in begin.values() if number is not None), *text, encoder.end]
+
+    def model_options(self, labels: Sequence[str]) -> dict[str, Any]:
+        return self.positions()
 
     def equip(self, model: Any, encoder: PromptEncoder, folder: Path) -> None:
         limit = getattr(model.config, "max_target_positions", None)

@@ -10,10 +10,17 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from transformers import BertConfig, BertForSequenceClassification, ViTConfig, ViTForImageClassification
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    LlamaConfig,
+    LlamaForCausalLM,
+    ViTConfig,
+    ViTForImageClassification,
+)
 
 from finespun.models.cpu import attention as attention_module
-from finespun.models.cpu.attention import ATTENTION, attention, quick_attention
+from finespun.models.cpu.attention import ATTENTION, attention, eager_attention, quick_attention
 from finespun.models.cpu.dropout import Dropout
 
 Quicken = Callable[[nn.Module, Mapping[str, torch.Tensor]], None]
@@ -173,3 +180,25 @@ def test_nothing_is_left_of_it_afterwards() -> None:
     assert model.config._attn_implementation == "sdpa"
     assert not any(module._forward_pre_hooks or module._forward_hooks for module in model.modules())
     assert torch.equal(pickle.loads(pickle.dumps(model))(**INPUTS).logits, before)
+
+
+def test_a_language_models_plain_products_are_the_fused_kernel_while_it_trains() -> None:
+    torch.manual_seed(0)
+    shape = {"num_key_value_heads": 2, "vocab_size": 50, "pad_token_id": 0}
+    model = LlamaForCausalLM(LlamaConfig(**SIZES, **shape))
+    real = INPUTS["attention_mask"].bool()
+
+    def found() -> tuple[torch.Tensor, torch.Tensor]:
+        model.zero_grad()
+        logits = model(**INPUTS).logits[real]
+        logits.square().sum().backward()
+        return logits.detach(), model.model.embed_tokens.weight.grad.clone()
+
+    fused = found()
+    with eager_attention(model, on=True):
+        assert model.config._attn_implementation == "eager"
+        plain = found()
+    assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(fused, plain, strict=True))
+    assert model.config._attn_implementation == "sdpa"
+    with eager_attention(model, on=False):
+        assert model.config._attn_implementation == "sdpa"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from finespun.data import audio
 from finespun.data.images import Places, UnreadableError
 from finespun.errors import ModelError
 from finespun.models.conversion.folder import ready
-from finespun.models.pretrained import load
+from finespun.models.pretrained import load, load_model
 from finespun.tasks.base import Batch
 from finespun.tasks.sound.transcripts import plain, transcript_scores, transcripts
 from helpers import ROOT, real_rows
@@ -265,9 +266,28 @@ def test_an_example_works_where_its_file_is_not(
 
 
 def test_at_least_sixty_prompts_have_a_transcript() -> None:
-    lines = (ROOT / "tests" / "data" / "asterisk_en.csv").read_text(encoding="utf-8").splitlines()[1:]
-    assert len({line.partition(",")[0] for line in lines}) == len(lines) >= 60
-    assert all(line.partition(",")[2].strip() for line in lines)
+    with (ROOT / "tests" / "data" / "asterisk_en.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len({row["prompt"] for row in rows}) == len(rows)
+    said = {split: [plain(row["transcript"]) for row in rows if row["split"] == split] for split in ("train", "val", "test")}
+    assert len(said["test"]) >= 60
+    assert all(map(all, said.values()))
+    assert not {*said["test"]} & {*said["train"], *said["val"]}, "what is tested is said in no other recording"
+
+
+def test_a_shorter_window_needs_fewer_positions(tones: tuple[Path, list[dict[str, str]]], whisper: Path) -> None:
+    task = speech(whisper, tones[0], seconds=1)
+    encoder, table = encoded(task, whisper, tones[1], ["target"])
+    batch = collated(task, encoder, table)
+    model = load_model(whisper, auto_class=task.auto_class, options=task.model_options([])).eval()
+    task.equip(model, encoder, whisper)
+    assert batch.inputs["input_features"].shape[-1] == 2 * model.config.max_source_positions == 100
+    with torch.inference_mode():
+        losses, counts = task.losses(task.forward(model, batch), batch), torch.from_numpy(task.counts(table))
+        theirs = model(**batch.inputs, labels=batch.targets).loss
+        outputs = task.evaluate(model, batch)
+    assert float((losses * counts).sum() / counts.sum()) == pytest.approx(float(theirs), abs=1e-5)
+    assert len(outputs) == table.num_rows
 
 
 @pytest.mark.parametrize(
