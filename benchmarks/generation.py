@@ -1,7 +1,7 @@
 """Language models: texts a CPU second beside `transformers.pipeline`, tokens a CPU second beside trl's SFTTrainer.
 
     python benchmarks/generation.py write MODEL [--rows 48] [--rounds 2]
-    python benchmarks/generation.py train MODEL [--rows 160] [--rounds 1]
+    python benchmarks/generation.py train MODEL [--rows 160] [--rounds 1] [--lr 1e-5]
 
 MODEL is a folder of a causal language model. Rows are cut from the movie reviews, in lognormal lengths: a prompt (60 words on
 average) and what comes next (12). All arms have the same rows, run in turn in one process, and are compared by their least CPU
@@ -47,7 +47,7 @@ from finespun.training.fit import fit
 from finespun.training.lightning.devices import choose
 
 ROOT = Path(__file__).resolve().parents[1]
-BATCH, NEW, RATE, HELD_OUT = 8, 24, 1e-5, 32
+BATCH, NEW, HELD_OUT = 8, 24, 32
 Rows = list[dict[str, str]]
 Run = Callable[[], Any]
 
@@ -63,7 +63,7 @@ def mixed_rows(count: int) -> Rows:
     return [{"text": text, "target": target} for text, target in zip(parts[::2], parts[1::2], strict=True)]
 
 
-def composed(**trainer: Any) -> Any:
+def composed(lr: float = 1e-5) -> Any:
     """The configuration of the repository for task: text_generation."""
     artifacts = Artifacts(project=ROOT, out=ROOT)
     found = compose(artifacts)[1].copy()
@@ -72,8 +72,8 @@ def composed(**trainer: Any) -> Any:
     found.task.update({"max_length": 512, "max_target_length": 128})
     found.task.generation.max_new_tokens = NEW
     found.data.columns = {"text": "text", "target": "target"}
-    found.optimizer.lr = RATE
-    found.trainer.update({"max_epochs": 1, "batch_size": BATCH, "early_stopping_patience": None, **trainer})
+    found.optimizer.lr = lr
+    found.trainer.update({"max_epochs": 1, "batch_size": BATCH, "early_stopping_patience": None})
     found.runtime.update({"progress_bar": False, "accelerator": "cpu", "devices": 1})
     return check(found, Origin(conf=artifacts.conf, choices={}))
 
@@ -85,9 +85,9 @@ def encoded(rows: Rows, folder: Path) -> pa.Table:
     return pa.table({"row": pa.array(range(len(rows))), **columns})
 
 
-def ours(table: pa.Table, model: Path, folder: Path) -> tuple[Any, Run]:
+def ours(table: pa.Table, model: Path, folder: Path, *, lr: float) -> tuple[Any, Run]:
     """A run of finespun's, with its rehearsal, its validation of 8 rows and the saving of the best weights."""
-    config = composed()
+    config = composed(lr)
     for split, part in (("train", table), ("val", table.slice(0, BATCH))):
         with pa.OSFile(str(folder / f"{split}.arrow"), "wb") as file, pa.ipc.new_file(file, part.schema) as writer:
             writer.write_table(part)
@@ -107,11 +107,11 @@ def ours(table: pa.Table, model: Path, folder: Path) -> tuple[Any, Run]:
     )  # fmt: skip
 
 
-def theirs(table: pa.Table, model: Path, folder: Path, **options: Any) -> tuple[Any, Run]:
+def theirs(table: pa.Table, model: Path, folder: Path, *, lr: float, **options: Any) -> tuple[Any, Run]:
     """A run of trl's, with our learning rate, schedule, weight decay and precision."""
-    config = composed()
+    config = composed(lr)
     settings = SFTConfig(
-        output_dir=str(folder), num_train_epochs=1, per_device_train_batch_size=BATCH, learning_rate=RATE, warmup_steps=0.06,
+        output_dir=str(folder), num_train_epochs=1, per_device_train_batch_size=BATCH, learning_rate=lr, warmup_steps=0.06,
         weight_decay=config.optimizer.options["weight_decay"], bf16=choose(config.runtime).precision == "bf16-mixed",
         save_strategy="no", report_to="none", use_cpu=True, disable_tqdm=True, dataloader_pin_memory=False, max_length=None,
         completion_only_loss=True, **options,
@@ -136,15 +136,15 @@ def loss_of(model: Any, table: pa.Table) -> float:
     return total / count
 
 
-def train(folder: Path, count: int, rounds: int) -> None:
+def train(folder: Path, count: int, rounds: int, lr: float) -> None:
     """Prints a line an arm."""
     table = encoded(mixed_rows(count + HELD_OUT), folder)
     table, unseen = table.slice(0, count), table.slice(count)
     best = {"gradient_checkpointing": False, "train_sampling_strategy": "group_by_length"}
     arms: dict[str, Callable[[Path], tuple[Any, Run]]] = {
-        "finespun": lambda out: ours(table, folder, out),
-        "SFTTrainer as it comes": lambda out: theirs(table, folder, out),
-        "SFTTrainer at its best": lambda out: theirs(table, folder, out, **best),
+        "finespun": lambda out: ours(table, folder, out, lr=lr),
+        "SFTTrainer as it comes": lambda out: theirs(table, folder, out, lr=lr),
+        "SFTTrainer at its best": lambda out: theirs(table, folder, out, lr=lr, **best),
     }
     tokens = int(table["length"].to_numpy().sum())
     shares = [Batches(table["length"].to_numpy(), step_rows=BATCH, seed=seed).padding_share() for seed in (0, 1, 2)]
@@ -217,10 +217,11 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("--rows", type=int)
     parser.add_argument("--rounds", type=int)
+    parser.add_argument("--lr", type=float, default=1e-5)
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     if given.what == "train":
-        train(given.model, given.rows or 160, given.rounds or 1)
+        train(given.model, given.rows or 160, given.rounds or 1, given.lr)
     else:
         write(given.model, given.rows or 48, given.rounds or 2)
 

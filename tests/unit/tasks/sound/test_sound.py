@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jiwer
@@ -23,7 +24,9 @@ from finespun.models.conversion.folder import ready
 from finespun.models.pretrained import load, load_model
 from finespun.tasks.base import Batch
 from finespun.tasks.sound.transcripts import plain, transcript_scores, transcripts
+from finespun.training.begin import begin
 from helpers import ROOT, real_rows
+from small_run import small_config
 from speakers import SECONDS, make_tiny_whisper, tone, tone_files
 
 
@@ -288,6 +291,17 @@ def test_a_shorter_window_needs_fewer_positions(tones: tuple[Path, list[dict[str
         outputs = task.evaluate(model, batch)
     assert float((losses * counts).sum() / counts.sum()) == pytest.approx(float(theirs), abs=1e-5)
     assert len(outputs) == table.num_rows
+
+
+@pytest.mark.parametrize(("name", "answer"), [("audio_classification", "label"), ("speech_recognition", "target")])
+def test_training_begins_with_no_more_positions_than_a_window_needs(name: str, answer: str, whisper: Path) -> None:
+    said = yaml.safe_load((ROOT / "conf" / "task" / f"{name}.yaml").read_text()) | {"seconds": 1}
+    if answer == "target":  # the tiny model writes no more
+        said |= {"max_target_length": 16, "generation": said["generation"] | {"max_new_tokens": 16}}
+    data = {"path": "tones.csv", "columns": {"audio": "audio", answer: answer}}
+    prepared: Any = SimpleNamespace(labels=["high", "low"], open=lambda _: None)
+    begun = begin(small_config(task=said, data=data), whisper, prepared)
+    assert begun.tuning.model.config.max_source_positions == 50
 
 
 @pytest.mark.parametrize(
