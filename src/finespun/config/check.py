@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from finespun import masking
 from finespun.config import lightning, targets
 from finespun.config.sections import RunConfig, SweepConfig, Target
-from finespun.errors import ConfigError, did_you_mean, listed
+from finespun.errors import ConfigError, did_you_mean, first_of, listed
 
 SPLIT_ROLES = ("group", "split", "time")  # of any task: columns that decide on splits
 CHOICE = re.compile(r"[A-Za-z]\w*(-\w+)*", re.ASCII)  # a name that Hydra's overrides take as it stands
@@ -87,7 +87,7 @@ def validate(plain: dict[str, Any], origin: Origin) -> RunConfig:
     try:
         config = RunConfig.model_validate(plain)
     except ValidationError as error:
-        found += problems_in(error)
+        found += [(key, problem + _elsewhere(key, plain)) for key, problem in problems_in(error)]
     for section in targets.ALLOWED.keys() & RunConfig.model_fields.keys():
         found += [(f"{section}.{key}", problem) for key, problem in _check_target(section, plain)]
     if config:
@@ -121,6 +121,11 @@ def check_choices(conf: Path, dials: Mapping[str, Any], where: str) -> list[str]
         if dial not in groups:
             known = [*groups, "seed"]
             problems.append(f"{where}: {dial}: unknown key{did_you_mean(dial, known)}; allowed: {listed(known)}")
+        elif isinstance(value, dict | list):
+            problems.append(
+                f"{where}: {dial}: is to name a file of conf/{dial}/, whose keys are set there, or by `finespun run"
+                f" {dial}.KEY=VALUE`; there are: {listed(groups[dial])}"
+            )
         elif value is None:
             problems.append(f"{where}: {dial}: is empty; choose one of: {listed(groups[dial])}")
         elif str(value) in groups[dial] and not (isinstance(value, str) and CHOICE.fullmatch(value)):
@@ -163,6 +168,12 @@ def problems_in(error: ValidationError) -> list[tuple[str, str]]:
         (".".join(str(part) for part in e["loc"] if "[" not in str(part)), targets.describe(e, _siblings(e["loc"])))
         for e in error.errors()
     ]  # pydantic's names of the members of a union have brackets
+
+
+def _elsewhere(key: str, plain: Mapping[str, Any]) -> str:
+    """Returns where an unknown key of the top stands in a section."""
+    places = [f"{section}.{key}" for section, values in plain.items() if isinstance(values, dict) and key in values]
+    return f"; is {first_of(places)} meant?" if places and "." not in key else ""
 
 
 def _siblings(loc: Sequence[int | str]) -> list[str]:

@@ -50,7 +50,7 @@ class Composer:
             found = copy.deepcopy(self.kept[lines])
             self.loader._apply_overrides_to_config(plain, found)  # noqa: SLF001  (Hydra's own, after it has read the files)
         except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError([f"command line: {' '.join(overrides)}: {one_line(error, None)}"]) from error
+            raise ConfigError([f"command line: {one_line(error, None)}"]) from error
         problems = guard.problems(found)
         if problems:
             raise ConfigError(problems)

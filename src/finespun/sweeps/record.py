@@ -17,7 +17,7 @@ from finespun.errors import MachineError
 from finespun.sweeps import finalists
 from finespun.sweeps.study import Study
 from finespun.tracking.client import Run, Tracker
-from finespun.tracking.lineage import code_of
+from finespun.tracking.lineage import code_of, source_tags
 from finespun.tracking.trials.folds import cross_validated
 from finespun.tracking.trials.trial import PARENT
 from finespun.tracking.untracked import Untracked
@@ -63,7 +63,9 @@ class ParentRun:
             "sweep.folder": os.path.relpath(plan.folder, artifacts.project),
         })  # fmt: skip
         with run:
-            yield cls(run, tracker, artifacts.project)
+            parent = cls(run, tracker, artifacts.project)
+            run.set_tags(source_tags(parent.code, command))
+            yield parent
 
     def child(self, name: str, tags: Mapping[str, str]) -> str | None:
         """Opens a trial's run; None where the server does not answer now: the trial tries again."""

@@ -104,16 +104,23 @@ def lineage(
 def tags(known: Mapping[str, Any], schema: Mapping[str, Any], *, command: str) -> dict[str, str]:
     """Returns the tags of a run: those that MLflow's pages show in columns of their own, and a few to search by."""
     found = {
-        "mlflow.user": _user(),
-        "mlflow.source.name": command,
-        "mlflow.source.type": "LOCAL",
-        "mlflow.source.git.commit": known["commit"],
-        "mlflow.source.git.branch": known["branch"],
-        "mlflow.source.git.repoURL": known["repository"],
         "data": f"{schema['name']} {schema['source']['sha256'][:SHORT]}",
         "weights": known["inputs"].get("weights", "")[:SHORT],
         "config": known["config"][:SHORT],
         "changed since commit": known["dirty_diff"][:SHORT] or ("no" if known["commit"] else ""),
+    }
+    return source_tags(known, command) | {name: value for name, value in found.items() if value}
+
+
+def source_tags(code: Mapping[str, Any], command: str) -> dict[str, str]:
+    """Returns what MLflow's pages show as source, version and user of a run; `code` is what `code_of` has found."""
+    found = {
+        "mlflow.user": _user(),
+        "mlflow.source.name": command,
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.git.commit": code["commit"],
+        "mlflow.source.git.branch": code["branch"],
+        "mlflow.source.git.repoURL": code["repository"],
     }
     return {name: value for name, value in found.items() if value}
 

@@ -18,11 +18,9 @@ from finespun.tracking.client import KIND, Tracker, tracking_uri
 from finespun.tracking.outbox.delivery import FAILURES
 from finespun.training.lightning.launching import die_with_parent
 
-QUIET = {  # what a server says of itself while it starts; and its job queue, a dozen processes with 2 GB for judges of prompts
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
-    "PYTHONWARNINGS": "ignore",
-    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-}
+QUIET = {  # neither what a server says of itself while it starts, nor six processes for jobs that are none of ours
+    "MLFLOW_LOGGING_LEVEL": "WARNING", "PYTHONWARNINGS": "ignore", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+}  # fmt: skip
 VIEW = "finespun"  # of the table of runs, which MLflow keeps in a tag of the experiment
 VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
 RECENT = 50  # runs whose metrics are offered

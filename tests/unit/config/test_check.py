@@ -89,6 +89,13 @@ def test_a_combination_that_makes_no_sense_is_explained(artifacts: Artifacts, st
     assert why in problem
 
 
+def test_a_key_that_belongs_into_a_section_is_told_which(artifacts: Artifacts) -> None:
+    (artifacts.conf / "experiment" / "none.yaml").write_text("# @package _global_\nlr: 0.1\n")
+    [problem] = problems(artifacts)
+    assert problem.startswith("conf/experiment/none.yaml: lr: unknown key")
+    assert problem.endswith("; is optimizer.lr meant?")
+
+
 def test_a_missing_value_is_named(artifacts: Artifacts) -> None:
     edit(artifacts.conf / "optimizer" / "adamw.yaml", lr="???")
     assert problems(artifacts) == ["conf/optimizer/adamw.yaml: lr: is '???'; give it a value"]

@@ -79,6 +79,10 @@ def test_the_same_file_may_be_given_again_and_another_of_its_name_not(artifacts:
     ("line", "told"),
     [
         ("data:", "params.yaml: data: is empty; choose one of: 20240115, cut_outs"),
+        (
+            "data: {path: data/raw/mail.csv}",
+            "params.yaml: data: is to name a file of conf/data/, whose keys are set there, or by",
+        ),
         ("data: 2024_01_15", "params.yaml: data: .* there is no conf/data/20240115.yaml|is no name of a file"),
         ("data: фильмы", "params.yaml: data: 'фильмы' is no name of a file in conf/: .* rename conf/data/фильмы.yaml"),
     ],
