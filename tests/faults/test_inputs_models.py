@@ -32,7 +32,7 @@ AUTO = t.AutoModelForSequenceClassification
 
 def ready(config: Any, task: Any, folder: Path, prepared: PreparedData) -> Any:
     """Loads a model for the rows, as `begin` does it."""
-    return _ready(config, task, folder, prepared, task.model_options(prepared.labels))
+    return _ready(config, task, task.encoder(folder), folder, prepared, task.model_options(prepared.labels))
 
 
 @cache

@@ -7,7 +7,7 @@ import re
 import shlex
 import shutil
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from finespun.config.sections import DataConfig, ModelConfig, Target
 from finespun.data.proposal.columns import Column, columns_of
 from finespun.data.proposal.files import Seen, look
 from finespun.data.proposal.tasks import GUESS, SURE, Reading, reading_of
-from finespun.data.proposal.written import data_file, seen_lines, set_dials
+from finespun.data.proposal.written import data_file, experiment_file, seen_lines, set_dials
 from finespun.data.sources.source import Source
 from finespun.errors import ConfigError, DataError, FinespunError, ModelError, did_you_mean, listed
 from finespun.kept import write_whole
@@ -66,22 +66,31 @@ def initialise(artifacts: Artifacts, given: Path, wishes: Wishes, say: Callable[
     path, copied = _brought(given, artifacts, force=wishes.force)
     if copied and given.is_file():
         _bring_files(given, seen, found, artifacts.project / path)
-    dials = _dials(artifacts, name, found.task)
+    dials = _dials(artifacts, name, found.task) | _experiment(artifacts, name, found.task, seen, force=wishes.force)
     write_whole(target, data_file(path, seen, found))
     text = artifacts.params.read_text(encoding="utf-8")
     write_whole(artifacts.params, set_dials(text, dials))
     say(f"{given}\n" + "\n".join(f"  {line}" for line in [*seen_lines(seen, found), *_lengths(columns, found, artifacts)]))
     if copied:
         say(f"copied to {path}, where DVC sees it")
+    for line in _last_words(artifacts, name, path, found, dials):
+        say(line)
+
+
+def _last_words(artifacts: Artifacts, name: str, path: str, found: Reading, dials: Mapping[str, str]) -> Iterator[str]:
+    """Yields what was written, and what to look at."""
     changed = ", ".join(f"{key}: {value}" for key, value in dials.items())
     more = _writes(_task(artifacts, found.task)) and "model" not in dials
     by_hand = "; set model there to one that writes (docs/language_models.md)" if more else ""
-    say(f"wrote conf/data/{name}.yaml; set in params.yaml: {changed}{by_hand}")
+    yield f"wrote conf/data/{name}.yaml; set in params.yaml: {changed}{by_hand}"
+    if dials.get("experiment") == name:
+        said = (artifacts.conf / "experiment" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[-1]
+        yield f"few rows need more epochs: conf/experiment/{name}.yaml has {said}"
     if found.certainty != SURE:
-        say(f"look at conf/data/{name}.yaml: what it says is {'only ' if found.certainty == GUESS else ''}{found.certainty}")
+        yield f"look at conf/data/{name}.yaml: what it says is {'only ' if found.certainty == GUESS else ''}{found.certainty}"
     for task, role, column in found.rivals:
         said = shlex.join(["--task", task, "--column", f"{role}={column}", path])
-        say(f"{column!r} is to be learnt instead? finespun init --force {said}")
+        yield f"{column!r} is to be learnt instead? finespun init --force {said}"
 
 
 def _name_after(given: Path) -> str:
@@ -207,6 +216,23 @@ def _dials(artifacts: Artifacts, name: str, task: str) -> dict[str, str]:
         other = MODELS[kind] if _fits(artifacts, MODELS[kind], asked) else None
         dials |= {"model": other} if other else {}
     return dials
+
+
+def _experiment(artifacts: Artifacts, name: str, task: str, seen: Seen, *, force: bool) -> dict[str, str]:
+    """Writes what few rows need instead of the epochs and batches of conf/trainer; returns its dial.
+
+    Nothing where the user chose a trainer, or has an experiment of that name.
+    """
+    trainer = str(read_dials(artifacts.params).get("trainer"))
+    file = artifacts.conf / "experiment" / f"{name}.yaml"
+    if trainer != "default" or not _task(artifacts, task).from_logits or (file.exists() and not force):
+        return {}
+    shipped = yaml.safe_load((artifacts.conf / "trainer" / f"{trainer}.yaml").read_text(encoding="utf-8"))
+    text = experiment_file(seen, epochs=shipped["max_epochs"], batch_size=shipped["batch_size"])
+    if text is None:
+        return {}
+    write_whole(file, text)
+    return {"experiment": name}
 
 
 def _writes(task: Any) -> bool:

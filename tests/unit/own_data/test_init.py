@@ -76,6 +76,29 @@ def test_the_same_file_may_be_given_again_and_another_of_its_name_not(artifacts:
 
 
 @pytest.mark.parametrize(
+    ("rows", "written"),
+    [(40, "{max_epochs: 20, batch_size: 16}"), (540, "{max_epochs: 8, batch_size: 16}"), (4_000, None)],
+)
+def test_few_rows_are_trained_on_more_often(artifacts: Artifacts, tmp_path: Path, rows: int, written: str | None) -> None:
+    lines = (f"the wheel number {number} is late,{'ab'[number % 2]}\n" for number in range(rows))
+    (tmp_path / "mail.csv").write_text("body,queue\n" + "".join(lines))
+    said: list[str] = []
+    initialise(artifacts, tmp_path / "mail.csv", Wishes(), said.append)
+    config, _ = compose(artifacts)
+    made = artifacts.conf / "experiment" / "mail.yaml"
+    if written is None:
+        assert (config.trainer.max_epochs, config.trainer.batch_size, made.exists()) == (2, 32, False)
+        return
+    assert f"{{max_epochs: {config.trainer.max_epochs}, batch_size: {config.trainer.batch_size}}}" == written
+    assert f"few rows need more epochs: conf/experiment/mail.yaml has trainer: {written}" in said
+    made.write_text("# @package _global_\n# mine\n{}\n")
+    initialise(artifacts, tmp_path / "mail.csv", Wishes(name="other"), said.append)
+    (artifacts.conf / "data" / "mail.yaml").unlink()
+    initialise(artifacts, tmp_path / "mail.csv", Wishes(), said.append)
+    assert "# mine" in made.read_text(), "what was written by hand, or promoted, stays"
+
+
+@pytest.mark.parametrize(
     ("line", "told"),
     [
         ("data:", "params.yaml: data: is empty; choose one of: 20240115, cut_outs"),

@@ -17,6 +17,9 @@ from finespun.errors import first_of
 
 FEW_ROWS = 1_000  # fewer are divided evenly: a hash would leave a split without some label
 MOST_LISTED = 20  # labels
+ENOUGH_STEPS = 200  # of the optimizer: with fewer, what is fine-tuned has hardly left where it began (Mosbach et al., 2021)
+SMALL_STEP, MOST_EPOCHS = 16, 20  # rows; both for few rows
+TRAINED = 0.8  # share of rows
 KEY = re.compile(r"^(?P<key>[\w-]+):[ \t]*(?P<value>[^#\n]*?)(?P<rest>[ \t]*(?:#.*)?)$", re.MULTILINE)
 
 
@@ -40,6 +43,21 @@ def data_file(path: str, seen: Seen, found: Reading) -> str:
             lines.append(f"# labels: [{shown}]{more} # listing them fixes their order, and makes others errors")
     lines += _split_lines(seen, found)
     return "\n".join(lines) + "\n"
+
+
+def experiment_file(seen: Seen, *, epochs: int, batch_size: int) -> str | None:
+    """Returns the text of `conf/experiment/NAME.yaml` where there are so few rows that such epochs make few steps."""
+    rows = max(1, round(TRAINED * seen.count))
+    if epochs * rows >= ENOUGH_STEPS * batch_size:
+        return None
+    small = min(SMALL_STEP, batch_size)
+    more = max(epochs, min(MOST_EPOCHS, -(-ENOUGH_STEPS * small // rows)))
+    return (
+        "# @package _global_\n"
+        f"# Written by `finespun init`: about {rows:,} training rows make {max(1, epochs * rows // batch_size)} steps in the\n"
+        f"# {epochs} epochs of {batch_size} rows a step that conf/trainer/ has, too few to learn from.\n"
+        f"trainer: {{max_epochs: {more}, batch_size: {small}}}\n"
+    )
 
 
 def _path_lines(path: str, seen: Seen) -> list[str]:
