@@ -10,8 +10,9 @@ import torch.distributed as dist
 from torch.nn.functional import cosine_similarity, cross_entropy, normalize
 from torch.utils.checkpoint import checkpoint
 
+from finespun.tasks.ranking.pairs import MINED, SCORED
+
 Inputs = dict[str, torch.Tensor]
-POOLINGS = ("mean", "cls", "last")
 
 
 def pooled(hidden: torch.Tensor, mask: torch.Tensor, how: str) -> torch.Tensor:
@@ -116,3 +117,38 @@ def triplet(
     """Returns by how much each negative is nearer than the positive and a margin, in cosines, (rows,)."""
     near, far = (cosine_similarity(queries.float(), each.float(), dim=1) for each in (positives, negatives))
     return (far - near + margin).clamp(min=0)
+
+
+def step_losses(
+    vectors: dict[str, torch.Tensor], targets: torch.Tensor, *, counted: int, loss_function: str, temperature: float,
+    margin: float,
+) -> torch.Tensor:  # fmt: skip
+    """Returns the loss of each row of a step, (rows,); of `cosent`, that of all ranks' rows, as often.
+
+    Args:
+        vectors: (rows, width) by side, and the numbers of negatives; of those mined, as many of each row.
+        targets: (rows,): the numbers of positives, or how alike each pair is.
+        counted: so many rows count; one that only keeps a device busy is nobody's negative.
+        loss_function: as in `conf/task/text_embedding.yaml`.
+        temperature: of `info_nce` and `cosent`.
+        margin: of `triplet`.
+    """
+    texts, positives = vectors["text"], vectors["positive"]
+    if loss_function == "triplet":
+        return triplet(texts, positives, vectors["negative"], margin=margin)
+    if loss_function in SCORED:
+        cosines = cosine_similarity(texts.float(), positives.float(), dim=1)
+        if loss_function == "cosine":
+            return (cosines - targets) ** 2
+        every, goals = (gathered(each[:counted])[0] for each in (cosines, targets))
+        return cosent(every, goals, scale=1 / temperature).expand(len(texts))
+    candidates, first = gathered(positives[:counted])
+    others = gathered(targets[:counted])[0]
+    for name in ("negative", MINED):
+        if name in vectors:
+            many = counted * len(vectors[name]) // len(texts)
+            candidates = torch.cat([candidates, gathered(vectors[name][:many])[0]])
+            others = torch.cat([others, gathered(vectors[f"{name}_number"][:many])[0]])
+    own = torch.arange(len(texts), device=texts.device)
+    own = torch.where(own < counted, own + first, 0)
+    return info_nce(texts, candidates, own, known=targets, others=others, scale=1 / temperature)

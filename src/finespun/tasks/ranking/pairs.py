@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import torch
 
 SIDES = ("positive", "negative")  # what a query, the role `text`, is compared with
+MINED = "mined"  # negatives that the model chose
+SCORED = ("cosent", "cosine")  # losses of pairs of which rows say how alike they are
 Sides = dict[str, dict[str, "torch.Tensor"]]
 
 

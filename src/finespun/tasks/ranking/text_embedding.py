@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,8 +16,9 @@ from finespun.errors import ModelError
 from finespun.tasks.base import Batch, Columns, Judgement, Miner, Outputs, Problem, Role, Values
 from finespun.tasks.inputs.text import TextEncoder
 from finespun.tasks.metrics.scores import regression_scores
+from finespun.tasks.ranking import sentence_transformers
 from finespun.tasks.ranking.baselines import lexical
-from finespun.tasks.ranking.pairs import SIDES, TextPairs, number_of, side
+from finespun.tasks.ranking.pairs import MINED, SCORED, SIDES, TextPairs, number_of, side
 from finespun.tasks.ranking.ranked import Queries, Ranked
 from finespun.tasks.ranking.search.catalogue import Catalogue
 
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     from finespun.tasks.ranking.mining import HardNegatives
 
-SCORED = ("cosent", "cosine")
-MINED = "mined"  # negatives that the model chose
 RANKINGS = ("recall_at_1", "recall_at_10", "mrr_at_10", "ndcg_at_10")
 PROFILE = ("spearman", "pearson")
 REPEATED = 0.05  # share of rows whose positive another row has, too, that is worth a remark
@@ -223,35 +221,12 @@ class TextEmbedding(TextPairs, Ranked):
         """Returns the loss of each row; of `cosent`, one of the whole step. Matryoshka: Kusupati et al., NeurIPS 2022."""
         import torch  # noqa: PLC0415
 
+        from finespun.tasks.ranking.contrastive import step_losses  # noqa: PLC0415  (imports torch)
+
         widths = self.dimensions or (output["text"].shape[1],)
-        return torch.stack([self._losses(_narrowed(output, width), batch) for width in widths]).mean(dim=0)
-
-    def _losses(self, vectors: dict[str, torch.Tensor], batch: Batch) -> torch.Tensor:
-        import torch  # noqa: PLC0415
-        from torch.nn.functional import cosine_similarity  # noqa: PLC0415
-
-        from finespun.tasks.ranking import contrastive  # noqa: PLC0415  (imports torch)
-
-        texts, positives, targets = vectors["text"], vectors["positive"], batch.targets
-        if self.loss_function == "triplet":
-            return contrastive.triplet(texts, positives, vectors["negative"], margin=self.margin)
-        if self.scored:
-            cosines = cosine_similarity(texts.float(), positives.float(), dim=1)
-            if self.loss_function == "cosine":
-                return (cosines - targets) ** 2
-            every, goals = (contrastive.gathered(each[: batch.counted])[0] for each in (cosines, targets))
-            return contrastive.cosent(every, goals, scale=1 / self.temperature).expand(len(texts))
-        count = batch.counted  # a row that only keeps a device busy is nobody's negative
-        candidates, first = contrastive.gathered(positives[:count])
-        others = contrastive.gathered(targets[:count])[0]
-        for name in ("negative", MINED):
-            if name in vectors:
-                counted = count * len(vectors[name]) // len(texts)
-                candidates = torch.cat([candidates, contrastive.gathered(vectors[name][:counted])[0]])
-                others = torch.cat([others, contrastive.gathered(vectors[f"{name}_number"][:counted])[0]])
-        own = torch.arange(len(texts), device=texts.device)
-        own = torch.where(own < count, own + first, 0)
-        return contrastive.info_nce(texts, candidates, own, known=targets, others=others, scale=1 / self.temperature)
+        options = self.model_dump(include={"loss_function", "temperature", "margin"})
+        found = [step_losses(_narrowed(output, width), batch.targets, counted=batch.counted, **options) for width in widths]
+        return torch.stack(found).mean(dim=0)
 
     def predict(self, model: Any, inputs: dict[str, torch.Tensor]) -> Outputs:
         import torch  # noqa: PLC0415
@@ -336,27 +311,8 @@ class TextEmbedding(TextPairs, Ranked):
     def write_beside(self, folder: Path) -> None:
         """Writes the items, and what makes the folder a model of sentence-transformers."""
         super().write_beside(folder)
-        width = json.loads((folder / "config.json").read_text(encoding="utf-8"))["hidden_size"]
-        kinds = ("Transformer", "Pooling", "Normalize")
-        modules = [
-            {"idx": place, "name": str(place), "path": f"{place}_{kind}" if place else "",
-             "type": f"sentence_transformers.models.{kind}"}
-            for place, kind in enumerate(kinds)
-        ]  # fmt: skip
-        names = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token", "last": "pooling_mode_lasttoken"}
-        pooling = {"word_embedding_dimension": width} | {name: how == self.pooling for how, name in names.items()}
-        files = {
-            "modules.json": modules,
-            "1_Pooling/config.json": pooling,
-            "sentence_bert_config.json": {"max_seq_length": self.max_length, "do_lower_case": False},
-            "config_sentence_transformers.json": {
-                "prompts": {"query": self.query_prefix, "document": self.item_prefix}, "default_prompt_name": None,
-                "similarity_fn_name": "cosine",
-            },
-        }  # fmt: skip
-        for name, content in files.items():
-            (folder / name).parent.mkdir(exist_ok=True)
-            (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        prompts = {"query": self.query_prefix, "document": self.item_prefix}
+        sentence_transformers.write(folder, pooling=self.pooling, max_length=self.max_length, prompts=prompts)
 
 
 def _narrowed(output: Mapping[str, torch.Tensor], width: int) -> dict[str, torch.Tensor]:

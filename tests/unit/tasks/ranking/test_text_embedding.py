@@ -17,6 +17,7 @@ import torch.distributed as dist
 from pydantic import ValidationError
 
 from embedders import TARGET, TASK, batch_of, build, model_of, pairs
+from finespun.errors import DataError, ModelError
 from finespun.evaluation.predict_file import predict_file
 from finespun.evaluation.predictor import Predictor
 from finespun.tasks.base import Batch
@@ -246,6 +247,50 @@ def test_scored_pairs_are_measured_by_correlation(tiny_bert: Path, tmp_path: Pat
 def test_options_that_make_no_sense_are_refused(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         build(**changes)
+
+
+ROWS: dict[str, tuple[dict[str, str], str, str]] = {
+    "no text": ({"text": " "}, "info_nce", "text is empty"),
+    "no positive": ({"positive": ""}, "info_nce", "positive is empty"),
+    "no negative": ({"negative": "\t"}, "triplet", "negative is empty"),
+    "a negative that is the positive": ({"negative": " THE  answer"}, "triplet", "negative is the positive once more"),
+    "a score that is no number": ({"score": "much"}, "cosent", "score is not a number"),
+    "a score that is no cosine": ({"score": "4.5"}, "cosine", "score is no cosine, which is from -1 to 1"),
+}
+
+
+@pytest.mark.parametrize(("row", "loss", "said"), ROWS.values(), ids=ROWS)
+def test_a_row_that_cannot_be_learnt_from_is_named(row: dict[str, str], loss: str, said: str) -> None:
+    task = build(loss_function=loss, monitor="val/loss", monitor_mode="min")
+    found = [f"{role} {why}" for _, role, why in task.problems({"text": "a question", "positive": "the answer"} | row, None)]
+    assert len(found) == 1
+    assert found[0].startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"dimensions": [64, 32]}, "task.dimensions: 64 is more than the 32"),
+        ({"max_length": 4096}, "task.max_length: 4096 tokens"),
+    ],
+)
+def test_a_model_that_cannot_do_what_is_asked_is_refused(changes: dict[str, Any], said: str, tiny_bert: Path) -> None:
+    task = build(**changes)
+    with pytest.raises(ModelError, match=said):
+        task.equip(model_of(tiny_bert), task.encoder(tiny_bert), tiny_bert)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [(None, "items.arrow is not beside the model"), (b"torn", "holds no items that can")]
+)
+def test_items_that_cannot_be_ranked_are_named(content: bytes | None, said: str, model: Path, tmp_path: Path) -> None:
+    shutil.copytree(model, tmp_path / "copy", ignore=shutil.ignore_patterns("items.arrow"))
+    if content is not None:
+        (tmp_path / "copy" / "items.arrow").write_bytes(content)
+    with pytest.raises(ModelError, match=said):
+        Predictor(tmp_path / "copy").task.catalogue  # noqa: B018
+    with pytest.raises(DataError, match=r"--top-k: 1000 asked for.*task.candidates: 100"):
+        Predictor(model).predict([{"text": "a question"}], top_k=1000)
 
 
 def test_what_is_found_in_rows_is_said(tiny_bert: Path, tmp_path: Path) -> None:
