@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 from typing import Any
 
 import pytest
@@ -45,3 +46,4 @@ def test_a_class_has_every_method_and_attribute_of_its_protocol(section: str, pa
     assert {name for name in attributes if not hasattr(built, name)} == set()
     for name in methods:
         assert parameters(type(built), name) == parameters(protocol, name), name
+    assert pickle.loads(pickle.dumps(built)) == built, "processes that check and encode are given it"

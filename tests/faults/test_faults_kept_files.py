@@ -372,7 +372,7 @@ def test_digests_of_files_are_kept_and_a_change_is_noticed(tmp_path: Path, monke
         (folder / name).write_text(name)
     read: list[str] = []
     real = kept.file_digest
-    monkeypatch.setattr(kept, "file_digest", lambda path: read.append(path.name) or real(path))
+    monkeypatch.setattr(kept, "file_digest", lambda path: read.append(Path(path).name) or real(path))
 
     def digest() -> str:
         read.clear()

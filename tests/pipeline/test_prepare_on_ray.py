@@ -1,4 +1,4 @@
-"""`runtime.prepare_with: ray`: prepared on a cluster (a local one), a project's data are the same bits, and errors the same."""
+"""Prepared by several processes, or on a Ray cluster (a local one), a project's data are the same bits, and errors the same."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from finespun.artifacts import Artifacts
 from finespun.config.check import Origin, check
+from finespun.data.passes import processes
 from finespun.errors import FinespunError
 from finespun.stages.prepare import prepare
 conf, project, how = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
@@ -29,7 +30,9 @@ OmegaConf.set_struct(composed, False)
 composed.data = {"path": "raw/*.csv", "columns": {"text": "text", "label": "sentiment"}, "slices": ["sentiment"],
                  "checks": {"duplicate": "drop", "conflicting_labels": "drop", "unknown_label": "drop"},
                  "labels": ["negative", "positive"]}
-composed.runtime.prepare_with = how
+composed.runtime.prepare_with = "ray" if how == "ray" else "local"
+if how == "processes":
+    processes.SECONDS, processes.MOST_ROWS, processes.cores = 0.0, 50, lambda: 3
 config = check(composed, Origin(conf=conf, choices={}))
 try:
     prepare(config, Artifacts(project=project, out=project), project / how)
@@ -58,23 +61,25 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_bits_are_those_of_one_machine(project: Path) -> None:
-    local, on_ray = prepared(project, "local"), prepared(project, "ray")
-    assert (local.returncode, on_ray.returncode) == (0, 0), local.stderr + on_ray.stderr
-    assert on_ray.stdout == local.stdout
+@pytest.mark.parametrize("how", ["ray", "processes"])
+def test_the_bits_are_those_of_one_process(project: Path, how: str) -> None:
+    one, several = prepared(project, "local"), prepared(project, how)
+    assert (one.returncode, several.returncode) == (0, 0), one.stderr + several.stderr
+    assert several.stdout == one.stdout
     names = {path.name for path in (project / "local").iterdir()}
     assert {"train.arrow", "val.arrow", "test.arrow", "schema.json", "profile.json", "dropped.parquet"} <= names
     for name in names:
-        assert (project / "ray" / name).read_bytes() == (project / "local" / name).read_bytes(), name
+        assert (project / how / name).read_bytes() == (project / "local" / name).read_bytes(), name
 
 
-def test_an_error_of_a_worker_is_the_error_of_one_machine(project: Path) -> None:
+@pytest.mark.parametrize("how", ["ray", "processes"])
+def test_an_error_of_a_worker_is_the_error_of_one_process(project: Path, how: str) -> None:
     with (project / "raw" / "b.csv").open("a", encoding="utf-8") as file:
         file.write('"never closed,1\n')
-    local, on_ray = prepared(project, "local"), prepared(project, "ray")
-    assert local.returncode == 1
-    assert "raw/b.csv:362" in local.stderr
-    assert on_ray.stderr.splitlines()[-1:] == local.stderr.splitlines()[-1:]
+    one, several = prepared(project, "local"), prepared(project, how)
+    assert one.returncode == 1
+    assert "raw/b.csv:362" in one.stderr
+    assert several.stderr.splitlines()[-1:] == one.stderr.splitlines()[-1:]
 
 
 def test_a_cluster_that_is_not_there(project: Path) -> None:

@@ -18,17 +18,19 @@ from finespun.artifacts import Artifacts
 from finespun.config import targets
 from finespun.config.check import ALLOWED, CHOICE, SPLIT_ROLES, choices
 from finespun.config.compose import read_dials
-from finespun.config.sections import ModelConfig, Target
+from finespun.config.sections import DataConfig, ModelConfig, Target
 from finespun.data.proposal.columns import Column, columns_of
 from finespun.data.proposal.files import Seen, look
 from finespun.data.proposal.tasks import GUESS, SURE, Reading, reading_of
 from finespun.data.proposal.written import data_file, seen_lines, set_dials
+from finespun.data.sources.source import Source
 from finespun.errors import ConfigError, DataError, FinespunError, ModelError, did_you_mean, listed
 from finespun.kept import write_whole
 from finespun.models.addresses import processor_folder
 from finespun.tasks.base import roles_of
 
-MODELS = {"image": "mobilenet_v2", "audio": "whisper_tiny_en", "text": "minilm"}  # of conf/model, for what a task reads
+# Of conf/model, for what a task reads, or writes.
+MODELS = {"image": "mobilenet_v2", "audio": "whisper_tiny_en", "text": "minilm", "writing": "smollm2"}
 TOKENS_A_WORD = 1.4
 
 
@@ -62,6 +64,8 @@ def initialise(artifacts: Artifacts, given: Path, wishes: Wishes, say: Callable[
     if target.exists() and not wishes.force:
         raise DataError(f"conf/data/{name}.yaml: is there already; say --name for another, or --force to write it anew")
     path, copied = _brought(given, artifacts, force=wishes.force)
+    if copied and given.is_file():
+        _bring_files(given, seen, found, artifacts.project / path)
     dials = _dials(artifacts, name, found.task)
     write_whole(target, data_file(path, seen, found))
     text = artifacts.params.read_text(encoding="utf-8")
@@ -70,7 +74,9 @@ def initialise(artifacts: Artifacts, given: Path, wishes: Wishes, say: Callable[
     if copied:
         say(f"copied to {path}, where DVC sees it")
     changed = ", ".join(f"{key}: {value}" for key, value in dials.items())
-    say(f"wrote conf/data/{name}.yaml; set in params.yaml: {changed}")
+    more = _writes(_task(artifacts, found.task)) and "model" not in dials
+    by_hand = "; set model there to one that writes (docs/language_models.md)" if more else ""
+    say(f"wrote conf/data/{name}.yaml; set in params.yaml: {changed}{by_hand}")
     if found.certainty != SURE:
         say(f"look at conf/data/{name}.yaml: what it says is {'only ' if found.certainty == GUESS else ''}{found.certainty}")
     for task, role, column in found.rivals:
@@ -166,6 +172,20 @@ def _brought(given: Path, artifacts: Artifacts, *, force: bool) -> tuple[str, bo
     return place.relative_to(artifacts.project).as_posix(), True
 
 
+def _bring_files(table: Path, seen: Seen, found: Reading, brought: Path) -> None:
+    """Copies the images or recordings that a table names relative to itself; what lies elsewhere, the checks report."""
+    column = next((str(found.columns[role]) for role in ("image", "audio") if role in found.columns), None)
+    if column is None:
+        return
+    source = Source(DataConfig.model_validate({"path": str(table.resolve()), "columns": {}, **seen.settings}), table.parent)
+    for line in source():
+        name = str(line.row.get(column) or "")
+        file, target = table.parent / name, brought.parent / name
+        if name and ".." not in Path(name).parts and not Path(name).is_absolute() and file.is_file() and not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(file, target)
+
+
 def _same(one: Path, other: Path) -> bool:
     """Whether two files, or all files of two folders, hold the same bytes."""
     if one.is_dir():
@@ -182,11 +202,16 @@ def _dials(artifacts: Artifacts, name: str, task: str) -> dict[str, str]:
         dials["experiment"] = "none"  # it was made for other data
     asked = _task(artifacts, task)
     model = str(now.get("model"))
-    if not _fits(artifacts, model, asked):
-        kind = next((kind for kind in ("image", "audio") if kind in roles_of(asked)), "text")
+    if not _fits(artifacts, model, asked) or (_writes(asked) and model == MODELS["text"]):
+        kind = next((kind for kind in ("image", "audio") if kind in roles_of(asked)), "writing" if _writes(asked) else "text")
         other = MODELS[kind] if _fits(artifacts, MODELS[kind], asked) else None
         dials |= {"model": other} if other else {}
     return dials
+
+
+def _writes(task: Any) -> bool:
+    """Whether a task needs a language model."""
+    return bool(task.auto_class == "AutoModelForCausalLM")
 
 
 def _fits(artifacts: Artifacts, model: str, task: Any) -> bool:

@@ -57,9 +57,10 @@ def run(artifacts: Artifacts) -> None:
     if artifacts.out == artifacts.project:
         last = artifacts.state / "last_prepared" / digest
         with while_writing(artifacts.prepared):
-            if not (finished.by_dvc(artifacts) and _taken(artifacts.prepared, last, shared)):
-                _in_place(artifacts.prepared, lambda partial: prepare(config, artifacts, partial, source))
-                _keep(artifacts.prepared, last)
+            if finished.by_dvc(artifacts) and _taken(artifacts.prepared, last, shared):
+                return
+            _in_place(artifacts.prepared, lambda partial: prepare(config, artifacts, partial, source))
+            _keep(artifacts.prepared, last)
     else:
         in_one_move(shared, lambda partial: prepare(config, artifacts, partial, source), alone=True)
         artifacts.prepared.parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +80,10 @@ def _inputs(config: RunConfig, artifacts: Artifacts, source: Source) -> dict[str
     found = {name: path_digest(artifacts.local(name)) for name in deps}
     source.file_digests = digests = FileDigests(artifacts.state / "file_digests.json")
     found["source"] = source.digest()
-    files = _named_files(source, task_of(config, artifacts))
+    task = task_of(config, artifacts)
+    if main_role(task) == "image":
+        found["runtime.image_cache_gb"] = str(config.runtime.image_cache_gb)  # which says whether pixels are kept
+    files = _named_files(source, task)
     named = {os.path.relpath(path, artifacts.project): digests(path) for path in files}
     items, histories = source.declared.items, source.declared.histories
     if histories:
@@ -87,7 +91,6 @@ def _inputs(config: RunConfig, artifacts: Artifacts, source: Source) -> dict[str
     if items:
         found["items"] = source_of(items, artifacts.project).digest()
     if named:
-        found["runtime.image_cache_gb"] = str(config.runtime.image_cache_gb)  # which says whether pixels are kept
         found["files that rows name"] = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
     digests.save()
     return found

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from finespun.tasks.inputs.image_encoder import ImageEncoder
 
 
+SEVERAL_A_QUERY = ("conditional_detr", "deformable_detr")  # of which transformers keeps more answers than there are queries
+
+
 class ObjectDetection(WholeImages, BoxList):
     """Detectors of transformers; the loss is the model's own, with its own matching of queries and boxes."""
 
@@ -81,7 +84,10 @@ class ObjectDetection(WholeImages, BoxList):
         return [*found.cpu().numpy()]
 
     def _found(self, model: Any, output: Any) -> torch.Tensor:
-        return found_boxes(output.logits.detach(), output.pred_boxes.detach(), model.config.num_labels, self.max_boxes)
+        logits = output.logits.detach()
+        several = model.config.model_type in SEVERAL_A_QUERY
+        most = self.max_boxes if several else min(self.max_boxes, logits.shape[1])
+        return found_boxes(logits, output.pred_boxes.detach(), model.config.num_labels, most)
 
 
 def _given(model: Any, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -109,7 +115,7 @@ def found_boxes(logits: torch.Tensor, places: torch.Tensor, count: int, most: in
     """Returns label, score and edges of the best boxes, (rows, boxes, 6), as the models' own post-processing finds them.
 
     Where logits (rows, queries, `count` + 1) have one for nothing, a query has one label (DETR, YOLOS); else each of its labels
-    is an answer of its own (Deformable and Conditional DETR, RT-DETR, D-FINE), of which there are as many as queries.
+    is an answer of its own (Deformable and Conditional DETR, RT-DETR, D-FINE).
     """
     import torch  # noqa: PLC0415
 
@@ -121,7 +127,7 @@ def found_boxes(logits: torch.Tensor, places: torch.Tensor, count: int, most: in
         scores, query = scores.topk(min(most, scores.shape[1]))
         labels = labels.gather(1, query)
     else:
-        scores, place = logits.sigmoid().flatten(1).topk(min(most, logits.shape[1]))
+        scores, place = logits.sigmoid().flatten(1).topk(min(most, logits[0].numel()))
         labels, query = place % logits.shape[-1], place // logits.shape[-1]
     edges = edges.gather(1, query[..., None].expand(-1, -1, 4))
     return torch.cat([labels[..., None].float(), scores[..., None], edges.float()], -1)

@@ -15,10 +15,15 @@ from finespun.tasks.inputs.tiles import joined_mask
 from finespun.tasks.inputs.whole_images import ORIGINAL, WholeImages
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pyarrow as pa
     import torch
 
     from finespun.tasks.inputs.image_encoder import ImageEncoder
+
+
+IGNORED_AS = ("semantic_loss_ignore_index", "loss_ignore_index")  # of configurations; the second is UperNet's
 
 
 class SemanticSegmentation(WholeImages, Masks):
@@ -26,8 +31,12 @@ class SemanticSegmentation(WholeImages, Masks):
 
     auto_class: ClassVar[str] = "AutoModelForSemanticSegmentation"
 
-    def model_options(self, labels: Sequence[str]) -> dict[str, Any]:
-        return super().model_options(labels) | {"semantic_loss_ignore_index": IGNORED}
+    def equip(self, model: Any, encoder: ImageEncoder, folder: Path) -> None:
+        """Has the model's own loss skip what ours skips."""
+        super().equip(model, encoder, folder)
+        name = next((name for name in IGNORED_AS if hasattr(model.config, name)), None)
+        if name:
+            setattr(model.config, name, IGNORED)
 
     def collate(
         self, columns: Mapping[str, Sequence[Any]], encoder: ImageEncoder

@@ -183,7 +183,7 @@ def test_a_folder_gives_a_row_a_file_with_the_sub_folder_as_its_label(tmp_path: 
     ("names", "message"),
     [
         ([], "holds no image (.avif, .bmp,"),
-        (["cat/notes.txt"], "holds no image"),
+        (["cat/notes.pdf"], "holds no image"),
         (["a.png", "cat/b.png"], "a.png lies in no sub-folder, whose name would be its label"),
         (["train/cat/a.png", "test/cat/b.png"], "its sub-folders test, train are splits, not labels"),
     ],

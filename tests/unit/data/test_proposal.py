@@ -1,4 +1,4 @@
-"""`finespun init` reads files as somebody who knows them would: 34 unlike ones, made and real."""
+"""`finespun init` reads files as somebody who knows them would: 41 unlike ones, made and real."""
 
 # ruff: noqa: E501, RUF001, RUF005  (a table of files, and some are Russian)
 
@@ -22,6 +22,7 @@ from finespun.data.proposal.tasks import SURE, Reading, reading_of
 from finespun.data.proposal.written import data_file, set_dials
 from finespun.data.sources.dialect import dialect_of, encoding_of
 from finespun.errors import DataError
+from finespun.own_data.init import _bring_files
 from helpers import ROOT, write_digits
 
 WORDS = [
@@ -190,6 +191,25 @@ TABLE: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
         as_csv(rows(text=sentence, label=one_of("a", "b"), split=one_of("train", "train", "dev", "test"))),
         TEXT, {"text": "text", "label": "label", "split": "split"}, {},
     ),
+    "angebote.csv": (
+        as_csv(rows(Nr=ids, Beschreibung=sentence, Preis=lambda d, n: f"{d.randint(1, 900)},{d.randint(10, 99)}"), ";").encode("cp1252"),
+        "text_regression", {"text": "Beschreibung", "target": "Preis"}, {"delimiter": ";"},
+    ),
+    "dollars.csv": (
+        as_csv(rows(description=sentence, price=lambda d, n: f"${d.randint(1, 900)}.{d.randint(10, 99)}")),
+        "text_regression", {"text": "description", "target": "price"}, {},
+    ),
+    "amazon.jsonl": (
+        as_lines(rows(
+            asin=one_of(*[f"B00{n}" for n in range(30)]), helpful=lambda d, n: [d.randint(0, 3), 3], reviewText=sentence,
+            overall=one_of(1.0, 2.0, 3.0, 4.0, 5.0), reviewTime=lambda d, n: f"05 {1 + n % 28}, 2014", summary=short,
+        )),
+        TEXT, {"text": "reviewText", "label": "overall"}, {},
+    ),
+    "alpaca.json": (
+        json.dumps(rows(instruction=sentence, input=one_of(""), output=sentence)), "text_generation", {"text": "instruction", "target": "output"}, {},
+    ),
+    "translations.tsv": (as_csv(rows(en=sentence, de=sentence), "\t"), "text_generation", {"text": "en", "target": "de"}, {}),
     "intents.csv": (
         as_csv(rows(utterance=short, intent=one_of(*[f"intent_{n}" for n in range(20)]))), TEXT, {"text": "utterance", "label": "intent"}, {},
     ),
@@ -297,6 +317,36 @@ def test_folders_are_read_as_they_are_meant(tmp_path: Path) -> None:
         look(tmp_path / "one")
 
 
+def test_a_folder_of_texts_has_a_sub_folder_for_each_label(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for label in ("neg", "pos"):
+            (tmp_path / "mail" / split / label).mkdir(parents=True)
+            for number in range(3):
+                (tmp_path / "mail" / split / label / f"{number}.txt").write_text(f"what {label} {number} of {split} says")
+    seen = look(tmp_path / "mail")
+    found = reading_of(columns_of(seen.rows), folder=seen.kind == "images")
+    assert (seen.kind, seen.parts, found.task) == ("texts", {"test": "test", "train": "train"}, TEXT)
+    assert found.columns == {"text": "text", "label": "folder", "split": "(split)"}
+    (tmp_path / "mail" / "train" / "pos" / "9.txt").write_bytes(b"gr\xfcn")
+    with pytest.raises(DataError, match=r"9.txt: byte 0xfc is not utf-8; save it as UTF-8, or set data.encoding"):
+        look(tmp_path / "mail")
+    (tmp_path / "mail" / "train" / "pos" / "9.txt").rename(tmp_path / "mail" / "train" / "pos" / "9.doc")
+    with pytest.raises(DataError, match=r"9.doc: is no text \(.txt\), as the other files of its folder are; remove it"):
+        look(tmp_path / "mail")
+
+
+def test_images_that_a_table_names_are_copied_with_it(tmp_path: Path) -> None:
+    table, brought = tmp_path / "from" / "photos.csv", tmp_path / "project" / "photos.csv"
+    write_digits(tmp_path / "from" / "images", 4)
+    names = sorted(path.relative_to(table.parent).as_posix() for path in table.parent.rglob("*.png"))
+    (tmp_path / "outside.png").write_bytes(b"")
+    table.write_text("image,kind\n" + "".join(f"{name},a\n" for name in [*names, "../outside.png", "images/none.png"]))
+    brought.parent.mkdir()
+    _bring_files(table, look(table), Reading(task="image_classification", columns={"image": "image"}), brought)
+    assert names
+    assert sorted(path.relative_to(brought.parent).as_posix() for path in brought.parent.rglob("*") if path.is_file()) == names
+
+
 def test_a_sorted_file_shows_all_its_labels(tmp_path: Path) -> None:
     lines = [f"{sentence(random.Random(number), 0)},{'good' if number < 15_000 else 'bad'}\n" for number in range(20_000)]
     (tmp_path / "sorted.csv").write_text("review,label\n" + "".join(lines))
@@ -314,15 +364,21 @@ def test_a_sorted_file_shows_all_its_labels(tmp_path: Path) -> None:
         ("text,id\nsome words here,1\nother words there,2\n", "no column looks like what is to be learnt"),
         ("text,label\n", "holds no rows"),
         (
+            '{"content": {"title": "a", "body": "b c"}, "kind": "x"}',
+            r"objects are in content \(title, body\): write each of their fields",
+        ),
+        ('{"messages": [{"role": "user", "content": "hello"}]}', r"objects are in messages \(role, content\)"),
+        (
             "text,label\nsome words here,good\nother words there,good\n",
             r"beside the texts are label \(all 'good'\); say --task",
         ),
     ],
 )
 def test_what_cannot_be_learnt_is_said(tmp_path: Path, content: str, told: str) -> None:
-    (tmp_path / "odd.csv").write_text(content)
+    path = tmp_path / ("odd.jsonl" if content.startswith("{") else "odd.csv")
+    path.write_text(content)
     with pytest.raises(DataError, match=told):
-        proposed(tmp_path / "odd.csv")
+        proposed(path)
 
 
 @pytest.mark.parametrize(

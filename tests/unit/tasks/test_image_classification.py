@@ -205,7 +205,7 @@ def test_the_same_name_in_another_folder_and_the_same_bytes_in_another_shape_are
 
 
 def test_bad_images_are_told_with_file_row_value_and_remedy(folder: Path) -> None:
-    (folder / "3" / "Thumbs.db").write_bytes(b"\0\1")
+    (folder / "3" / "notes.bin").write_bytes(b"\0\1")
     (folder / "3" / "zz.png").write_bytes(b"")
     frames = [Image.new("L", (8, 8), colour) for colour in (10, 200)]
     frames[0].save(folder / "9" / "zz.gif", save_all=True, append_images=frames[1:])
@@ -215,7 +215,7 @@ def test_bad_images_are_told_with_file_row_value_and_remedy(folder: Path) -> Non
     report = check_rows(read(folder), data, make_task().reading_from(folder))
     assert report.counts("error") == {"bad_image": 2, "unknown_label": 1}
     text = report.text("error")
-    assert "file '3/Thumbs.db': is no image of a known kind" in text
+    assert "file '3/notes.bin': is no image of a known kind" in text
     assert "file '3/zz.png': is empty (0 bytes); fetch it again, or set data.checks.bad_image: drop" in text
     assert "folder 'misc': is not one of 0, 1, 2" in text
     assert "file '9/zz.gif': has several frames, of which the first is used" in report.text("warn")
@@ -336,6 +336,19 @@ def test_a_flip_is_exact_and_comes_every_other_time(batch: torch.Tensor, encoder
     kept = torch.tensor([bool(torch.allclose(each, batch[0], atol=1e-5)) for each in found])
     assert bool((flipped ^ kept).all())
     assert 150 < int(flipped.sum()) < 250
+
+
+def test_levels_have_names() -> None:
+    off, light, strong = (
+        build("task", Target.model_validate(SHIPPED | {"augmentation": name})).augmentation
+        for name in (False, "light", "strong")
+    )
+    assert not off.on
+    assert light.flip
+    assert 0 < light.rotation < strong.rotation
+    assert 0 < light.saturation < strong.saturation
+    with pytest.raises(ValueError, match="is off, light, strong, or its options"):
+        build("task", Target.model_validate(SHIPPED | {"augmentation": "much"}))
 
 
 def test_nothing_is_changed_by_default(batch: torch.Tensor, encoder: ImageEncoder) -> None:

@@ -80,6 +80,25 @@ def tiny(folder: Path, name: str) -> Path:
         )  # fmt: skip
         model: Any = transformers.RTDetrForObjectDetection(config)
         processor: Any = transformers.RTDetrImageProcessorPil(size=side)
+    elif name == "d_fine":
+        config = transformers.DFineConfig(
+            backbone_config=net, freeze_backbone_batch_norms=False, encoder_hidden_dim=16, encoder_in_channels=[16, 16, 24],
+            encoder_ffn_dim=16, encoder_attention_heads=2, d_model=16, num_queries=10, decoder_in_channels=[16, 16, 16],
+            decoder_ffn_dim=16, decoder_layers=2, decoder_attention_heads=2, num_denoising=4, feat_strides=[8, 16, 32],
+        )  # fmt: skip
+        model = transformers.DFineForObjectDetection(config)
+        processor = transformers.RTDetrImageProcessorPil(size=side)
+    elif name in {"conditional_detr", "deformable_detr"}:
+        net.out_features = ["stage4"] if name == "conditional_detr" else net.out_features
+        kind = "ConditionalDetr" if name == "conditional_detr" else "DeformableDetr"
+        levels = {} if name == "conditional_detr" else {"num_feature_levels": 3}
+        config = getattr(transformers, f"{kind}Config")(
+            use_timm_backbone=False, use_pretrained_backbone=False, backbone=None, backbone_config=net, d_model=32,
+            num_queries=8, encoder_layers=1, decoder_layers=2, encoder_attention_heads=2, decoder_attention_heads=2,
+            encoder_ffn_dim=16, decoder_ffn_dim=16, **levels,
+        )  # fmt: skip
+        model = getattr(transformers, f"{kind}ForObjectDetection")(config)
+        processor = getattr(transformers, f"{kind}ImageProcessorPil")(size=side, do_pad=False)
     elif name == "detr":
         net.out_features = ["stage4"]
         config = transformers.DetrConfig(
@@ -103,7 +122,8 @@ def tiny(folder: Path, name: str) -> Path:
     return folder
 
 
-DETECTORS = ["rt_detr", "detr", "yolos"]
+RARER = [pytest.param(name, marks=pytest.mark.slow) for name in ("d_fine", "conditional_detr", "deformable_detr")]
+DETECTORS = ["rt_detr", "detr", "yolos", *RARER]
 
 
 @pytest.mark.parametrize("name", DETECTORS)

@@ -73,6 +73,14 @@ def tiny(folder: Path, name: str) -> Path:
         processor: Any = transformers.MobileNetV2ImageProcessorPil(
             size={"shortest_edge": 36}, crop_size={"height": 32, "width": 32}
         )
+    elif name == "upernet":
+        stages = [f"stage{number}" for number in range(1, 5)]
+        net = transformers.ConvNextConfig(hidden_sizes=[16, 16, 16, 16], depths=[1] * 4, out_features=stages)
+        config = transformers.UperNetConfig(
+            backbone_config=net, hidden_size=16, pool_scales=[1, 2], use_auxiliary_head=False, auxiliary_in_channels=16
+        )
+        model = transformers.UperNetForSemanticSegmentation(config)
+        processor = transformers.SegformerImageProcessorPil(size={"height": 32, "width": 32})
     else:
         config = transformers.SegformerConfig(
             hidden_sizes=[8, 8, 16, 16], depths=[1] * 4, num_attention_heads=[1, 1, 2, 2], decoder_hidden_size=16
@@ -88,7 +96,7 @@ def mask_in(answer: dict[str, Any]) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(answer["mask"].partition(",")[2]))))
 
 
-@pytest.mark.parametrize("name", ["segformer", "mobilenet_v2"])
+@pytest.mark.parametrize("name", ["segformer", "mobilenet_v2", pytest.param("upernet", marks=pytest.mark.slow)])
 def test_a_model_learns_and_answers_as_plain_transformers(tmp_path: Path, name: str) -> None:
     rows, given = scenes(tmp_path / "scenes"), {"task": options()}
     changes: dict[str, Any] = {"trainer__max_epochs": 3, "trainer__batch_size": 8, "optimizer__lr": 1e-2}

@@ -1,4 +1,4 @@
-"""Passes in this process, with bars in a terminal; what any kind of pass can do."""
+"""Passes on this machine, with bars in a terminal; what any kind of pass can do."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar
 
 from tqdm import tqdm
 
+from finespun.data.passes import processes
 from finespun.data.sources.source import Source
 from finespun.data.sources.tables import Line
 
@@ -30,13 +31,15 @@ class Rows(Protocol):
 
 
 class RowsHere:
-    """A source whose passes show how many rows they have read, where one takes over a second."""
+    """A source whose passes show how many rows they have read, where one takes over a second; all cores work on those."""
 
     def __init__(self, source: Source, *, bars: bool = False) -> None:
         self.source, self.disable = source, None if bars else True  # None: where there is no terminal
         self.place = source.place
 
     def map(self, function: Callable[[Iterator[Line]], Iterator[T]], what: str = "") -> Iterator[T]:
-        """Yields what the function makes of all rows."""
+        """Yields what the function makes of all rows; a pass without a name is a short look, and is taken by this process."""
+        if not what:
+            return function(self.source())
         bar = tqdm(self.source(), desc=what, unit=" rows", delay=SECONDS, disable=self.disable, leave=False)
-        return function(iter(bar) if what else self.source())
+        return processes.mapped(function, iter(bar), processes.cores())

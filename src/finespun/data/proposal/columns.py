@@ -15,6 +15,8 @@ from finespun.data.sources.tables import Row
 from finespun.data.splits import given_split, time_of
 
 IMAGES = re.compile(r".+\.(avif|bmp|gif|jpe?g|png|p[gp]m|tiff?|webp)|data:image/.+", re.IGNORECASE | re.DOTALL)
+# A number as people write it: 12,50, 1.234,5 and $5.99.
+WRITTEN = re.compile(r"[$€£¥]?\s?[+-]?(\d+|\d{1,3}([.,' ]\d{3})+)([.,]\d+)?\s?(%|[$€£¥]|EUR|USD|GBP|CHF)?")
 SOUNDS = re.compile(rf".+\.({'|'.join(ending[1:] for ending in image_folder.SOUNDS)})|data:audio/.+", re.IGNORECASE | re.DOTALL)
 MOSTLY = 0.9
 
@@ -57,6 +59,17 @@ class Column:
     @cached_property
     def is_number(self) -> bool:
         return self.share(NUMBER.fullmatch) >= MOSTLY
+
+    @cached_property
+    def is_written_number(self) -> bool:
+        """Whether it holds numbers, though not as programs write them: `data.checks` says how to."""
+        return not self.is_number and self.share(WRITTEN.fullmatch) >= MOSTLY
+
+    @cached_property
+    def fields(self) -> list[str]:
+        """Names in its objects, where it holds objects, or lists of them."""
+        parts = [each for value in self.given for each in (value if isinstance(value, list) else [value])]
+        return list(dict.fromkeys(name for each in parts if isinstance(each, Mapping) for name in each))
 
     @cached_property
     def is_whole(self) -> bool:

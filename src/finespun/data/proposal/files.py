@@ -58,7 +58,9 @@ def look(path: Path) -> Seen:
     if not count:
         raise DataError(f"{path}: holds no rows; put your rows into it")
     kind = _kind(first, settings)
-    if kind == "images" and any(image_folder.is_sound(Path(row["file"])) for row in rows):
+    if kind == "images" and "text" in rows[0]:
+        kind = "texts"
+    elif kind == "images" and any(image_folder.is_sound(Path(row["file"])) for row in rows):
         kind = "recordings"
     return Seen(settings=settings, rows=rows, count=count, kind=kind, reasons=reasons, parts=parts)
 
@@ -74,7 +76,7 @@ def _parts(folder: Path) -> dict[str, str] | str:
         return ""
     inside = sorted(each for each in folder.iterdir() if not each.name.startswith((".", "README", "LICENSE")))
     files = [each for each in inside if each.is_file() and opening.suffix(each.name) in {*tables.FORMATS, *tables.READ_ONLY}]
-    if any(image_folder.is_image(each) or image_folder.is_sound(each) for each in image_folder.files(folder)):
+    if any(image_folder.is_item(each) for each in image_folder.files(folder)):
         return _by_split([each for each in inside if each.is_dir()]) if not files else ""
     if not files:
         return ""

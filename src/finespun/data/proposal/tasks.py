@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,10 +21,12 @@ TEXTS = re.compile(
 )
 LABELS = re.compile(
     r"label|class|category|categories|target|sentiment|topic|intent|queue|(?<![a-z])tags?(?![a-z])|genre|type|kind|emotion|"
-    r"polarity|relation|outcome|(?<![a-z])is_|spam|stance|answer|priority|department|^y$",
+    r"polarity|relation|outcome|(?<![a-z])is_|spam|stance|answer|priority|department|folder$|kategorie|^y$",
     re.IGNORECASE,
 )
-NUMBERS = re.compile(r"score|rating|stars|price|value|target|similarity|amount|grade|points|quality|mean|^y$", re.IGNORECASE)
+NUMBERS = re.compile(
+    r"score|rating|stars|price|preis|value|target|similarity|amount|grade|points|quality|overall|mean|^y$", re.IGNORECASE
+)
 IDS = re.compile(r"(^|[_ .-])(id|idx|index|uuid|guid|key|no|number|row)$|^(id|idx|index)|^unnamed", re.IGNORECASE)
 GROUPS = re.compile(
     r"(author|user|customer|patient|speaker|document|doc|thread|session|subject|group|conversation)(_?id)?$", re.I
@@ -34,6 +36,8 @@ PAIRS = (
     ("text1", "text2"), ("text_a", "text_b"), ("question1", "question2"), ("question", "sentence"), ("question", "context"),
     ("question", "passage"), ("query", "document"), ("query", "passage"), ("text", "text_pair"), ("claim", "evidence"),
 )  # fmt: skip
+READ = re.compile(r"prompt|instruction|question|source|article|document|dialogue|text|^(en|src)$", re.IGNORECASE)
+TO_WRITE = re.compile(r"completion|response|output|answer|summary|highlights|headline|reply|target|^(tgt)$", re.IGNORECASE)
 TRANSCRIPTS = re.compile(r"transcript|transcription|sentence|utterance|normali[sz]ed|said|text|words", re.IGNORECASE)
 OF_FILES = {  # role -> what a task of texts is called where rows name files
     "image": {"text_classification": "image_classification"},
@@ -136,19 +140,45 @@ def _labelled(columns: Sequence[Column]) -> Reading:
     if text is None:
         raise DataError(
             "no column holds texts, images or recordings, which is what is learnt from; the columns are"
-            f" {first_of([column.name for column in columns])}; if one of them is text, say --task TASK --column text=NAME"
-            " (for tables of numbers, take scikit-learn)"
+            f" {first_of([column.name for column in columns])}{_objects(columns)}; if one of them is text, say --task TASK"
+            " --column text=NAME (for tables of numbers, take scikit-learn)"
         )
     inputs = {"text": text.name}
     used = [column for column in rest if column is not text and not (pair and column is pair[1])]
-    reading = _several(used) or _single(used)
+    reading = _several(used) or _single(used) or _written(rest)
+    if reading is None:
+        raise _nothing_to_learn(used, columns)
     if pair:
         inputs["text_pair"] = pair[1].name
         reading.reasons.append(f"{pair[0].name!r} and {pair[1].name!r} are a pair of texts")
     reading.columns = inputs | reading.columns
+    if reading.task != "text_generation":
+        _name_others(reading, text, used, paired=pair is not None)
+    return reading
+
+
+def _name_others(reading: Reading, text: Column, rest: Sequence[Column], *, paired: bool) -> None:
+    """Says which other columns of texts there are."""
+    several = [column.name for column in rest if column.words > 3 and column.name not in reading.columns.values()]
     if not TEXTS.search(text.name):
-        several = [column.name for column in rest if column is not text and column.words > 3]
         reading.doubt(LIKELY, f"{text.name!r} has the longest texts" + (f" (others: {first_of(several)})" if several else ""))
+    if several and not paired:
+        reading.alternatives.append(f"text_pair: {several[0]} under columns, and the model reads both texts")
+
+
+def _written(columns: Sequence[Column]) -> Reading | None:
+    """A text to be written for each text, where nothing is a label or a number."""
+    texts = [column for column in columns if column.words >= 1.5 and not (column.lists or column.fields or column.is_time)]
+    target = next((column for column in texts if TO_WRITE.search(column.name)), texts[1] if len(texts) == 2 else None)
+    read = [column for column in texts if column is not target]
+    if target is None or not read:
+        return None
+    text = next((column for column in read if READ.search(column.name)), read[0])
+    reading = Reading(task="text_generation", columns={"text": text.name, "target": target.name})
+    reading.doubt(GUESS, f"nothing is a label or a number, and {target.name!r} could be written for each {text.name!r}")
+    others = [column.name for column in read if column is not text]
+    if others:
+        reading.alternatives.append(f"{others[0]}: {others[0]} under columns, and {{{others[0]}}} in the prompt of the task")
     return reading
 
 
@@ -161,6 +191,8 @@ def _of_files(files: Column, rest: Sequence[Column]) -> Reading:
         columns = {role: files.name, "target": said.name}
         return Reading(task="speech_recognition", columns=columns, reasons=[why, f"{said.name!r} is what is said in them"])
     reading = _several(rest) or _single(rest)
+    if reading is None:
+        raise _nothing_to_learn(rest, rest)
     if reading.task not in OF_FILES[role]:
         raise DataError(f"{why}, and nothing beside it is one label each; add a column of labels")
     reading.task = OF_FILES[role][reading.task]
@@ -190,7 +222,8 @@ def _most_textual(columns: Sequence[Column]) -> Column | None:
         various = len(column.counts) / max(1, len(column.texts))
         return min(column.words, 30) * (0.2 + various) * (2 if TEXTS.search(column.name) else 1)
 
-    fitting = [column for column in columns if column.texts and not (column.is_number or column.is_time or column.lists)]
+    fitting = [column for column in columns if column.texts and not (column.is_time or column.lists)]
+    fitting = [column for column in fitting if not (column.is_number or column.is_written_number)]
     fitting = [column for column in fitting if not (IDS.search(column.name) and column.words < 2)]
     fitting = [column for column in fitting if column.words >= 1.5 or TEXTS.search(column.name)] or fitting
     return max(fitting, key=weight, default=None)
@@ -201,17 +234,12 @@ def _several(columns: Sequence[Column]) -> Reading | None:
     for column in columns:
         if column.are_words:
             kinds = Counter(each for value in column.lists for each in value)
-            return _multi(column, kinds, "holds lists of labels", None)
-        for sign in ";|,":
-            parts = [[part.strip() for part in text.split(sign) if part.strip()] for text in column.texts]
-            kinds = Counter(part for each in parts for part in each)
-            often = bool(kinds) and len(kinds) <= FEW and sum(kinds.values()) / len(kinds) >= 3
-            if (
-                often
-                and sum(len(each) > 1 for each in parts) >= 0.1 * len(parts)
-                and max(len(part.split()) for part in kinds) <= 3
-            ):
-                return _multi(column, kinds, f"holds labels with {sign!r} between them", sign)
+            if _are_names(column, kinds):
+                return _multi(column, kinds, "holds lists of labels", None)
+            continue
+        sign, kinds = _divided(column)
+        if sign:
+            return _multi(column, kinds, f"holds labels with {sign!r} between them", sign)
     flags = [column for column in columns if column.is_flag and not IDS.search(column.name)]
     if len(flags) < 2:
         return None
@@ -225,6 +253,28 @@ def _several(columns: Sequence[Column]) -> Reading | None:
     return reading
 
 
+def _are_names(column: Column, kinds: Iterable[str]) -> bool:
+    """Whether what a column says may be labels: dates and numbers are none, unless its name says so."""
+    known = [*kinds]
+    return bool(LABELS.search(column.name)) or sum(any(map(str.isdigit, kind)) for kind in known) <= len(known) / 2
+
+
+def _divided(column: Column) -> tuple[str, Counter[str]]:
+    """Returns the sign between several labels in one cell, and the labels; no sign where a cell holds one."""
+    for sign in ";|,":
+        parts = [[part.strip() for part in text.split(sign) if part.strip()] for text in column.texts]
+        kinds = Counter(part for each in parts for part in each)
+        often = bool(kinds) and len(kinds) <= FEW and sum(kinds.values()) / len(kinds) >= 3
+        if (
+            often
+            and sum(len(each) > 1 for each in parts) >= 0.1 * len(parts)
+            and max(len(part.split()) for part in kinds) <= 3
+            and _are_names(column, kinds)
+        ):
+            return sign, kinds
+    return "", Counter()
+
+
 def _multi(column: Column, kinds: Counter[str], why: str, sign: str | None) -> Reading:
     reading = Reading(task="multi_label", columns={"labels": column.name}, labels=kinds, reasons=[f"{column.name!r} {why}"])
     if sign and sign != ";":
@@ -234,14 +284,11 @@ def _multi(column: Column, kinds: Counter[str], why: str, sign: str | None) -> R
     return reading
 
 
-def _single(columns: Sequence[Column]) -> Reading:
+def _single(columns: Sequence[Column]) -> Reading | None:
     """One label or one number a row."""
     ranked = sorted(_candidates(columns), key=lambda each: -each[0])
     if not ranked:
-        raise DataError(
-            "no column looks like what is to be learnt (few different values, or numbers); the columns beside the texts are"
-            f" {first_of([_values(column) for column in columns]) or 'none'}; say --task TASK --column label=NAME if one is"
-        )
+        return None
     _, column, task = ranked[0]
     role = _role(task)
     reading = Reading(task=task, columns={role: column.name})
@@ -255,13 +302,15 @@ def _single(columns: Sequence[Column]) -> Reading:
             )
     else:
         reading.reasons.append(f"{column.name!r} holds numbers, {len(column.counts)} different ones")
+        if column.is_written_number:
+            reading.doubt(LIKELY, f"they are written as {next(iter(column.counts))!r}: `finespun check` says how to write them")
         if not (NUMBERS.search(column.name) or LABELS.search(column.name)):
             reading.doubt(LIKELY, f"its name, {column.name!r}, does not say that it is the target")
     reading.rivals = [(other, _role(other), near.name) for weight, near, other in ranked[1:] if weight > ranked[0][0] / 2]
     if reading.rivals:
         names = first_of([repr(name) for *_, name in reading.rivals])
         reading.doubt(GUESS if ranked[1][0] > 0.9 * ranked[0][0] else LIKELY, f"{names} could be what is learnt, too")
-    elif role == "label" and not LABELS.search(column.name):
+    elif role == "label" and not (LABELS.search(column.name) or (column.is_number and NUMBERS.search(column.name))):
         reading.doubt(LIKELY, f"its name, {column.name!r}, does not say that it is labels")
     return reading
 
@@ -281,16 +330,36 @@ def _candidates(columns: Sequence[Column]) -> Iterator[tuple[float, Column, str]
         count, kinds = len(column.texts), len(column.counts)
         if kinds < 2 or (IDS.search(column.name) and column.is_unique) or column.is_time or column.is_split:
             continue
-        fraction = column.is_number and not column.is_whole
+        fraction = (column.is_number and not column.is_whole) or column.is_written_number
         repeated = count / kinds
-        if column.is_number and (fraction or kinds > 20) and kinds > 5 and not (column.is_whole and _counts_on(column)):
+        if (
+            (column.is_number or fraction)
+            and (fraction or kinds > 20)
+            and kinds > 5
+            and not (column.is_whole and _counts_on(column))
+        ):
             weight = (4.0 if NUMBERS.search(column.name) else 1.0) * (1.5 if fraction else 1.0)
             yield weight * (0.2 if IDS.search(column.name) or GROUPS.search(column.name) else 1.0), column, "text_regression"
         elif kinds <= FEW and repeated >= 2 and column.longest <= 60 and column.words <= 5:
-            weight = (6.0 if LABELS.search(column.name) else 2.0) * (0.3 if GROUPS.search(column.name) else 1.0)
+            weight = 6.0 if LABELS.search(column.name) else 4.0 if column.is_number and NUMBERS.search(column.name) else 2.0
+            weight *= 0.3 if GROUPS.search(column.name) else 1.0
             weight *= 0.5 if column.is_number and not LABELS.search(column.name) and not NUMBERS.search(column.name) else 1.0
             exact = 1.5 if column.name.lower() in {"label", "class", "category", "sentiment", "target"} else 1.0
             yield weight * exact * (1.2 if repeated >= 5 else 1.0), column, "text_classification"
+
+
+def _nothing_to_learn(beside: Sequence[Column], columns: Sequence[Column]) -> DataError:
+    return DataError(
+        "no column looks like what is to be learnt (few different values, or numbers); the columns beside the texts are"
+        f" {first_of([_values(column) for column in beside]) or 'none'}{_objects(columns)}; say --task TASK --column label=NAME"
+        " if one is"
+    )
+
+
+def _objects(columns: Sequence[Column]) -> str:
+    """Says which columns hold objects, whose fields cannot be columns as they are."""
+    found = [f"{column.name} ({first_of(column.fields, 4)})" for column in columns if column.fields]
+    return f"; objects are in {first_of(found)}: write each of their fields that is needed as a column" if found else ""
 
 
 def _counts_on(column: Column) -> bool:

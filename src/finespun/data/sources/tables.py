@@ -96,7 +96,7 @@ def read(
             return
         if file_format not in (None, "parquet", "images", "arrow"):
             raise DataError(f"{path}: is a folder; data.format: {file_format} is one file; name it in data.path")
-        yield from _read_folder(Path(path), file_format)
+        yield from _read_folder(Path(path), file_format, encoding)
         return
     name = shown(path)
     kind = _require_table(name, file_format)
@@ -163,8 +163,8 @@ def _without_nul(file: IO[str], path: str) -> Iterator[str]:
         yield line
 
 
-def _read_folder(path: Path, file_format: str | None) -> Iterator[Line]:
-    """Yields the rows of a folder of Parquet files, or of images; one that holds other tables too is neither."""
+def _read_folder(path: Path, file_format: str | None, encoding: str | None) -> Iterator[Line]:
+    """Yields the rows of a folder of Parquet files, of images, or of texts; one that holds other tables too is neither."""
     if file_format in (None, "arrow") and arrow.is_saved(path):
         names = [name for files in arrow.saved(path).values() for name in files]
         yield from starmap(Line, enumerate((row for name in names for _, row in arrow.rows(name)), 1))
@@ -178,7 +178,9 @@ def _read_folder(path: Path, file_format: str | None) -> Iterator[Line]:
             " sub-folders; name one table in data.path"
         )
     parquet.require_alike(parts)
-    given = (row for part in parts for _, row in parquet.rows(str(part))) if parts else map(dict, image_folder.rows(path))
+    given = (
+        (row for part in parts for _, row in parquet.rows(str(part))) if parts else map(dict, image_folder.rows(path, encoding))
+    )
     yield from starmap(Line, enumerate(given, 1))
 
 

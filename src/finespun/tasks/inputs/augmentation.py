@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from finespun.config.sections import Section, Share
-from finespun.errors import MachineError
+from finespun.errors import MachineError, listed
 
 if TYPE_CHECKING:
     import torch
@@ -19,8 +19,15 @@ HALF_A_TURN = Annotated[float, Field(ge=0, le=180)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 
 
+LEVELS: dict[str, tuple[Any, ...]] = {  # in the order of the options
+    "off": (False, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
+    "light": (True, 5.0, 0.05, 0.1, 0.1, 0.1, 0.1),
+    "strong": (True, 15.0, 0.1, 0.3, 0.2, 0.3, 0.3),
+}
+
+
 class Augmentation(Section):
-    """How far an image may be changed, each time another way; 0 and false change nothing."""
+    """How far an image may be changed, each time another way; 0 and false change nothing. Or the name of one of LEVELS."""
 
     flip: bool  # left to right, every other time
     rotation: HALF_A_TURN  # degrees, either way
@@ -29,6 +36,16 @@ class Augmentation(Section):
     brightness: Share  # added: 0.1 is from -0.1 to 0.1 of white
     contrast: BelowOne  # multiplied: 0.1 is from 0.9 to 1.1
     saturation: BelowOne  # multiplied, as contrast
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, given: Any) -> Any:
+        given = "off" if given is False else given  # as YAML reads it
+        if isinstance(given, str):
+            if given not in LEVELS:
+                raise ValueError(f"is off, light, strong, or its options ({listed(cls.model_fields)})")
+            return dict(zip(cls.model_fields, LEVELS[given], strict=True))
+        return given
 
     @property
     def on(self) -> bool:

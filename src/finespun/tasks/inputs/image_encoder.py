@@ -164,7 +164,8 @@ class ImageEncoder:
         """
         found = np.empty(pixels.shape, dtype=np.float32)
         for channel in range(3):  # looked up: 256 values a channel, made once, to the bit
-            found[..., channel] = self.table[:, channel][pixels[..., channel]]
+            values = np.ascontiguousarray(self.table[:, channel])
+            np.take(values, pixels[..., channel], out=found[..., channel], mode="clip")
         for row, (height, width) in enumerate(filled):
             found[row, height:] = 0.0
             found[row, :, width:] = 0.0

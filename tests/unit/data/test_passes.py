@@ -1,0 +1,54 @@
+"""Passes on all cores make what one process makes, in its order; errors are the same, and a killed process is reported."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import partial
+from itertools import islice
+
+import pytest
+
+from finespun.data.passes import processes
+from finespun.data.sources.tables import Line
+from finespun.errors import DataError, MachineError
+from row_work import numbered
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "SECONDS", 0.0)
+    monkeypatch.setattr(processes, "MOST_ROWS", 3)
+
+
+def rows(count: int, *, fails_at: int = 0) -> Iterator[Line]:
+    for number in range(1, count + 1):
+        if number == fails_at:
+            raise DataError(f"row {number} cannot be read")
+        yield Line(number, {"text": f"text {number}"})
+
+
+def test_rows_come_back_in_their_order_from_other_processes() -> None:
+    found = [*processes.mapped(numbered, rows(40), 2)]
+    assert [(number, text) for number, text, _ in found] == [(number, f"text {number}") for number in range(1, 41)]
+    assert os.getpid() not in {process for _, _, process in found}
+
+
+@pytest.mark.slow
+def test_the_first_error_in_the_order_of_the_rows_is_raised() -> None:
+    with pytest.raises(DataError, match="row 8 is refused"):
+        list(processes.mapped(partial(numbered, refused=8), rows(40, fails_at=9), 2))
+    found = processes.mapped(partial(numbered, refused=10), rows(40, fails_at=9), 2)
+    assert [number for number, _, _ in islice(found, 8)] == [*range(1, 9)]
+    with pytest.raises(DataError, match="row 9 cannot be read"):
+        next(found)
+
+
+def test_a_process_that_is_killed_is_an_error_of_the_machine() -> None:
+    with pytest.raises(MachineError, match="a process that worked on rows was killed .*; memory may have run out"):
+        list(processes.mapped(partial(numbered, killed=5), rows(40), 2))
+
+
+def test_what_ends_at_once_begins_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "SECONDS", 60.0)
+    assert {process for _, _, process in processes.mapped(numbered, rows(40), 2)} == {os.getpid()}
