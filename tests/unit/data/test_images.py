@@ -23,7 +23,7 @@ COLOUR = np.stack([GREY, GREY.T.copy().reshape(6, 8), 255 - GREY], axis=-1)
 
 
 def opened(path: Path | str) -> tuple[np.ndarray[Any, Any], bool]:
-    image, animated = read(str(path), Places((Path(),), (Path("/"),)), max_pixels=1_000_000)
+    image, _, _, animated = read(str(path), Places((Path(),), (Path("/"),)), max_pixels=1_000_000)
     assert image.mode == "RGB"
     return np.asarray(image), animated
 
