@@ -165,15 +165,18 @@ class _Writer:
     def __init__(self, file: pa.RecordBatchFileWriter, size: int) -> None:
         self.file, self.size = file, size
         self.waiting: list[pa.RecordBatch] = []
+        self.rows = 0  # that wait
 
     def add(self, batch: pa.RecordBatch) -> None:
         self.waiting.append(batch)
-        if sum(each.num_rows for each in self.waiting) >= self.size:
+        self.rows += batch.num_rows
+        if self.rows >= self.size:
             rows = pa.concat_batches(self.waiting)
             whole = rows.num_rows - rows.num_rows % self.size
             for start in range(0, whole, self.size):
                 self._write(rows.slice(start, self.size))
             self.waiting = [rows.slice(whole)] if whole < rows.num_rows else []
+            self.rows -= whole
 
     def write_rest(self) -> None:
         if self.waiting:

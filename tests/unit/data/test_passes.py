@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from functools import partial
 from itertools import islice
@@ -47,6 +48,18 @@ def test_the_first_error_in_the_order_of_the_rows_is_raised() -> None:
 def test_a_process_that_is_killed_is_an_error_of_the_machine() -> None:
     with pytest.raises(MachineError, match="a process that worked on rows was killed .*; memory may have run out"):
         list(processes.mapped(partial(numbered, killed=5), rows(40), 2))
+
+
+def test_batches_grow_on_a_machine_that_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "SECONDS", 60.0)
+    monkeypatch.setattr(processes, "MOST_ROWS", 16)
+
+    def sizes(lines: Iterator[Line]) -> Iterator[int]:
+        batch = list(lines)
+        time.sleep(2 * processes.BATCH_SECONDS)  # others are computing
+        yield len(batch)
+
+    assert [*processes.mapped(sizes, rows(40), 2)] == [1, 2, 4, 8, 16, 9]
 
 
 def test_what_ends_at_once_begins_no_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from itertools import islice
+from itertools import chain, islice
 from threading import Thread
 from typing import Any, TypeVar
 
@@ -22,8 +22,8 @@ from finespun.data.sources.tables import Line
 from finespun.errors import FinespunError, MachineError
 from finespun.masking import one_line
 
-SECONDS = 1.0  # of work in this process, after which starting others is worth its half second
-BATCH_SECONDS = 0.05  # of work in a batch
+SECONDS = 1.0  # of CPU time in this process, after which starting others is worth its half second
+BATCH_SECONDS = 0.05  # of CPU time in a batch: on a busy machine, by the clock, batches of one row would seem long
 MOST_ROWS = 2048  # in a batch
 MOST_WORKERS = 32
 T = TypeVar("T")
@@ -48,20 +48,16 @@ def mapped(function: Function[T], lines: Iterator[Line], workers: int) -> Iterat
     if workers == 1:
         yield from function(lines)
         return
-    size, end = 1, time.monotonic() + SECONDS
-    while (began := time.monotonic()) < end:
+    size, end = 1, time.process_time() + SECONDS
+    while (began := time.process_time()) < end:
         first = next(lines, None)
         if first is None:
             return
-        yield from function(_with(first, islice(lines, size - 1)))
-        if time.monotonic() - began < BATCH_SECONDS:
+        made = list(function(chain([first], islice(lines, size - 1))))
+        if time.process_time() - began < BATCH_SECONDS:
             size = min(2 * size, MOST_ROWS)
+        yield from made
     yield from _by_processes(function, lines, workers, size)
-
-
-def _with(first: Line, others: Iterator[Line]) -> Iterator[Line]:
-    yield first
-    yield from others
 
 
 def _by_processes(function: Function[T], lines: Iterator[Line], workers: int, size: int) -> Iterator[T]:
