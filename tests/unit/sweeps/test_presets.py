@@ -12,6 +12,7 @@ import yaml
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from finespun.artifacts import Artifacts
@@ -42,6 +43,14 @@ def test_every_corner_of_a_shipped_search_is_valid(preset: str) -> None:
     assert len(corners) > 1
     assert whole.sweep.trials
     assert whole.hydra.sweeper.sampler
+
+
+def test_hydra_makes_the_sweeper_without_optunas_warnings() -> None:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        whole = loader.load_configuration("config", ["sweep=auto"], run_mode=RunMode.MULTIRUN)
+    assert whole.hydra.sweeper.sampler.group, "which Optuna calls experimental"
+    instantiate(whole.hydra.sweeper)  # a warning is an error in tests
 
 
 @pytest.mark.parametrize(
