@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -84,11 +84,11 @@ class Project:
 
 
 @contextmanager
-def training(project: Project, *stages: str) -> Iterator[subprocess.Popen[str]]:
-    """`dvc repro` that has saved a checkpoint in the middle of an epoch."""
+def training(project: Project, *stages: str, command: Sequence[str] = ("dvc", "repro")) -> Iterator[subprocess.Popen[str]]:
+    """A command that trains, and has saved a checkpoint in the middle of an epoch."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with subprocess.Popen(
-        ["dvc", "repro", *stages], cwd=project.folder, env={**os.environ, **QUIET, "PATH": path}, start_new_session=True,
+        [*command, *stages], cwd=project.folder, env={**os.environ, **QUIET, "PATH": path}, start_new_session=True,
         text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     ) as process:  # fmt: skip
         deadline = time.monotonic() + 120

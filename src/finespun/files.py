@@ -28,9 +28,12 @@ def read_json(path: Path, *, error: type[FinespunError], remedy: str, keys: Iter
     return _read(path, json.loads, error=error, remedy=remedy, keys=keys)
 
 
-def read_yaml(path: Path, *, error: type[FinespunError], remedy: str, keys: Iterable[str] = ()) -> dict[str, Any]:
+def read_yaml(
+    path: Path, *, error: type[FinespunError], remedy: str, keys: Iterable[str] = (),
+    loader: type[yaml.SafeLoader] = yaml.SafeLoader,
+) -> dict[str, Any]:  # fmt: skip
     """Reads keys with values from YAML; the rest as in `read_json`."""
-    return _read(path, yaml.safe_load, error=error, remedy=remedy, keys=keys)
+    return _read(path, lambda text: yaml.load(text, loader), error=error, remedy=remedy, keys=keys)  # noqa: S506  (a SafeLoader)
 
 
 def read_table(path: Path, columns: Iterable[str], *, error: type[FinespunError], remedy: str) -> list[dict[str, str]]:

@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import mlflow
 import pytest
 
 from finespun.tracking.addresses import database_uri
-from helpers import QUIET, Project
+from helpers import Project, states, training
 
 pytestmark = pytest.mark.slow
 
@@ -33,29 +30,11 @@ def runs(project: Project) -> dict[str, mlflow.entities.Run]:
     return {run.info.run_id: run for run in mlflow.search_runs(search_all_experiments=True, output_format="list")}
 
 
-def states(project: Project) -> list[Path]:
-    return list((project.folder / ".finespun" / "checkpoints").glob("*/state-*.ckpt"))
-
-
-def kill_in_training(project: Project, *command: str) -> None:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    with subprocess.Popen(
-        command, cwd=project.folder, env={**os.environ, **QUIET, "PATH": path}, start_new_session=True, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    ) as process:  # fmt: skip
-        deadline = time.monotonic() + 120
-        while not states(project):
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-
-
 def test_a_temporary_copy_resumes_and_its_run_is_the_projects(again: Project) -> None:
     before, model = set(runs(again)), (again.folder / "models/finetuned/model.safetensors").read_bytes()
     experiment = ("dvc", "exp", "run", "--temp", "-S", "seed=6", "-n", "six")
-    kill_in_training(again, *experiment)
+    with training(again, command=experiment) as process:
+        os.killpg(process.pid, signal.SIGKILL)
     output = again.run(*experiment).stdout
     assert "taking up state-" in output, "the checkpoints are the project's"
     assert not states(again)

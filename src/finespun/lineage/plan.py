@@ -178,8 +178,7 @@ _Lock.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\
 def _locked(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
-    read_yaml(path, error=MachineError, remedy=REMEDY)  # a torn file is named
-    return dict(yaml.load(path.read_text(encoding="utf-8"), _Lock).get("stages") or {})  # noqa: S506  (a SafeLoader)
+    return dict(read_yaml(path, error=MachineError, remedy=REMEDY, loader=_Lock).get("stages") or {})
 
 
 def _path(out: str | Mapping[str, Any]) -> str:

@@ -65,3 +65,13 @@ def test_batches_grow_on_a_machine_that_is_busy(monkeypatch: pytest.MonkeyPatch)
 def test_what_ends_at_once_begins_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "SECONDS", 60.0)
     assert {process for _, _, process in processes.mapped(numbered, rows(40), 2)} == {os.getpid()}
+
+
+@pytest.mark.parametrize(("said", "found"), [("1", 1), ("0", None), ("many", None), ("", None)])
+def test_the_share_of_a_trial_is_taken_and_nonsense_is_not(
+    monkeypatch: pytest.MonkeyPatch, said: str, found: int | None
+) -> None:
+    monkeypatch.delenv("RAYON_NUM_THREADS", raising=False)
+    whole = processes.cores()
+    monkeypatch.setenv("RAYON_NUM_THREADS", said)
+    assert processes.cores() == (found or whole) > 0

@@ -35,7 +35,8 @@ def cores() -> int:
     if multiprocessing.current_process().daemon:
         return 1  # which must have no children
     mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(mine, int(os.environ.get("RAYON_NUM_THREADS") or mine), MOST_WORKERS)  # a trial of a sweep has its share
+    said = os.environ.get("RAYON_NUM_THREADS", "")  # a trial of a sweep has its share; as for Rayon, 0 and nonsense say nothing
+    return min(mine, (int(said) if said.isdecimal() else 0) or mine, MOST_WORKERS)
 
 
 def mapped(function: Function[T], lines: Iterator[Line], workers: int) -> Iterator[T]:
