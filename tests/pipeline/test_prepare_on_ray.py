@@ -32,7 +32,7 @@ composed.data = {"path": "raw/*.csv", "columns": {"text": "text", "label": "sent
                  "labels": ["negative", "positive"]}
 composed.runtime.prepare_with = "ray" if how == "ray" else "local"
 if how == "processes":
-    processes.SECONDS, processes.MOST_ROWS, processes.cores = 0.0, 50, lambda: 3
+    processes.SECONDS, processes.MOST_ROWS, processes.workers_here = 0.0, 50, lambda: 3
 config = check(composed, Origin(conf=conf, choices={}))
 try:
     prepare(config, Artifacts(project=project, out=project), project / how)

@@ -28,6 +28,9 @@ def read_dials(path: Path) -> dict[str, Any]:
     """Reads `params.yaml`: one choice a config group, and the seed."""
     try:
         dials = OmegaConf.to_container(reading.load(path))
+    except FileNotFoundError as error:
+        where = f"is not in {path.parent.resolve()}"
+        raise ConfigError([f"{path.name}: {where}; go to the folder of a project, or restore it from Git"]) from error
     except OSError as error:
         raise ConfigError([f"{path.name}: cannot be read: {_one_line(error)}"]) from error
     if not dials or not isinstance(dials, dict):

@@ -54,13 +54,20 @@ class KeptAnswers:
                 print(f"{self.output}: {count:,} rows were predicted before; going on after them", file=sys.stderr)  # noqa: T201
             file.truncate(end)
             if not end:
-                _write(file, self.made_by)
+                self._begin(file)
             keep = True
             for chunk, answers in answer(chunks):
                 keep = keep and _same_in_json(answers)  # a task of the user's own may answer in other types
                 if keep:
                     _write(file, [_digest(chunk), answers])
                 yield chunk, answers
+
+    def _begin(self, file: IO[bytes]) -> None:
+        try:
+            _write(file, self.made_by)
+        except OSError:
+            self.done()  # a full disk leaves no empty file behind
+            raise
 
     def done(self) -> None:
         """Removes the file: the output is whole."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from finespun.config.sections import RuntimeConfig
@@ -14,6 +13,7 @@ from finespun.training.lightning.data_module import FineTuningData
 from finespun.training.lightning.devices import choose
 from finespun.training.lightning.fine_tuner import FineTuner
 from finespun.training.lightning.launching import rank
+from finespun.training.lightning.progress import in_terminal
 from finespun.training.lightning.sharding import Shards
 from finespun.training.lightning.trainer import make_trainer
 
@@ -31,7 +31,7 @@ def predict_split(
         model = Shards(Tuning(model=model, groups=()), hardware).tuning.model
     module = FineTuner(model=model, task=task, encoder=encoder, labels=prepared.labels)
     loader = make_loader(prepared, split, task=task, encoder=encoder, step_rows=EVALUATION_ROWS, runtime=runtime)
-    shown = runtime.progress_bar and rank() == 0 and sys.stderr.isatty()
+    shown = runtime.progress_bar and rank() == 0 and in_terminal()
     trainer = make_trainer(hardware, progress_bar=shown, enable_checkpointing=False, **runtime.lightning)
     evaluate = trainer.validate if split == "val" else trainer.test
     evaluate(module, datamodule=FineTuningData({"val" if split == "val" else "test": loader}), verbose=False)

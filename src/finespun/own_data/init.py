@@ -86,6 +86,8 @@ def _last_words(artifacts: Artifacts, name: str, path: str, found: Reading, dial
     if dials.get("experiment") == name:
         said = (artifacts.conf / "experiment" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[-1]
         yield f"few rows need more epochs: conf/experiment/{name}.yaml has {said}"
+    elif (kept := artifacts.conf / "experiment" / f"{name}.yaml").exists():
+        yield f"conf/experiment/{kept.name} is there already and stays as it is; `experiment: {name}` in params.yaml takes it"
     if found.certainty != SURE:
         yield f"look at conf/data/{name}.yaml: what it says is {'only ' if found.certainty == GUESS else ''}{found.certainty}"
     for task, role, column in found.rivals:

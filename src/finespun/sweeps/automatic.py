@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from finespun.artifacts import Artifacts
 from finespun.config.compose import write
 from finespun.config.sections import RunConfig
 from finespun.config.targets import build
+from finespun.cores import cores
 from finespun.errors import ConfigError, FinespunError, ModelError
 from finespun.models.addresses import WEIGHT_FILES, checkpoint_folder, weights_file
 from finespun.sweeps.composing import Composer
@@ -72,10 +72,9 @@ def look(composer: Composer, overrides: list[str], artifacts: Artifacts) -> Sigh
         raise error
     profile = json.loads((folder.prepared / "profile.json").read_text(encoding="utf-8"))
     lengths = next((value["mean"] for value in profile.values() if isinstance(value, dict) and "mean" in value), 1.0)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     device = "gpu" if gpus_here(config.runtime.accelerator) else "cpu"
     rows, scratch = profile["rows"]["train"], config.model.from_scratch
-    return Sight(rows, float(lengths), _parameters(config, artifacts), device, cores, scratch)
+    return Sight(rows, float(lengths), _parameters(config, artifacts), device, cores(), scratch)
 
 
 def _parameters(config: RunConfig, artifacts: Artifacts) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from finespun.config.sections import RuntimeConfig
+from finespun.cores import cores
 from finespun.data.batches import Batches, balanced_weights
 from finespun.data.loader import BatchLoader, Rows
 from finespun.data.prepared import PreparedData
@@ -37,16 +38,15 @@ def make_loader(
     rows = Rows(table, task, encoder, weights if imbalance == "class_weights" else None, counts)
     workers = runtime.num_workers
     if FILE in table.column_names:
-        workers = workers or cores() // world_size()
+        workers = workers or useful_workers() // world_size()
         if split == "train" and rank() == 0:
             print(f"images: decoded from their files while training, by {workers or 'no'} workers a device", flush=True)  # noqa: T201
     return BatchLoader(rows, batches, num_workers=workers, pin_memory=torch.cuda.is_available())
 
 
-def cores() -> int:
+def useful_workers() -> int:
     """Returns how many workers are of use beside a process that trains: none on one core, or where processes do not fork."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    return count if count > 1 else 0
+    return cores() if cores() > 1 and sys.platform == "linux" else 0
 
 
 def _labels_of(table: pa.Table, imbalance: str) -> NDArray[np.int64]:

@@ -10,7 +10,7 @@ from dvc.stage.cache import _get_cache_hash
 from omegaconf import OmegaConf
 
 from finespun.artifacts import Artifacts
-from finespun.config.compose import read_for_stage, write
+from finespun.config.compose import read_dials, read_for_stage, write
 from finespun.errors import ConfigError
 from helpers import ROOT
 from small_run import small_config
@@ -53,3 +53,8 @@ def test_a_damaged_pipeline_is_named(tmp_path: Path, pipeline: str) -> None:
     (tmp_path / "dvc.yaml").write_text(pipeline)
     with pytest.raises(ConfigError, match=r"dvc.yaml: has no readable stage 'prepare' .*restore it from Git"):
         read_for_stage(artifacts, "prepare")
+
+
+def test_a_folder_that_is_no_project_is_told_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"params.yaml: is not in {tmp_path}; go to the folder of a project"):
+        read_dials(tmp_path / "params.yaml")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -11,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from finespun.data.sources.tables import Line
+from finespun.evaluation import kept_answers
 from finespun.evaluation import predict_file as module
 from finespun.evaluation.predict_file import predict_file
 from finespun.evaluation.predictor import Predictor
@@ -156,3 +159,14 @@ def test_one_device_is_killed_by_a_signal_and_two_go_on(tmp_path: Path, writer: 
     assert together(2, work) == [(36, 1), (0, 0)]
     predict_file(source, tmp_path / "whole.csv", folder=writer, columns={})
     assert output.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+def test_a_full_disk_leaves_no_empty_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(kept_answers, "_write", full)
+    kept = kept_answers.KeptAnswers(tmp_path / "out.csv", "made by")
+    with pytest.raises(OSError, match="No space left"):
+        list(kept.shared(iter([[Line(1, {"text": "a"})]]), lambda chunks: ((chunk, [{}]) for chunk in chunks)))
+    assert not list(tmp_path.iterdir())

@@ -96,6 +96,7 @@ def test_few_rows_are_trained_on_more_often(artifacts: Artifacts, tmp_path: Path
     (artifacts.conf / "data" / "mail.yaml").unlink()
     initialise(artifacts, tmp_path / "mail.csv", Wishes(), said.append)
     assert "# mine" in made.read_text(), "what was written by hand, or promoted, stays"
+    assert any(line.startswith("conf/experiment/mail.yaml is there already") for line in said)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import torch
 
 from finespun.errors import DivergedError
 from finespun.training.history import History, Recorder
-from finespun.training.lightning.callbacks import Progress
+from finespun.training.lightning.progress import Lines, Progress, progress
 
 
 @pytest.mark.parametrize("cut_short", ["6,0,train/lo", "2,0,train/loss,0.1", "1"])
@@ -72,3 +72,20 @@ def test_a_bar_shows_no_loss_before_there_is_one(tmp_path: Path) -> None:
     assert Progress(recorder, "val/accuracy").get_metrics(trainer, module) == {}
     recorder.recent_loss = 0.5
     assert Progress(recorder, "val/accuracy").get_metrics(trainer, module) == {"loss": "0.500"}
+
+
+def test_a_log_gets_a_line_a_validation_and_no_bar(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recorder = Recorder(History(tmp_path / "history.csv"), lambda _metrics, _step: None)
+    recorder.recent_loss = 0.5
+    module: Any = None
+    trainer: Any = SimpleNamespace(
+        callback_metrics={"val/loss": torch.tensor(0.25), "val/accuracy": torch.tensor(0.75)}, current_epoch=1, max_epochs=3,
+        global_step=40, is_global_zero=True,
+    )  # fmt: skip
+    lines = progress(recorder, "val/accuracy")
+    assert isinstance(lines, Lines), "tests have no terminal"
+    lines.on_validation_end(trainer, module)
+    assert capsys.readouterr().out == "epoch 2/3, step 40: loss 0.500, val/loss 0.250, val/accuracy 0.750 (0 s)\n"
+    trainer.is_global_zero = False
+    lines.on_validation_end(trainer, module)
+    assert capsys.readouterr().out == ""

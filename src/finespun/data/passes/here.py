@@ -42,4 +42,4 @@ class RowsHere:
         if not what:
             return function(self.source())
         bar = tqdm(self.source(), desc=what, unit=" rows", delay=SECONDS, disable=self.disable, leave=False)
-        return processes.mapped(function, iter(bar), processes.cores())
+        return processes.mapped(function, iter(bar), processes.workers_here())

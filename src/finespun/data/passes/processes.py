@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
+from finespun.cores import cores
 from finespun.data.sources.tables import Line
 from finespun.errors import FinespunError, MachineError
 from finespun.masking import one_line
@@ -30,11 +31,11 @@ T = TypeVar("T")
 Function = Callable[[Iterator[Line]], Iterator[T]]
 
 
-def cores() -> int:
+def workers_here() -> int:
     """Returns how many processes of work this one may begin; 1 where it is itself one of many."""
     if multiprocessing.current_process().daemon:
         return 1  # which must have no children
-    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    mine = cores()
     said = os.environ.get("RAYON_NUM_THREADS", "")  # a trial of a sweep has its share; as for Rayon, 0 and nonsense say nothing
     return min(mine, (int(said) if said.isdecimal() else 0) or mine, MOST_WORKERS)
 

@@ -14,6 +14,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Protocol
 
+from finespun.cores import cores
 from finespun.sweeps.processes import worker
 from finespun.sweeps.processes.trials import Ended
 
@@ -52,8 +53,8 @@ class LocalWorkers:
         self.context: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
         if sys.platform == "linux":
             self.context.set_forkserver_preload([WARM])
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self.threads = max(1, min(cores, int(os.environ.get("OMP_NUM_THREADS") or cores)) // parallel) if parallel > 1 else None
+        threads = min(cores(), int(os.environ.get("OMP_NUM_THREADS") or cores()))
+        self.threads = max(1, threads // parallel) if parallel > 1 else None
 
     def start(self, number: int, folder: Path, overrides: Sequence[str], stages: tuple[str, ...] = TRAINING) -> None:  # noqa: ARG002
         """Begins a trial."""

@@ -73,7 +73,7 @@ class HeadLoop:
         self.recorder.every = -(-len(batches.lengths) // batches.step_rows // POINTS_AN_EPOCH)
         with self.signals.listening(), tqdm(
             total=self.config.trainer.max_epochs, initial=self.standing.epoch, unit="epoch", leave=False,
-            disable=not self.config.runtime.progress_bar,
+            disable=None if self.config.runtime.progress_bar else True,  # None: where there is no terminal
         ) as bar:  # fmt: skip
             for epoch in range(self.standing.epoch, self.config.trainer.max_epochs):
                 self._epoch(epoch, train, weights, batches)

@@ -1,9 +1,8 @@
-"""What happens beside Lightning's loop: recording, showing, checkpoints and taking a run up from them."""
+"""What happens beside Lightning's loop: recording, checkpoints and taking a run up from them."""
 
 from __future__ import annotations
 
 import signal
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.io import CheckpointIO
-from pytorch_lightning.callbacks import Callback, Checkpoint, TQDMProgressBar, WeightAveraging
-from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
+from pytorch_lightning.callbacks import Callback, Checkpoint, WeightAveraging
 
 from finespun.data.loader import BatchLoader
 from finespun.errors import DivergedError, InterruptError
@@ -117,25 +115,6 @@ class Mining(Callback):
             return
         with arithmetic(pl_module.model, self.precision):  # which the module's own hook then puts into its phase
             self.miner.mine(pl_module.model, epoch=trainer.current_epoch, progressed=progressed)
-
-
-class Progress(TQDMProgressBar):
-    """One line: epoch, batches, rate, time left, the recent training loss and the last validation metrics."""
-
-    def __init__(self, recorder: Recorder, monitor: str) -> None:
-        super().__init__(refresh_rate=10 if sys.stderr.isatty() else 100)
-        self.recorder, self.monitor = recorder, monitor
-
-    def get_metrics(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule
-    ) -> dict[str, int | str | float | dict[str, float]]:
-        watched = {name: trainer.callback_metrics.get(name) for name in ("val/loss", self.monitor)}
-        shown = {"loss": self.recorder.recent_loss, **watched}
-        return {name: f"{float(value):.3f}" for name, value in shown.items() if value is not None}
-
-    def init_validation_tqdm(self) -> Tqdm:
-        """Shows no second bar: validation is short, and its result appears on the first."""
-        return Tqdm(disable=True)
 
 
 class StoreIO(CheckpointIO):

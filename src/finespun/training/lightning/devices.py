@@ -11,11 +11,13 @@ from dataclasses import dataclass, replace
 import torch
 
 from finespun.config.sections import RuntimeConfig
+from finespun.cores import cores
 from finespun.errors import ConfigError, MachineError
 from finespun.training.lightning.launching import is_worker, node_count
 from finespun.training.lightning.nodes import Nodes
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # glibc's names, malloc.h
+PROCESSES = 8  # of a CPU, at most, where it has fewer cores: enough to try out what several do
 KEPT_BYTES = 2**30
 NATIVE_BF16 = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")  # torch has no public question for it yet
 
@@ -77,8 +79,10 @@ def choose(runtime: RuntimeConfig, precision: str = "auto", *, why: str = "as se
     accelerator = choose_accelerator(runtime.accelerator)
     there = torch.cuda.device_count() if accelerator == "cuda" else 1
     devices = there if runtime.devices == "auto" else runtime.devices
-    if accelerator != "cpu" and devices > there:
-        raise MachineError(f"runtime.devices: {devices} asked for, {there} {accelerator} there; lower it in conf/runtime/")
+    most = max(cores(), PROCESSES) if accelerator == "cpu" else there
+    if devices > most:
+        have = f"{most} processes are the most on {cores()} cores" if accelerator == "cpu" else f"{there} {accelerator} there"
+        raise MachineError(f"runtime.devices: {devices} asked for, {have}; lower it in conf/runtime/")
     chosen, why = _precision(accelerator) if precision == "auto" else (precision, why)
     found = Hardware(
         accelerator=accelerator, devices=devices, precision=chosen, why=why, channels_last=images, strategy=runtime.strategy,

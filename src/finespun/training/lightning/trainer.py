@@ -23,11 +23,12 @@ from finespun.data.loader import BatchLoader
 from finespun.errors import ConfigError, InterruptError, MachineError
 from finespun.masking import one_line
 from finespun.training.job import Job
-from finespun.training.lightning.callbacks import Alive, Mining, Progress, Saver, StepLog, StoreIO
+from finespun.training.lightning.callbacks import Alive, Mining, Saver, StepLog, StoreIO
 from finespun.training.lightning.data_module import FineTuningData
 from finespun.training.lightning.devices import Hardware
 from finespun.training.lightning.fine_tuner import FineTuner
 from finespun.training.lightning.launching import is_worker, node_count, rank, world_size
+from finespun.training.lightning.progress import in_terminal, progress
 from finespun.training.lightning.sharding import from_rank_zero
 
 
@@ -98,7 +99,7 @@ def train_by_lightning(job: Job, train: BatchLoader, val: BatchLoader) -> tuple[
     )  # fmt: skip
     trainer = make_trainer(
         job.hardware,
-        progress_bar=config.runtime.progress_bar,
+        progress_bar=config.runtime.progress_bar and in_terminal(),
         max_epochs=config.trainer.max_epochs,
         accumulate_grad_batches=job.passes,
         gradient_clip_val=config.trainer.gradient_clip_norm,
@@ -147,7 +148,7 @@ def _callbacks(log: StepLog, saver: Saver, job: Job) -> list[Callback]:
     if patience is not None:
         callbacks.append(EarlyStopping(task.monitor, patience=patience, mode=task.monitor_mode))
     if config.runtime.progress_bar:
-        callbacks.append(Progress(log.recorder, task.monitor))
+        callbacks.append(progress(log.recorder, task.monitor))
     return [*callbacks, *(_build(callback, config) for callback in config.trainer.callbacks)]
 
 

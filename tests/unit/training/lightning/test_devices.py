@@ -31,6 +31,15 @@ def test_auto_takes_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
         choose(runtime(accelerator="gpu", devices=8))
 
 
+def test_a_cpu_is_not_asked_for_more_processes_than_it_can_bear(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "cores", lambda: 2)
+    assert choose(runtime(accelerator="cpu", devices=8)).devices == 8
+    with pytest.raises(MachineError, match="runtime.devices: 99 asked for, 8 processes are the most on 2 cores; lower it"):
+        choose(runtime(accelerator="cpu", devices=99))
+    monkeypatch.setattr(devices, "cores", lambda: 128)
+    assert choose(runtime(accelerator="cpu", devices=99)).devices == 99
+
+
 @pytest.mark.parametrize(
     ("amx", "avx512_bf16", "precision", "why"),
     [
