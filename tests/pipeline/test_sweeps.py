@@ -225,6 +225,7 @@ def test_auto_looks_searches_and_ends_with_the_model_of_the_best_mean(project: P
     found = trials(project, "a")
     assert len(found) == 5, "four, and the best with another seed"
     assert {state for _, state, _, _ in found} <= {"COMPLETE", "PRUNED"}
+    assert found[-1][1] == "COMPLETE", "no pruner ends a finalist's further seed, whose mean would lack it"
     [model] = (project.folder / "multirun" / "a").glob("*/models/finetuned/model.safetensors")
     assert (model.parents[2] / "reports" / "evaluation" / "metrics.json").is_file()
     assert "finespun promote a" in said

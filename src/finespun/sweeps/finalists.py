@@ -40,21 +40,24 @@ def chosen(study: Study, count: int) -> list[FrozenTrial]:
 
 
 def winner(study: Study) -> FrozenTrial | None:
-    """Returns the trial to promote: of finalists that with the best mean over seeds, of equals the quickest; else the best."""
-    ranked = study.best()
-    if not ranked:
-        return None
+    """Returns the trial to promote."""
+    return next(iter(ranked(study)), None)
+
+
+def ranked(study: Study) -> list[FrozenTrial]:
+    """Returns the settings that came to an end, each by its first trial, the one to promote first.
+
+    Finalists that had further seeds come before all others, by their mean over seeds, of equals the quickest.
+    """
     groups: dict[int, list[FrozenTrial]] = {}
-    for trial in ranked:
+    for trial in study.done:
         if "finalist_of" in trial.user_attrs:
             groups.setdefault(trial.user_attrs["finalist_of"], []).append(trial)
-    if not groups:
-        return ranked[0]
     sign = -1 if study.stored.directions[0].name == "MAXIMIZE" else 1
-    first = {trial.number: trial for trial in ranked}
 
-    def rank(number: int) -> tuple[float, float]:
-        trials = [first[number], *groups[number]]
-        return sign * fmean(each.values[0] for each in trials), fmean(each.user_attrs["outcome"]["seconds"] for each in trials)
+    def rank(trial: FrozenTrial) -> tuple[bool, float, float]:
+        trials = [trial, *groups.get(trial.number, [])]
+        seconds = fmean(each.user_attrs["outcome"]["seconds"] for each in trials) if len(trials) > 1 else 0
+        return len(trials) == 1, sign * fmean(each.values[0] for each in trials), seconds
 
-    return first[min(groups, key=rank)]
+    return sorted((trial for trial in study.best() if "finalist_of" not in trial.user_attrs), key=rank)

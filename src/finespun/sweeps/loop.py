@@ -85,6 +85,7 @@ class Loop:
             with self._listening():
                 self._go_through(self._next(), self._late)
                 self._go_through(iter(finalists.left(self.study, self.plan)), lambda: self._late(finalists_turn=True))
+                self._keep_models(self.plan.settings.keep_models)
                 self._measure_models()
         except BaseException:
             self.workers.stop(signal.SIGTERM)
@@ -162,14 +163,15 @@ class Loop:
             "sweep.trial": str(number),
             "sweep.overrides": " ".join(each.lstrip("+") for each in overrides),
         }
-        run_id = self.study.storage.get_trial(trial_id).user_attrs.get("run_id") or self.record.child(name, tags)
+        noted = self.study.storage.get_trial(trial_id).user_attrs
+        further = "finalist_of" in noted  # it reports nothing, for a mean is of all seeds or none: no pruner ends it
+        run_id = noted.get("run_id") or self.record.child(name, tags)
         if run_id:
             self.study.note(trial_id, run_id=run_id)
         Trial(
             sweep=self.plan.name, number=number, name=name, parent=self.record.id, monitor=self.plan.monitor,
-            mode=self.plan.mode, trial_id=trial_id, storage=self.plan.storage, pruner=self.plan.pruner,
-            overrides=overrides,
-            run_id=run_id, tags=tags, code=self.record.code,
+            mode=self.plan.mode, trial_id=trial_id, storage=None if further else self.plan.storage, pruner=self.plan.pruner,
+            overrides=overrides, run_id=run_id, tags=tags, code=self.record.code,
         ).write(artifacts.trial)  # fmt: skip
         self.ids[number] = trial_id
         self.shown.begun(number, name)
@@ -190,7 +192,9 @@ class Loop:
             return  # the next process goes on with it
         if found is not None:
             self._complete(ended.number, trial_id, found)
-        elif ended.pruned:
+            return
+        shutil.rmtree(folder / "models", ignore_errors=True)
+        if ended.pruned:
             self._prune(ended.number, trial_id, folder)
         else:
             code = 128 - ended.code if ended.killed else ended.code or 1
@@ -210,7 +214,8 @@ class Loop:
             return
         self.study.note(trial_id, run_id=found["run_id"], outcome=values)
         self.study.tell(trial_id, TrialState.COMPLETE, objectives)
-        self._keep_best()
+        settings = self.plan.settings  # until further seeds have spoken, each finalist may be the one
+        self._keep_models(max(settings.keep_models, settings.finalists) if settings.keep_models else 0)
         self.record.took(number, objectives)
         self.shown.ended(number, "done", objectives[0], values["seconds"])
 
@@ -231,21 +236,22 @@ class Loop:
             self._end_all(signal.SIGTERM)
             raise with_code(f"sweep {self.plan.name}: the first {ALIKE} trials failed alike, so it stops: {reasons[0]}", code)
 
-    def _keep_best(self) -> None:
+    def _keep_models(self, keep: int) -> None:
         """Says to trials what a model must reach to be kept, and removes those that no longer do."""
-        goal, keep = self.plan.goals[0], self.plan.settings.keep_models
-        ranked = self.study.best()
+        goal, ranked = self.plan.goals[0], finalists.ranked(self.study)
         mode = "max" if goal.direction == "maximize" else "min"
         values = [trial.values[0] for trial in ranked[:keep]]
         write_whole(self.plan.folder / "best.json", json.dumps({"mode": mode, "keep": keep, "values": values}))
-        for trial in ranked[keep:]:
-            shutil.rmtree(self.plan.folder / str(trial.number) / "models", ignore_errors=True)
+        kept = {trial.number for trial in ranked[:keep]}
+        for trial in self.study.done:
+            if trial.number not in kept:
+                shutil.rmtree(self.plan.folder / str(trial.number) / "models", ignore_errors=True)
 
     def _measure_models(self) -> None:
         """Evaluates the best trials' models in full and logs them, as `finespun run` does for its one model."""
         if self.heard is not None:
             return
-        for trial in self.study.best()[: self.plan.settings.keep_models]:
+        for trial in finalists.ranked(self.study)[: self.plan.settings.keep_models]:
             folder = self.plan.folder / str(trial.number)
             artifacts = Artifacts(project=self.plan.artifacts.project, out=folder)
             if (artifacts.finetuned / "run.json").is_file() and not (artifacts.report("evaluate") / "metrics.json").is_file():

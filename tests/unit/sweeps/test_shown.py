@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -97,6 +99,20 @@ def test_finalists_are_trained_with_further_seeds_and_the_best_mean_wins(study: 
     best = finalists.winner(study)
     assert best is not None
     assert best.number == 0, "by the mean, not by the luckiest seed"
+    assert [trial.number for trial in finalists.ranked(study)] == [0, 1]
+
+
+def test_models_of_all_finalists_stay_until_their_seeds_have_spoken(study: Study, tmp_path: Path) -> None:
+    loop = Loop(replace(plan(finalists=2), folder=tmp_path), study, *[None] * 4)  # type: ignore[arg-type]
+    for number in range(2):
+        (tmp_path / str(number) / "models").mkdir(parents=True)
+    loop._keep_models(2)
+    assert json.loads((tmp_path / "best.json").read_text()) == {"mode": "max", "keep": 2, "values": [0.75, 0.5]}
+    trial_id, _, _ = study.ask({"optimizer.lr": "1", "seed": "8"}, finalist_of=0)
+    study.note(trial_id, outcome={"seconds": 2.0})
+    study.tell(trial_id, TrialState.COMPLETE, [0.5])
+    loop._keep_models(1)
+    assert [path.parent.name for path in tmp_path.glob("*/models")] == ["0"], "that with a mean, though one seed was better"
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import pyarrow as pa
 import pytest
 import torch
 from pydantic import ValidationError
+from torch.nn import functional
 
 from finespun.config import targets
 from finespun.config.sections import Target
@@ -91,6 +94,44 @@ def test_chunks_change_neither_losses_nor_gradients(
     assert len(sizes) > 4
     for ours, theirs in zip(cut, whole, strict=True):
         assert torch.allclose(ours, theirs, atol=1e-4)
+
+
+def of_plain_operations(weight: Any, hidden: Any, ids: Any, bias: Any = None) -> SimpleNamespace:
+    """What Liger's fused layer and loss is documented to return."""
+    logits = functional.linear(hidden, weight, bias)
+    return SimpleNamespace(loss=functional.cross_entropy(logits, ids, reduction="none"), predicted_tokens=logits.argmax(-1))
+
+
+@pytest.mark.parametrize("kernel", ["liger", "plain operations"])
+@pytest.mark.parametrize("places", [True, False])
+def test_a_fused_layer_changes_neither_losses_nor_gradients(
+    kernel: str, places: bool, tiny_llama: Path, scattered: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kernel == "liger":
+        if os.environ.get("TRITON_INTERPRET") != "1":
+            pytest.skip("TRITON_INTERPRET=1 runs Liger's own kernels on a CPU: pip install liger-kernel")
+        pytest.importorskip("liger_kernel")
+    _, batch, _ = batch_of(build(), tiny_llama, pairs(3))
+    targets = torch.where(batch.inputs["attention_mask"].bool(), batch.inputs["input_ids"], chunks.IGNORED)
+    targets[:, : targets.shape[1] // 2] = chunks.IGNORED
+    where = torch.arange(targets.shape[1]).expand_as(targets) if places else None
+
+    def found() -> list[torch.Tensor]:
+        scattered.zero_grad()
+        made = chunks.token_losses(scattered, batch.inputs, targets, where)
+        (made["losses"] * torch.arange(1, 1 + targets.shape[1])).sum().backward()
+        return [made["losses"].detach(), made["right"], *(each.grad.clone() for each in scattered.parameters())]
+
+    whole, calls = found(), []
+    loss = chunks._kernel() if kernel == "liger" else of_plain_operations
+    monkeypatch.setattr(chunks, "FUSED_ON", {"cpu"})
+    monkeypatch.setattr(chunks, "_kernel", lambda: lambda *given: calls.append(len(given[1])) or loss(*given))
+    fused = found()
+    assert calls == [int((targets != chunks.IGNORED).sum())]
+    for ours, theirs in zip(fused, whole, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+    chunks.token_losses(scattered, batch.inputs, targets, where, uniform=True)
+    assert len(calls) == 1, "label smoothing needs the whole vocabulary's losses"
 
 
 def test_no_logits_are_made_of_a_prompt(tiny_llama: Path, scattered: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 from weakref import WeakSet
 
@@ -13,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 IGNORED = -100  # transformers' word for a token without a target; losses and scores skip it
 MOST = 2**24  # logits at once; above, they are made of a chunk of tokens, and made again for the gradient
 TOLERANCE = 1e-4
+FUSED_ON = {"cuda"}  # kinds of device that liger-kernel is written for
 
 _with_more: WeakSet[nn.Module] = WeakSet()  # output layers whose model does more to logits than they do
 
@@ -37,7 +39,8 @@ def token_losses(
     """
     layer = model.get_output_embeddings()
     words = int(layer.weight.shape[0]) if layer is not None and hasattr(layer, "weight") else 0
-    in_vain = places is not None and getattr(model, "_compiled_call_impl", None) is None  # logits of prompts
+    in_vain = places is not None or _may_fuse(layer, uniform=uniform)  # logits of prompts, or any
+    in_vain = in_vain and getattr(model, "_compiled_call_impl", None) is None
     if words and layer not in _with_more and (in_vain or words * targets.numel() > MOST):
         found = _in_chunks(model, layer, inputs, targets, places, uniform=uniform, tokens=max(1, MOST // words))
         if found is not None:
@@ -73,6 +76,8 @@ def _in_chunks(
             return None
     known = targets != IGNORED
     hidden, wanted = _at(kept[0], places)[known], targets[known]
+    if _may_fuse(layer, uniform=uniform):
+        return _shaped(_fused(layer, hidden, wanted), targets)
 
     def score(part: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return _scored(layer(part), ids, uniform=uniform)
@@ -83,6 +88,28 @@ def _in_chunks(
         for each in zip(torch.split(hidden, tokens), torch.split(wanted, tokens), strict=True)
     ]
     return _shaped(tuple(torch.cat(each) for each in zip(*parts, strict=True)), targets)
+
+
+def _may_fuse(layer: Any, *, uniform: bool) -> bool:
+    """Whether liger-kernel, where it is installed, can take over an output layer with the loss."""
+    plain = type(layer) is nn.Linear and not hasattr(layer.weight, "device_mesh")  # no adapter, no shards
+    return plain and not uniform and layer.weight.device.type in FUSED_ON and _kernel() is not None
+
+
+@lru_cache
+def _kernel() -> Any:
+    """Returns Liger's fused layer and loss (Hsu et al., 2024), which holds some rows' logits at a time; None without it."""
+    try:
+        from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss  # noqa: PLC0415  (an extra)
+    except ImportError:
+        return None
+    return LigerFusedLinearCrossEntropyLoss(reduction="none", accum_dtype=torch.float32, return_predicted_tokens=True)
+
+
+def _fused(layer: nn.Linear, hidden: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Returns (tokens,) each: loss, and whether the likeliest is the right one."""
+    found = _kernel()(layer.weight, hidden, ids, layer.bias)
+    return found.loss, (found.predicted_tokens == ids).float()
 
 
 def _at(values: torch.Tensor, places: torch.Tensor | None) -> torch.Tensor:
