@@ -41,6 +41,7 @@ class Sight:
     device: str
     cores: int
     from_scratch: bool = False
+    smooths: bool = False  # the task's labels can be smoothed
 
     @property
     def epoch_seconds(self) -> float:
@@ -74,7 +75,8 @@ def look(composer: Composer, overrides: list[str], artifacts: Artifacts) -> Sigh
     lengths = next((value["mean"] for value in profile.values() if isinstance(value, dict) and "mean" in value), 1.0)
     device = "gpu" if gpus_here(config.runtime.accelerator) else "cpu"
     rows, scratch = profile["rows"]["train"], config.model.from_scratch
-    return Sight(rows, float(lengths), _parameters(config, artifacts), device, cores(), scratch)
+    smooths = "label_smoothing" in config.task.options
+    return Sight(rows, float(lengths), _parameters(config, artifacts), device, cores(), scratch, smooths)
 
 
 def _parameters(config: RunConfig, artifacts: Artifacts) -> float:
@@ -118,33 +120,37 @@ def refusal(name: str, composer: Composer, overrides: list[str], artifacts: Arti
 def space_for(
     sight: Sight, minutes: float, refused: Callable[[str], str | None] = lambda _: None
 ) -> dict[str, str]:  # fmt: skip
-    """Returns the search as the command line has it: strategy, rate, epochs and batch size.
+    """Returns the search as the command line has it: strategy, rate, epochs and batch size, of few rows smoothed labels.
 
+    Rates mean the same in all strategies: `llrd` takes them as they are at the top, and is `full` where its decay is 1.
     `refused` says why a strategy does not fit the model, which is then left out.
     """
     few = sight.rows < FEW_ROWS
-    most = 10 if few else 3 if sight.rows > MANY_ROWS else 5
+    most = 8 if few else 3 if sight.rows > MANY_ROWS else 5
     seconds = 60 * minutes
     whole = WHOLE_TRIALS * SCORED * sight.epoch_seconds <= seconds
-    strategies = ["llrd", "full", "lora"] if whole else ["head", "last_n"]
-    if whole and few:
-        strategies = ["llrd", "full"]
+    strategies = (["llrd"] if few else ["llrd", "lora"]) if whole else ["head", "last_n"]
     if not whole and WHOLE_TRIALS * SCORED * sight.epoch_seconds / FROZEN > seconds:
         strategies = ["head"]
     if not sight.from_scratch:
         why = {name: reason for name in strategies if name != "full" and (reason := refused(name))}
         for name, reason in why.items():
             click.echo(f"sweep=auto: without {name}: {reason}")
-        strategies = [name for name in strategies if name not in why] or ["full"]
-    batches = [size for size in ((8, 16, 32) if few else (16, 32, 64)) if size <= max(8, sight.rows // 8)]
-    chosen = {"strategy": f"choice({', '.join(strategies)})", "strategy.layer_decay": "interval(0.75, 1.0)"}
+        instead = ["full"] if "llrd" in why else []
+        strategies = [*instead, *(name for name in strategies if name not in why)] or ["full"]
+    batches = [size for size in ((8, 16) if few else (16, 32, 64)) if size <= max(8, sight.rows // 8)]
+    chosen = {"strategy": f"choice({', '.join(strategies)})"}
+    if "llrd" in strategies:
+        chosen |= {"strategy.layer_decay": "interval(0.85, 1.0)", "strategy.lr_scale": "1.0"}
+    if few and sight.smooths:
+        chosen["task.label_smoothing"] = "choice(0.1, 0.0)"
     if sight.from_scratch:  # nothing is known that could stay as it is
         chosen = {"strategy": "choice(full)"}
-    rates = "1e-4, 3e-3" if sight.from_scratch else "2e-5, 5e-4" if few else "1e-5, 3e-4"
+    rates = "1e-4, 3e-3" if sight.from_scratch else "3e-5, 3e-4" if few else "1e-5, 3e-4"
     return {
         **chosen,
         "optimizer.lr": f"tag(log, interval({rates}))",
-        "trainer.max_epochs": f"int(interval({2 if few else 1}, {most}))",
+        "trainer.max_epochs": f"int(interval({3 if few else 1}, {most}))",
         "trainer.batch_size": f"choice({', '.join(map(str, batches))})",
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -56,16 +57,26 @@ def test_hydra_makes_the_sweeper_without_optunas_warnings() -> None:
 @pytest.mark.parametrize(
     ("sight", "minutes", "strategies", "epochs"),
     [
-        (Sight(500, 30, 22e6, "cpu", 2), 15, "choice(llrd, full)", "int(interval(2, 10))"),
-        (Sight(8_000, 30, 22e6, "cpu", 2), 60, "choice(llrd, full, lora)", "int(interval(1, 5))"),
+        (Sight(500, 30, 22e6, "cpu", 2), 15, "choice(llrd)", "int(interval(3, 8))"),
+        (Sight(8_000, 30, 22e6, "cpu", 2), 60, "choice(llrd, lora)", "int(interval(1, 5))"),
         (Sight(8_000, 30, 110e6, "cpu", 2), 15, "choice(head, last_n)", "int(interval(1, 5))"),
         (Sight(1_000_000, 200, 340e6, "cpu", 2), 10, "choice(head)", "int(interval(1, 3))"),
-        (Sight(8_000, 30, 110e6, "gpu", 8), 15, "choice(llrd, full, lora)", "int(interval(1, 5))"),
+        (Sight(8_000, 30, 110e6, "gpu", 8), 15, "choice(llrd, lora)", "int(interval(1, 5))"),
     ],
 )
 def test_auto_searches_what_the_budget_has_room_for(sight: Sight, minutes: float, strategies: str, epochs: str) -> None:
     found = space_for(sight, minutes)
     assert (found["strategy"], found["trainer.max_epochs"]) == (strategies, epochs), str(sight)
+    assert found.get("strategy.lr_scale") == ("1.0" if "llrd" in strategies else None), "rates mean the same in all strategies"
+
+
+def test_auto_smooths_labels_of_few_rows_and_trains_all_layers_alike_where_llrd_is_refused() -> None:
+    few = Sight(500, 30, 22e6, "cpu", 2, smooths=True)
+    assert space_for(few, 15)["task.label_smoothing"] == "choice(0.1, 0.0)"
+    assert "task.label_smoothing" not in space_for(replace(few, rows=8_000), 15)
+    found = space_for(few, 15, lambda name: "no layers" if name == "llrd" else None)
+    assert found["strategy"] == "choice(full)"
+    assert not [key for key in found if key.startswith("strategy.")]
 
 
 def test_auto_from_scratch_trains_everything_at_higher_rates(tmp_path: Path) -> None:
@@ -101,7 +112,7 @@ def test_auto_leaves_out_what_the_model_cannot_be_trained_with(
     composer: Any = SimpleNamespace(checked=checked)
     why = partial(refusal, composer=composer, overrides=[], artifacts=Artifacts(project=tmp_path, out=tmp_path))
     found = space_for(SIGHT, 60, why)
-    assert found["strategy"] == ("choice(llrd, full)" if refused else "choice(llrd, full, lora)")
+    assert found["strategy"] == ("choice(llrd)" if refused else "choice(llrd, lora)")
     assert (f"without lora: strategy: RTDetrForObjectDetection {refused}" in capsys.readouterr().out) == bool(refused)
 
 
