@@ -27,7 +27,7 @@ from finespun.tasks.base import Task, main_role
 from finespun.training.lightning.launching import rank
 
 COCO = ".json"  # the ending of what is written as COCO's JSON
-ROWS_AT_ONCE = 1024  # are answered together, at most: each device is given as many at a time
+ROWS_AT_ONCE = 2048  # are answered together, at most, by each device: like lengths meet, and padding is 4 %; of 1,024 rows 8 %
 
 
 def predict_file(
