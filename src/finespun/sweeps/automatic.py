@@ -29,6 +29,11 @@ FROZEN = 20  # so much quicker is a head on what a frozen part was computed to o
 FEW_ROWS, MANY_ROWS = 1_000, 20_000
 WHOLE_TRIALS = 6  # of all parameters that the budget must have room for, or only a part is trained
 SCORED = 3.0  # epochs of the mean trial
+MANY_AND_FEW = ("1e-5, 3e-4", "3e-5, 3e-4")
+RATES = {  # of many rows, of few, before a strategy's own `lr_scale`
+    "scratch": ("1e-4, 3e-3",) * 2, "llrd": ("5e-6, 1e-4", "8e-6, 8e-5"), "lora": ("5e-6, 1e-4",) * 2,
+    "full": MANY_AND_FEW, "head": MANY_AND_FEW, "last_n": MANY_AND_FEW,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,7 @@ def space_for(
 ) -> dict[str, str]:  # fmt: skip
     """Returns the search as the command line has it: strategy, rate, epochs and batch size, of few rows smoothed labels.
 
-    Rates mean the same in all strategies: `llrd` takes them as they are at the top, and is `full` where its decay is 1.
+    `llrd` is `full` at a higher rate (`lr_scale`) where its decay is 1, so that one is searched and not the other.
     `refused` says why a strategy does not fit the model, which is then left out.
     """
     few = sight.rows < FEW_ROWS
@@ -141,12 +146,13 @@ def space_for(
     batches = [size for size in ((8, 16) if few else (16, 32, 64)) if size <= max(8, sight.rows // 8)]
     chosen = {"strategy": f"choice({', '.join(strategies)})"}
     if "llrd" in strategies:
-        chosen |= {"strategy.layer_decay": "interval(0.85, 1.0)", "strategy.lr_scale": "1.0"}
+        chosen["strategy.layer_decay"] = "interval(0.85, 1.0)"
     if few and sight.smooths:
         chosen["task.label_smoothing"] = "choice(0.1, 0.0)"
     if sight.from_scratch:  # nothing is known that could stay as it is
         chosen = {"strategy": "choice(full)"}
-    rates = "1e-4, 3e-3" if sight.from_scratch else "3e-5, 3e-4" if few else "1e-5, 3e-4"
+        strategies = ["full"]
+    rates = RATES["scratch" if sight.from_scratch else strategies[0]][few]
     return {
         **chosen,
         "optimizer.lr": f"tag(log, interval({rates}))",
