@@ -106,7 +106,7 @@ def _kernel() -> Any:
     return LigerFusedLinearCrossEntropyLoss(reduction="none", accum_dtype=torch.float32, return_predicted_tokens=True)
 
 
-def _fused(layer: nn.Linear, hidden: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, ...]:
+def _fused(layer: Any, hidden: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Returns (tokens,) each: loss, and whether the likeliest is the right one."""
     found = _kernel()(layer.weight, hidden, ids, layer.bias)
     return found.loss, (found.predicted_tokens == ids).float()
