@@ -9,11 +9,11 @@ from finespun.data.prepared import ITEMS, PreparedData
 from finespun.strategies.base import Tuning
 from finespun.tasks.base import Encoder, Outputs, Task
 from finespun.training.data_loaders import EVALUATION_ROWS, make_loader
+from finespun.training.lightning.callbacks import in_terminal
 from finespun.training.lightning.data_module import FineTuningData
 from finespun.training.lightning.devices import choose
 from finespun.training.lightning.fine_tuner import FineTuner
 from finespun.training.lightning.launching import rank
-from finespun.training.lightning.progress import in_terminal
 from finespun.training.lightning.sharding import Shards
 from finespun.training.lightning.trainer import make_trainer
 

@@ -15,8 +15,8 @@ from finespun.artifacts import Artifacts
 from finespun.config.compose import write
 from finespun.config.sections import RunConfig
 from finespun.config.targets import build
-from finespun.cores import cores
 from finespun.errors import ConfigError, FinespunError, ModelError
+from finespun.failures import cores
 from finespun.models.addresses import WEIGHT_FILES, checkpoint_folder, weights_file
 from finespun.sweeps.composing import Composer
 from finespun.sweeps.processes.workers import gpus_here

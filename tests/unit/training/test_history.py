@@ -12,7 +12,7 @@ import torch
 
 from finespun.errors import DivergedError
 from finespun.training.history import History, Recorder
-from finespun.training.lightning.progress import Lines, Progress, progress
+from finespun.training.lightning.callbacks import Lines, Progress, progress
 
 
 @pytest.mark.parametrize("cut_short", ["6,0,train/lo", "2,0,train/loss,0.1", "1"])

@@ -23,12 +23,11 @@ from finespun.data.loader import BatchLoader
 from finespun.errors import ConfigError, InterruptError, MachineError
 from finespun.masking import one_line
 from finespun.training.job import Job
-from finespun.training.lightning.callbacks import Alive, Mining, Saver, StepLog, StoreIO
+from finespun.training.lightning.callbacks import Alive, Mining, Saver, StepLog, StoreIO, in_terminal, progress
 from finespun.training.lightning.data_module import FineTuningData
 from finespun.training.lightning.devices import Hardware
 from finespun.training.lightning.fine_tuner import FineTuner
 from finespun.training.lightning.launching import is_worker, node_count, rank, world_size
-from finespun.training.lightning.progress import in_terminal, progress
 from finespun.training.lightning.sharding import from_rank_zero
 
 
