@@ -57,9 +57,9 @@ def auto(seed: int, minutes: float, more: list[str]) -> dict[str, Any]:
     seconds, _ = timed(
         ["finespun", "run", "-m", "sweep=auto", f"sweep.minutes={minutes}", f"sweep.name={name}", *of(seed), *more]
     )
-    [best] = [path.parents[1] for path in (ROOT / "multirun" / name).glob("*/models/finetuned/run.json")]
+    [best] = [path.parents[2] for path in (ROOT / "multirun" / name).glob("*/models/finetuned/run.json")]
     trials = len(list((ROOT / "multirun" / name).glob("*/outcome.json")))
-    return {"seconds": seconds, "trials": trials, **tested(best.parent)}
+    return {"seconds": seconds, "trials": trials, **tested(best)}
 
 
 def defaults(seed: int) -> dict[str, Any]:

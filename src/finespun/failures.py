@@ -1,10 +1,9 @@
-"""What the machine has, its failures, recognised in whatever a library raises, and the report of what nothing explains."""
+"""Failures of the machine, recognised in whatever a library raises, and the report of what cannot be explained."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import platform
 import re
 import shutil
@@ -251,8 +250,3 @@ def versions() -> str:
         with suppress(PackageNotFoundError):
             found.append(f"{name} {version(name)}")
     return ", ".join([*found, f"Python {platform.python_version()}", f"{platform.platform()} ({sys.platform})"])
-
-
-def cores() -> int:
-    """Returns the number of cores that the system lets this process run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -29,6 +29,7 @@ DYNAMIC = {"task": "finespun.tasks", "strategy": "finespun.strategies"}  # packa
 EXCEPTED = {
     "finespun.__init__": "a version number",
     "finespun.*.__init__": "docstrings",
+    "finespun.cores": "how many share the work, not what comes of it",
     "finespun.errors": "words of messages",
     "finespun.masking": "hides secrets in messages",
     "finespun.artifacts": "paths; dvc.yaml itself names them",

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from numpy.typing import NDArray
 
 from finespun.config.sections import HistoriesConfig
 from finespun.data.checks import named_columns, problems_of, role_values
@@ -18,7 +17,6 @@ from finespun.data.loader import RowReader
 from finespun.data.sources.tables import Row
 from finespun.evaluation.record import read_record, saved_task
 from finespun.failures import ran_out_of_memory
-from finespun.models.cpu.attention import SHORT, eager_attention
 from finespun.models.pretrained import load_model
 from finespun.tasks.answers.written_text import WrittenText
 from finespun.tasks.base import Outputs
@@ -78,14 +76,6 @@ class Predictor:
         table = pa.table(columns)
         reader = RowReader(table.select([name for name in self.task.model_columns if name in table.column_names]))
         lengths = table["length"].to_numpy()
-        # Of short rows in bfloat16, plain products take half of the time that the fused kernel takes.
-        plain = self.device.type == "cpu" and self.task.dtype == "bfloat16" and lengths.max() <= SHORT
-        with eager_attention(self.model, on=plain):
-            outputs = self._outputs(reader, lengths)
-        return self.task.predictions(table, outputs, self.labels, top_k=top_k)
-
-    def _outputs(self, reader: RowReader, lengths: NDArray[np.int64]) -> Outputs:
-        """Returns what the model says of each row; the longest are read first, and together."""
         order = np.argsort(-lengths, kind="stable")
         outputs: list[Any] = [None] * len(order)
         start = 0
@@ -101,7 +91,7 @@ class Predictor:
             for row, output in zip(rows, found, strict=True):
                 outputs[row] = output
             start += len(rows)
-        return outputs
+        return self.task.predictions(table, outputs, self.labels, top_k=top_k)
 
     def _forward(self, columns: dict[str, list[Any]]) -> Outputs:
         progressed()

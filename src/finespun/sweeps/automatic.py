@@ -15,8 +15,8 @@ from finespun.artifacts import Artifacts
 from finespun.config.compose import write
 from finespun.config.sections import RunConfig
 from finespun.config.targets import build
+from finespun.cores import cores
 from finespun.errors import ConfigError, FinespunError, ModelError
-from finespun.failures import cores
 from finespun.models.addresses import WEIGHT_FILES, checkpoint_folder, weights_file
 from finespun.sweeps.composing import Composer
 from finespun.sweeps.processes.workers import gpus_here
@@ -137,8 +137,10 @@ def space_for(
     strategies = (["llrd"] if few else ["llrd", "lora"]) if whole else ["head", "last_n"]
     if not whole and WHOLE_TRIALS * SCORED * sight.epoch_seconds / FROZEN > seconds:
         strategies = ["head"]
-    if not sight.from_scratch:
-        why = {name: reason for name in strategies if name != "full" and (reason := refused(name))}
+    if sight.from_scratch:  # nothing is known that could stay as it is
+        strategies = ["full"]
+    else:
+        why = {name: reason for name in strategies if (reason := refused(name))}
         for name, reason in why.items():
             click.echo(f"sweep=auto: without {name}: {reason}")
         instead = ["full"] if "llrd" in why else []
@@ -147,11 +149,8 @@ def space_for(
     chosen = {"strategy": f"choice({', '.join(strategies)})"}
     if "llrd" in strategies:
         chosen["strategy.layer_decay"] = "interval(0.85, 1.0)"
-    if few and sight.smooths:
+    if few and sight.smooths and not sight.from_scratch:
         chosen["task.label_smoothing"] = "choice(0.1, 0.0)"
-    if sight.from_scratch:  # nothing is known that could stay as it is
-        chosen = {"strategy": "choice(full)"}
-        strategies = ["full"]
     rates = RATES["scratch" if sight.from_scratch else strategies[0]][few]
     return {
         **chosen,

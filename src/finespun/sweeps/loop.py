@@ -192,9 +192,7 @@ class Loop:
             return  # the next process goes on with it
         if found is not None:
             self._complete(ended.number, trial_id, found)
-            return
-        shutil.rmtree(folder / "models", ignore_errors=True)
-        if ended.pruned:
+        elif ended.pruned:
             self._prune(ended.number, trial_id, folder)
         else:
             code = 128 - ended.code if ended.killed else ended.code or 1
@@ -243,8 +241,8 @@ class Loop:
         values = [trial.values[0] for trial in ranked[:keep]]
         write_whole(self.plan.folder / "best.json", json.dumps({"mode": mode, "keep": keep, "values": values}))
         kept = {trial.number for trial in ranked[:keep]}
-        for trial in self.study.done:
-            if trial.number not in kept:
+        for trial in self.study.trials:
+            if trial.state.is_finished() and trial.number not in kept:
                 shutil.rmtree(self.plan.folder / str(trial.number) / "models", ignore_errors=True)
 
     def _measure_models(self) -> None:

@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from finespun.config.sections import RuntimeConfig
+from finespun.cores import cores
 from finespun.data.batches import Batches, balanced_weights
 from finespun.data.loader import BatchLoader, Rows
 from finespun.data.prepared import PreparedData
 from finespun.errors import ConfigError
-from finespun.failures import cores
 from finespun.tasks.base import Encoder, Task
 from finespun.tasks.inputs.image_files import FILE
 from finespun.training.lightning.launching import rank, world_size

@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
+from finespun.cores import cores
 from finespun.data.sources.tables import Line
 from finespun.errors import FinespunError, MachineError
-from finespun.failures import cores
 from finespun.masking import one_line
 
 SECONDS = 1.0  # of CPU time in this process, after which starting others is worth its half second

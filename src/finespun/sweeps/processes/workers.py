@@ -14,7 +14,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Protocol
 
-from finespun.failures import cores
+from finespun.cores import cores
 from finespun.sweeps.processes import worker
 from finespun.sweeps.processes.trials import Ended
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from finespun.config.sections import RuntimeConfig
+from finespun.cores import cores
 from finespun.errors import ConfigError, MachineError
-from finespun.failures import cores
 from finespun.training.lightning.launching import is_worker, node_count
 from finespun.training.lightning.nodes import Nodes
 

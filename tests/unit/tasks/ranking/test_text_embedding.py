@@ -179,16 +179,14 @@ def test_half_as_many_bits_change_cosines_little(model: Path, tmp_path: Path) ->
     record = json.loads((model / "run.json").read_text())
     record["task"]["vector_dtype"] = "bfloat16"
     (tmp_path / "half" / "run.json").write_text(json.dumps(record))
-    vectors, kernels = [], []
+    vectors = []
     for folder in (model, tmp_path / "half"):
         predictor = Predictor(folder)
         predictor.task = predictor.task.of_items()
-        predictor.model.register_forward_pre_hook(lambda module, _: kernels.append(module.config._attn_implementation))
         vectors.append(
             np.array([answer["vector"] for answer in predictor.predict([{"text": row["text"]} for row in pairs(6)])])
         )
     assert predictor.model.dtype == torch.bfloat16
-    assert list(dict.fromkeys(kernels)) == ["sdpa", "eager"], "plain products are quicker in bfloat16 alone"
     assert np.abs((vectors[0] * vectors[1]).sum(axis=1) - 1).max() < 1e-3
     assert np.allclose(np.linalg.norm(vectors[1], axis=1), 1, atol=1e-5)
 
